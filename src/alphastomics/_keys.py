@@ -1,0 +1,20 @@
+"""Every name under which alphastomics reads from or writes to AnnData, once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Read, unless `setup_anndata` is told other names.
+SPATIAL: Final = "spatial"
+SECTION: Final = "section"
+CELL_TYPE: Final = "cell_type"
+
+# Written.
+PREDICTED: Final = "spatial_predicted"
+SAMPLED: Final = "spatial_sampled"
+DRAWS_SUFFIX: Final = "_draws"
+UNS: Final = "alphastomics"
+UNITS: Final = "units"
+
+# Registry of the setup, beside scvi-tools' own `REGISTRY_KEYS.X_KEY`.
+POSITION_REGISTRY: Final = "position"

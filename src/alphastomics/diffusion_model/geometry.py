@@ -1,0 +1,54 @@
+"""Centring and superposition of point sets, batched and differentiable-free (torch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def centroid(points: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of ``points`` ``(B, N, d)`` with ``weight`` ``(B, N)``, as ``(B, 1, d)``."""
+    total = weight.sum(1, keepdim=True).clamp_min(1e-12)  # (B, 1)
+    return torch.einsum("bn,bnd->bd", weight / total, points)[:, None]
+
+
+def kabsch(
+    moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection: bool = True
+) -> Tensor:
+    """Orthogonal matrices that best map ``moving`` onto ``fixed`` (Kabsch 1976).
+
+    Minimises ``sum_n w_n || moving_n R - fixed_n ||^2`` over rotations about the origin, with
+    mirror images when ``allow_reflection``. Centre the points first if shifts should be ignored.
+
+    Parameters
+    ----------
+    moving, fixed
+        Points, shape ``(B, N, d)``.
+    weight
+        Non-negative weights, shape ``(B, N)``; zero for padding.
+    allow_reflection
+        Whether the determinant may be -1.
+
+    Returns
+    -------
+    Tensor
+        ``(B, d, d)``; apply as ``moving @ R``.
+    """
+    covariance = torch.einsum("bn,bni,bnj->bij", weight, moving, fixed).double()
+    u, _, vh = torch.linalg.svd(covariance)
+    if not allow_reflection:
+        flip = torch.ones_like(covariance[:, 0])  # (B, d)
+        flip[:, -1] = torch.sign(torch.linalg.det(u @ vh))
+        u = u * flip[:, None, :]
+    return (u @ vh).to(moving.dtype)
+
+
+def random_rotations(
+    n: int, dim: int, *, allow_reflection: bool = True, generator: torch.Generator | None = None
+) -> Tensor:
+    """Haar-random orthogonal matrices ``(n, dim, dim)``, by QR of normal matrices."""
+    q, r = torch.linalg.qr(torch.randn(n, dim, dim, generator=generator))
+    q = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1))[:, None, :]
+    if not allow_reflection:
+        q[:, :, -1] *= torch.sign(torch.linalg.det(q))[:, None]
+    return q

@@ -1,0 +1,142 @@
+"""Superposition of point sets and summaries of several of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def _points(points: ArrayLike, name: str) -> Array:
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must have shape (n_cells, n_dims), found shape {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are not finite: drop those cells first.")
+    return array
+
+
+def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
+    """Check two point sets of the same cells and return them as float arrays."""
+    T, P = _points(true, "true"), _points(predicted, "predicted")
+    if T.shape != P.shape:
+        raise ValueError(
+            f"true and predicted must hold the same cells and dimensions, found {T.shape} and {P.shape}."
+        )
+    return T, P
+
+
+def rms_radius(points: ArrayLike) -> float:
+    """Root mean squared distance of points ``(n, d)`` from their centroid, in their unit."""
+    P = _points(points, "points")
+    return float(np.sqrt(np.square(P - P.mean(0)).sum(1).mean()))
+
+
+def superpose(
+    moving: ArrayLike, fixed: ArrayLike, *, allow_reflection: bool = True, allow_scale: bool = False
+) -> Array:
+    """Move a point set onto another by the best shift and rotation, in the least-squares sense.
+
+    Parameters
+    ----------
+    moving, fixed
+        Coordinates of the same cells, shape ``(n, d)``.
+    allow_reflection
+        Whether a mirror image may be taken.
+    allow_scale
+        Whether one scale factor may be taken too.
+
+    Returns
+    -------
+    ndarray
+        ``moving`` in the frame of ``fixed``, shape ``(n, d)``.
+
+    References
+    ----------
+    Kabsch (1976), Acta Cryst. A32, 922; with scale, Umeyama (1991), IEEE TPAMI 13, 376.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    >>> np.allclose(superpose(square[:, ::-1] + 5, square), square)
+    True
+    """
+    F, M = point_pair(fixed, moving)
+    F_centre, M_centre = F.mean(0), M.mean(0)
+    F, M = F - F_centre, M - M_centre
+    u, s, vh = np.linalg.svd(M.T @ F)
+    if not allow_reflection and np.linalg.det(u @ vh) < 0:
+        u[:, -1] *= -1
+        s[-1] *= -1
+    size = np.square(M).sum()
+    scale = s.sum() / size if allow_scale and size > 0 else 1.0
+    return scale * M @ (u @ vh) + F_centre
+
+
+def generalised_procrustes(
+    draws: ArrayLike, *, allow_reflection: bool = True, max_iter: int = 50, tol: float = 1e-8
+) -> Array:
+    """Put several draws of the same cells into one frame.
+
+    Each draw is superposed (no scale) on the mean of all, which is then taken anew, until the mean
+    stays (Gower 1975, Psychometrika 40, 33). The frame is that of the first draw.
+
+    Parameters
+    ----------
+    draws
+        Shape ``(n_draws, n, d)``.
+    allow_reflection
+        Whether a draw may be mirrored.
+    max_iter, tol
+        Most iterations, and the relative change of the mean at which to stop.
+
+    Returns
+    -------
+    ndarray
+        The superposed draws, shape ``(n_draws, n, d)``.
+    """
+    aligned = np.array(draws, dtype=np.float64)
+    if aligned.ndim != 3:
+        raise ValueError(f"draws must have shape (n_draws, n_cells, n_dims), found {aligned.shape}.")
+    mean = aligned[0]
+    for _ in range(max_iter):
+        aligned = np.stack(
+            [superpose(draw, mean, allow_reflection=allow_reflection) for draw in aligned]
+        )
+        new_mean = aligned.mean(0)
+        change = np.square(new_mean - mean).sum()
+        mean = new_mean
+        if change <= tol * np.square(mean - mean.mean(0)).sum():
+            break
+    first = np.asarray(draws, dtype=np.float64)[0]
+    return _into_frame(aligned, first, allow_reflection)
+
+
+def _into_frame(aligned: Array, first: Array, allow_reflection: bool) -> Array:
+    """Move all draws together so that the first lies where it lay."""
+    n_draws, n, d = aligned.shape
+    a0, f0 = aligned[0].mean(0), first.mean(0)
+    u, _, vh = np.linalg.svd((aligned[0] - a0).T @ (first - f0))
+    if not allow_reflection and np.linalg.det(u @ vh) < 0:
+        u[:, -1] *= -1
+    return ((aligned.reshape(-1, d) - a0) @ (u @ vh) + f0).reshape(n_draws, n, d)
+
+
+def consensus(draws: ArrayLike) -> Array:
+    """Mean position of each cell over draws ``(n_draws, n, d)`` that share a frame, ``(n, d)``."""
+    return np.asarray(np.asarray(draws, dtype=np.float64).mean(0))
+
+
+def medoid(draws: ArrayLike) -> int:
+    """Index of the draw with the least summed squared distance to all others.
+
+    ``draws`` has shape ``(n_draws, n, d)`` and shares a frame. Unlike the consensus, the medoid is
+    itself a draw: it keeps the spread of the tissue.
+    """
+    flat = np.asarray(draws, dtype=np.float64)
+    flat = flat.reshape(len(flat), -1)
+    gram = flat @ flat.T
+    squared = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
+    return int(squared.sum(1).argmin())

@@ -1,0 +1,58 @@
+"""Multi-head self-attention over the cells of a set."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """Softmax self-attention with RMS-normed queries and keys.
+
+    Normalising queries and keys bounds the logits, so that attention stays well behaved when a
+    set at inference is much larger than the sets of training (Henry et al. 2020,
+    arXiv:2010.04245; Dehghani et al. 2023, arXiv:2302.05442).
+
+    Parameters
+    ----------
+    d_model
+        Width of a token.
+    num_heads
+        Number of heads; must divide ``d_model``.
+    dropout
+        Dropout probability of the output in training.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if d_model % num_heads:
+            raise ValueError(
+                f"d_model={d_model} is not divisible by num_heads={num_heads}: choose a d_model "
+                f"that is a multiple of num_heads, for example {num_heads * max(1, d_model // num_heads)}."
+            )
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.query_norm = nn.RMSNorm(d_model // num_heads)
+        self.key_norm = nn.RMSNorm(d_model // num_heads)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each set.
+
+        Parameters
+        ----------
+        x
+            Tokens, shape ``(B, N, D)``.
+        attention_mask
+            Boolean, broadcastable to ``(B, 1, N, N)``, True where a key may be attended to;
+            ``None`` when every token is a real cell.
+        """
+        B, N, D = x.shape
+        qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, nh, N, hs)
+        q, k = self.query_norm(q), self.key_norm(k)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)  # (B, nh, N, hs)
+        y = y.transpose(1, 2).reshape(B, N, D)
+        return self.dropout(self.out(y))
