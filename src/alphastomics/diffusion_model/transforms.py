@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 VALUES = ("counts", "lognorm", "intensity")
-CLIP = 10.0
+CLIP = 10.0  # standardised expression beyond this is cut
+LEAST_STD = 1e-3
+CHUNK = 4096
 
 
 class ExpressionTransform(nn.Module):
@@ -40,14 +45,22 @@ class ExpressionTransform(nn.Module):
         self.register_buffer("median_total", torch.tensor(1.0))
 
     @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        """Set the statistics from training cells ``(n_cells, G)``."""
+    def fit(self, values: sparse.csr_matrix) -> None:
+        """Set the statistics from training cells ``(n_cells, G)``, a few thousand at a time."""
+        n = values.shape[0]
         if self.values == "counts":
-            self.median_total.copy_(values.sum(1).median().clamp_min(1.0))
-            self.share.copy_(values.mean(0) / values.mean(0).sum().clamp_min(1e-12))
-        logged = self.log(values, torch.ones_like(values, dtype=torch.bool))
-        self.mean.copy_(logged.mean(0))
-        self.std.copy_(logged.std(0).clamp_min(1e-3))
+            gene_total = torch.from_numpy(np.asarray(values.sum(0), dtype=np.float64).ravel())
+            self.median_total.fill_(max(float(np.median(np.asarray(values.sum(1)))), 1.0))
+            self.share.copy_(gene_total / gene_total.sum().clamp_min(1e-12))
+        total = torch.zeros(values.shape[1], dtype=torch.float64)
+        square = torch.zeros_like(total)
+        for start in range(0, n, CHUNK):
+            chunk = torch.from_numpy(values[start : start + CHUNK].toarray()).float()
+            logged = self.log(chunk, torch.ones_like(chunk, dtype=torch.bool)).double()
+            total += logged.sum(0)
+            square += logged.square().sum(0)
+        self.mean.copy_(total / n)
+        self.std.copy_((square / n - (total / n).square()).clamp_min(0).sqrt().clamp_min(LEAST_STD))
 
     def log(self, values: Tensor, visible: Tensor) -> Tensor:
         """Log-normalised values ``(..., G)``; hidden genes enter neither total nor reference."""
@@ -75,13 +88,15 @@ class PositionTransform(nn.Module):
         self.register_buffer("scale", torch.tensor(1.0))
 
     @torch.no_grad()
-    def fit(self, sections: list[Tensor]) -> None:
+    def fit(self, sections: list[NDArray[np.float64]]) -> None:
         """Set the scale from the coordinates ``(n_i, d)`` of each training section."""
-        squares = torch.cat([(s - s.mean(0)).square().sum(1) for s in sections])
-        self.scale.copy_(squares.mean().sqrt())
+        squares = np.concatenate([np.square(s - s.mean(0)).sum(1) for s in sections])
+        self.scale.fill_(float(np.sqrt(squares.mean())))
 
     def forward(self, position: Tensor) -> Tensor:
+        """From measured units to the standardised space."""
         return position / self.scale
 
     def inverse(self, position: Tensor) -> Tensor:
+        """From the standardised space to measured units."""
         return position * self.scale

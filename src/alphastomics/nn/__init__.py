@@ -1,0 +1,1 @@
+"""Network parts: attention, embeddings, block. Knows no diffusion."""

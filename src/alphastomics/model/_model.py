@@ -1,0 +1,495 @@
+"""The class users meet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField, ObsmField
+from scvi.model.base import BaseModelClass
+
+import alphastomics
+from alphastomics import _keys
+from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.metrics import consensus, medoid
+from alphastomics.model import _persistence
+from alphastomics.model._data import SetupArgs, TissueData, read_query, read_training
+from alphastomics.model._prediction import DrawOptions, draw_positions, predict_positions
+from alphastomics.model._training import TrainingRecord, fit
+from alphastomics.model._validate import check_at_least, check_choice, check_share
+
+TRAINING_MODES = ("expr_to_pos",)
+FRAMES = ("learned",)
+MODES = ("auto", "expr_to_pos")
+POINTS = ("medoid", "consensus", None)
+
+Mode = Literal["auto", "expr_to_pos"]
+
+
+class AlphaSTomics(BaseModelClass):
+    """Learns the architecture of a tissue and places cells in it.
+
+    A transformer over the cells of a section denoises their positions given their expression
+    (masked diffusion). :meth:`predict` gives every cell its expected position in one pass of the
+    network, :meth:`sample` draws whole arrangements.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    training_mode
+        What to learn: ``"expr_to_pos"``, positions given expression.
+    d_model
+        Width of a token.
+    num_heads
+        Attention heads per block; must divide ``d_model``.
+    num_layers
+        Number of transformer blocks.
+    d_ff
+        Inner width of the feed-forward of a block.
+    dropout
+        Dropout probability in training.
+    expression_mask_ratio
+        Share of genes hidden from each cell in training, in [0, 1).
+    expression_noise
+        Standard deviation of the noise added to standardised expression in training.
+    frame
+        ``"learned"``: sections come in arbitrary rotations, and the network settles on a frame of
+        its own.
+    allow_reflection
+        Whether sections may also be mirror images of each other.
+    schedule
+        Noise levels of training and sampling: ``"edm"`` (Karras et al. 2022) or ``"cosine"``
+        (Nichol & Dhariwal 2021).
+    seed
+        Seed of the initial weights and of training.
+    registry
+        Setup of a saved model; used by :meth:`load`.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> atlas = al.datasets.simulate_tissue(n_sections=3, n_cells=200)
+    >>> cells = atlas[atlas.obs["section"] == "section_2"].copy()
+    >>> atlas = atlas[atlas.obs["section"] != "section_2"].copy()
+    >>> al.AlphaSTomics.setup_anndata(atlas, labels_key="cell_type")
+    >>> model = al.AlphaSTomics(atlas, d_model=32, num_layers=1)
+    >>> model.train(max_steps=2, progress_bar=False)
+    >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
+    >>> cells.obsm["spatial_predicted"].shape
+    (200, 2)
+    """
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        *,
+        training_mode: str = "expr_to_pos",
+        d_model: int = 128,
+        num_heads: int = 4,
+        num_layers: int = 4,
+        d_ff: int = 256,
+        dropout: float = 0.1,
+        expression_mask_ratio: float = 0.4,
+        expression_noise: float = 0.6,
+        frame: str = "learned",
+        allow_reflection: bool = True,
+        schedule: Schedule = "edm",
+        seed: int = 0,
+        registry: dict[str, Any] | None = None,
+    ) -> None:
+        check_choice("training_mode", training_mode, TRAINING_MODES)
+        check_choice("frame", frame, FRAMES)
+        check_choice("schedule", schedule, SCHEDULES)
+        for name, size in (("d_model", d_model), ("num_heads", num_heads), ("d_ff", d_ff)):
+            check_at_least(name, size, 1)
+        check_at_least("num_layers", num_layers, 0)
+        check_at_least("expression_noise", expression_noise, 0)
+        check_share("dropout", dropout)
+        check_share("expression_mask_ratio", expression_mask_ratio)
+        super().__init__(adata, registry)
+        setup = self._setup()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module = MaskedDiffusionModule(
+                len(self.genes),
+                int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
+                values=setup.values,
+                d_model=d_model,
+                num_heads=num_heads,
+                num_layers=num_layers,
+                d_ff=d_ff,
+                dropout=dropout,
+            )
+        self.module.eval()
+        self.training_record = TrainingRecord()
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        values: str = "counts",
+        spatial_key: str = _keys.SPATIAL,
+        section_key: str | None = _keys.SECTION,
+        labels_key: str | None = None,
+    ) -> None:
+        """Tell where an AnnData holds what the model reads.
+
+        Parameters
+        ----------
+        adata
+            Sections to learn from; at least one with coordinates.
+        layer
+            Layer with the expression values; ``None`` for ``.X``.
+        values
+            ``"counts"`` (whole numbers), ``"lognorm"`` (log-normalised) or ``"intensity"``
+            (continuous, not logged).
+        spatial_key
+            Name in ``.obsm`` of the coordinates, ``(n_cells, 2)`` or ``(n_cells, 3)``, in any
+            unit; a row of NaN where a position is missing.
+        section_key
+            Name in ``.obs`` of the section; ``None`` when all cells are one section.
+        labels_key
+            Name in ``.obs`` of cell types, for scores and colours; never an input to placement.
+        """
+        setup_args = cls._get_setup_method_args(**locals())
+        read_training(
+            adata, SetupArgs(layer, values, spatial_key, section_key, labels_key)
+        )
+        manager = AnnDataManager(
+            fields=[
+                LayerField(
+                    REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False
+                ),
+                ObsmField(_keys.POSITION_REGISTRY, spatial_key, correct_data_format=False),
+            ],
+            setup_method_args=setup_args,
+        )
+        manager.register_fields(adata)
+        cls.register_manager(manager)
+
+    def _setup(self) -> SetupArgs:
+        return SetupArgs(**self.registry_["setup_args"])
+
+    @property
+    def genes(self) -> pd.Index:
+        """Names of the genes the model reads, in its order."""
+        registries = self.registry_["field_registries"]
+        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+
+    def _require_adata(self, adata: AnnData | None) -> AnnData:
+        if adata is not None:
+            return adata
+        if self.adata is None:
+            raise ValueError(
+                "adata is missing: this model was loaded without one. Pass adata=, or load with "
+                "AlphaSTomics.load(folder, adata)."
+            )
+        return self.adata
+
+    def _require_trained(self) -> None:
+        if not self.is_trained_:
+            raise RuntimeError("The model is not trained: call model.train() first.")
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        *,
+        val_sections: list[str] | str | None = None,
+        batch_size: int = 4,
+        set_size: int = 512,
+        sets_per_section: int = 32,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        precision: str = "32-true",
+        progress_bar: bool = True,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model; called again, train it further.
+
+        Parameters
+        ----------
+        max_epochs, max_steps
+            When to stop, one or both; 600 steps when neither is given. An epoch draws
+            ``sets_per_section`` sets from every training section; a step takes ``batch_size`` sets.
+        val_sections
+            Names of sections to hold out and validate on after every epoch.
+        batch_size
+            Sets in a step.
+        set_size
+            Most cells in a set.
+        sets_per_section
+            Sets an epoch draws from every section.
+        lr, weight_decay
+            Highest learning rate and weight decay of AdamW.
+        accelerator, devices, precision
+            As in :class:`lightning.pytorch.Trainer`.
+        progress_bar
+            Whether to show a progress bar.
+        **trainer_kwargs
+            More options of :class:`scvi.train.Trainer`.
+        """
+        for name, value in (
+            ("batch_size", batch_size), ("set_size", set_size), ("sets_per_section", sets_per_section),
+        ):
+            check_at_least(name, value, 3 if name == "set_size" else 1)
+        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
+            if limit is not None:
+                check_at_least(name, limit, 1)
+        fit(
+            self,
+            read_training(self._require_adata(None), self._setup(), self.genes),
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            val_sections=[val_sections] if isinstance(val_sections, str) else val_sections or [],
+            batch_size=batch_size,
+            set_size=set_size,
+            sets_per_section=sets_per_section,
+            lr=lr,
+            weight_decay=weight_decay,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            enable_progress_bar=progress_bar,
+            **trainer_kwargs,
+        )
+
+    def _query(self, adata: AnnData | None, mode: Mode, max_set: int) -> tuple[AnnData, TissueData]:
+        """Check what is asked of a query and read it, its positions left out."""
+        self._require_trained()
+        check_choice("mode", mode, MODES)
+        check_at_least("max_set", max_set, 1)
+        adata = self._require_adata(adata)
+        data = read_query(adata, self._setup(), self.genes)
+        known = int(data.has_position.sum())
+        if mode == "auto" and known:
+            where = f"adata.obsm[{self._setup().spatial_key!r}]"
+            state = "nothing is missing" if known == len(data.names) else f"{known} cells have one"
+            raise ValueError(
+                f"mode='auto' places cells without a position, but in {where} {state}. Pass "
+                "mode='expr_to_pos' to hide all positions and place every cell anew, or keep only "
+                "the cells to place."
+            )
+        return adata, data.without_position()
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode = "auto",
+        key_added: str = _keys.PREDICTED,
+        max_set: int = 8192,
+        progress_bar: bool = True,
+    ) -> None:
+        """Place cells at their expected position, in one pass of the network.
+
+        The conditional mean has the least squared error of all estimates, and shrinks where the
+        data leave a position open; :meth:`sample` keeps the spread of the tissue instead. All
+        cells of a section are placed together, in the frame the model has settled on.
+
+        Parameters
+        ----------
+        adata
+            Cells to place; those of the training when ``None``. Genes are matched by name;
+            missing ones are treated as unknown. Cells are one section unless the section key is
+            in ``.obs``.
+        mode
+            ``"auto"``: place cells without a position, it is an error if any has one.
+            ``"expr_to_pos"``: hide all positions first.
+        key_added
+            Where to write.
+        max_set
+            Sections with more cells than this are placed in random parts of equal size.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        None
+            Writes ``.obsm[key_added]``, shape ``(n_cells, n_dims)``, in the units of training and
+            centred on the origin, and ``.uns["alphastomics"][key_added]``, how it was made.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If nothing is missing, or no gene is shared with the model.
+        """
+        adata, data = self._query(adata, mode, max_set)
+        adata.obsm[key_added] = predict_positions(
+            self.module, data, max_set=max_set, progress_bar=progress_bar
+        )
+        self._record(adata, key_added, method="predict", mode=mode, level=1.0)
+
+    def sample(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode = "auto",
+        n_samples: int = 1,
+        n_steps: int = 20,
+        point: Literal["medoid", "consensus"] | None = "medoid",
+        key_added: str = _keys.SAMPLED,
+        seed: int = 0,
+        max_set: int = 8192,
+        progress_bar: bool = True,
+    ) -> None:
+        """Draw positions from the learned tissue.
+
+        Several draws of a section are put into one frame by generalised Procrustes superposition.
+
+        Parameters
+        ----------
+        adata, mode, max_set, progress_bar
+            As in :meth:`predict`.
+        n_samples
+            Number of draws.
+        n_steps
+            Steps of the sampler; each takes two passes of the network.
+        point
+            What to keep of several draws: ``"medoid"``, the draw nearest to all others;
+            ``"consensus"``, their mean; ``None``, all of them.
+        key_added
+            Where to write.
+        seed
+            Same seed, same draws, whatever the order of the cells.
+
+        Returns
+        -------
+        None
+            Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, or with ``point=None``
+            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, in the units of
+            training, and ``.uns["alphastomics"][key_added]``.
+        """
+        check_at_least("n_samples", n_samples, 1)
+        check_at_least("n_steps", n_steps, 1)
+        if point not in POINTS:
+            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
+        adata, data = self._query(adata, mode, max_set)
+        init = self._init_arguments()
+        options = DrawOptions(
+            n_samples, n_steps, init["schedule"], init["allow_reflection"], seed
+        )
+        draws = draw_positions(
+            self.module, data, options, max_set=max_set, progress_bar=progress_bar
+        )
+        if point is None:
+            adata.obsm[key_added + _keys.DRAWS_SUFFIX] = draws.transpose(1, 0, 2)
+        else:
+            adata.obsm[key_added] = summarise_draws(draws, data, point)
+        self._record(
+            adata, key_added, method="sample", mode=mode, seed=seed, n_samples=n_samples,
+            n_steps=n_steps, point=str(point),
+        )
+
+    def _record(self, adata: AnnData, key_added: str, **how: Any) -> None:
+        """Write how a result was made."""
+        fingerprint = _persistence.weights_fingerprint(self.module.state_dict())
+        how["model"] = f"alphastomics {alphastomics.__version__}, weights {fingerprint}"
+        adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), key_added: how}
+
+    def _init_arguments(self) -> dict[str, Any]:
+        return dict(self.init_params_["non_kwargs"])
+
+    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write; made when absent.
+        overwrite
+            Whether a model already there may be replaced.
+        """
+        self._require_trained()
+        payload = {
+            "init_arguments": self._init_arguments(),
+            "registry": self.registry_,
+            "training": self.training_record.to_json(),
+            "history": _persistence.history_to_json(self.history_),
+            "versions": {
+                "alphastomics": alphastomics.__version__,
+                "anndata": ad.__version__,
+                "numpy": np.__version__,
+                "scvi-tools": scvi.__version__,
+                "torch": torch.__version__,
+            },
+        }
+        _persistence.write_model(
+            dir_path, self.module.state_dict(), payload, overwrite=overwrite
+        )
+
+    @classmethod
+    def load(
+        cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None
+    ) -> AlphaSTomics:
+        """Load a model that :meth:`save` wrote. Nothing in the folder is run.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata
+            Sections to train further on; they must have all genes of the model, in any order.
+            Placing other cells needs none.
+        """
+        state, payload = _persistence.read_model(dir_path)
+        model = cls(registry=payload["registry"], **payload["init_arguments"])
+        if adata is not None:
+            cls.setup_anndata(adata, **payload["registry"]["setup_args"])
+            read_training(adata, model._setup(), model.genes)
+            model._adata = adata
+        model.module.load_state_dict(state)
+        model.training_record = TrainingRecord(**payload["training"])
+        model.history_ = _persistence.history_from_json(payload["history"])
+        model.is_trained_ = True
+        return model
+
+    def __repr__(self) -> str:
+        setup, record = self._setup(), self.training_record
+        parameters = sum(p.numel() for p in self.module.parameters())
+        init = self._init_arguments()
+        trained = "not trained"
+        if self.is_trained_:
+            trained = (
+                f"trained {record.steps} steps on {record.n_cells:,} cells of "
+                f"{len(record.train_sections)} sections ({', '.join(record.train_sections)})"
+            )
+            if record.val_sections:
+                trained += f", validated on {', '.join(record.val_sections)}"
+        return (
+            f"AlphaSTomics ({init['training_mode']}): {trained}\n"
+            f"  data: {len(self.genes):,} genes ({setup.values}), "
+            f"{self.module.position_dim}D positions in obsm[{setup.spatial_key!r}]\n"
+            f"  network: {parameters:,} parameters, d_model={init['d_model']}, "
+            f"num_heads={init['num_heads']}, num_layers={init['num_layers']}, d_ff={init['d_ff']}"
+        )
+
+
+def summarise_draws(
+    draws: np.ndarray[Any, np.dtype[np.float64]], data: TissueData, point: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """One position per cell, ``(n, d)``, from draws ``(S, n, d)``; a medoid for each section."""
+    if point == "consensus":
+        return consensus(draws)
+    chosen = np.empty_like(draws[0])
+    for section in pd.unique(data.section):
+        cells = data.cells_of(section)
+        chosen[cells] = draws[medoid(draws[:, cells])][cells]
+    return chosen

@@ -1,0 +1,129 @@
+"""One call of ``AlphaSTomics.train``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi.train import TrainRunner
+
+from alphastomics.model._data import TissueData
+from alphastomics.model._datamodule import SectionSets, SetDataModule
+from alphastomics.model._training_plan import Objective, PlacementPlan
+
+if TYPE_CHECKING:
+    from alphastomics.model._model import AlphaSTomics
+
+DEFAULT_STEPS = 600
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a model was trained on, over all calls of ``train``."""
+
+    epochs: int = 0
+    steps: int = 0
+    n_cells: int = 0
+    train_sections: list[str] = field(default_factory=list)
+    val_sections: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary; ``TrainingRecord(**d)`` is the inverse."""
+        return asdict(self)
+
+
+def split_sections(data: TissueData, val_sections: list[str]) -> list[str]:
+    """Names of the training sections: those with positions that are not validation sections."""
+    positioned = sorted(pd.unique(data.section[data.has_position]))
+    unknown = sorted(set(val_sections) - set(positioned))
+    if unknown:
+        raise ValueError(
+            f"val_sections names {unknown}, but the sections with coordinates are {positioned}."
+        )
+    train = [section for section in positioned if section not in val_sections]
+    if not train:
+        raise ValueError(
+            f"val_sections holds all sections with coordinates ({positioned}): leave at least one "
+            "to train on."
+        )
+    return train
+
+
+def _fit_transforms(model: AlphaSTomics, data: TissueData, sections: list[str]) -> None:
+    """Statistics of the training cells, taken once."""
+    training = np.isin(data.section, sections)
+    model.module.expression_transform.fit(data.expression[training])
+    assert data.position is not None
+    located = data.has_position
+    model.module.position_transform.fit(
+        [data.position[located & (data.section == section)] for section in sections]
+    )
+
+
+def fit(
+    model: AlphaSTomics,
+    data: TissueData,
+    *,
+    max_epochs: int | None,
+    max_steps: int | None,
+    val_sections: list[str],
+    batch_size: int,
+    set_size: int,
+    sets_per_section: int,
+    lr: float,
+    weight_decay: float,
+    **trainer_kwargs: Any,
+) -> None:
+    """Train ``model`` on ``data``; the arguments are those of ``AlphaSTomics.train``."""
+    init = model._init_arguments()
+    record, seed = model.training_record, init["seed"]
+    sections = split_sections(data, val_sections)
+    train_sets = SectionSets(data, sections, set_size, sets_per_section, seed)
+    val_sets = SectionSets(data, val_sections, set_size, 2, seed) if val_sections else None
+
+    steps_per_epoch = -(-len(train_sets) // batch_size)
+    if max_steps is None and max_epochs is None:
+        max_steps = DEFAULT_STEPS
+    limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
+    total_steps = min(limits)
+
+    if not model.is_trained_:
+        _fit_transforms(model, data, sections)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + record.steps)
+        plan = PlacementPlan(
+            model.module.train(),
+            Objective(
+                init["schedule"],
+                init["expression_mask_ratio"],
+                init["expression_noise"],
+                init["allow_reflection"],
+            ),
+            lr=lr,
+            weight_decay=weight_decay,
+            total_steps=total_steps,
+            seed=seed,
+            first_step=record.steps,
+        )
+        runner = TrainRunner(
+            model,
+            training_plan=plan,
+            data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
+            max_epochs=-(-total_steps // steps_per_epoch),
+            max_steps=total_steps,
+            check_val_every_n_epoch=1 if val_sections else None,
+            reload_dataloaders_every_n_epochs=1,
+            **trainer_kwargs,
+        )
+        runner()
+    model.module.load_state_dict(plan.averaged_state())
+    model.training_record = TrainingRecord(
+        epochs=record.epochs + runner.trainer.current_epoch,
+        steps=record.steps + runner.trainer.global_step,
+        n_cells=int(np.isin(data.section, sections).sum()),
+        train_sections=sections,
+        val_sections=sorted(val_sections),
+    )

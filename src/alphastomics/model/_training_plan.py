@@ -1,0 +1,145 @@
+"""How the network is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from alphastomics.diffusion_model.levels import Schedule
+from alphastomics.diffusion_model.losses import CellSets, placement_error, placement_loss
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+
+EMA_DECAY = 0.995
+WARMUP_STEPS = 50
+FINAL_LR_SHARE = 0.05
+BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is hidden in training, see :func:`~alphastomics.diffusion_model.losses.placement_loss`."""
+
+    schedule: Schedule
+    expression_mask_ratio: float
+    expression_noise: float
+    allow_reflection: bool
+
+
+def _moving_average(average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
+    """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
+    n = float(n_averaged)
+    return average.lerp(new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+
+
+def learning_rate_share(step: int, total: int) -> float:
+    """Linear warm-up, then half a cosine down to 5 % (Loshchilov & Hutter 2017)."""
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+    return warm * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
+
+
+class PlacementPlan(pl.LightningModule):
+    """Trains a :class:`MaskedDiffusionModule` to place cells, with an average of its weights.
+
+    Parameters
+    ----------
+    module
+        The network, with its transforms fitted.
+    objective
+        What is hidden in training.
+    lr, weight_decay
+        Of AdamW; biases, norms and tokens are not decayed.
+    total_steps
+        Steps over which the learning rate falls.
+    seed, first_step
+        The noise of step ``i`` is drawn from the generator of ``(seed, first_step + i)``.
+    """
+
+    def __init__(
+        self,
+        module: MaskedDiffusionModule,
+        objective: Objective,
+        *,
+        lr: float,
+        weight_decay: float,
+        total_steps: int,
+        seed: int,
+        first_step: int,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.average = AveragedModel(module, avg_fn=_moving_average)
+        self.objective = objective
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.total_steps = total_steps
+        self.seed = seed
+        self.first_step = first_step
+
+    def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
+        """Loss of a batch of sets."""
+        entropy = np.random.SeedSequence([self.seed, self.first_step + self.global_step])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        loss = placement_loss(
+            self.module,
+            sets,
+            schedule=self.objective.schedule,
+            expression_mask_ratio=self.objective.expression_mask_ratio,
+            expression_noise=self.objective.expression_noise,
+            allow_reflection=self.objective.allow_reflection,
+            generator=generator,
+        )
+        total = loss.unknown + loss.noisy
+        size = len(sets.values)
+        for name, value in (("train_loss", total), *zip(
+            ("train_loss_unknown", "train_loss_noisy"), loss, strict=True
+        )):
+            self.log(
+                name, value, on_step=False, on_epoch=True, batch_size=size,
+                prog_bar=name == "train_loss",
+            )
+        return total
+
+    def on_train_batch_end(self, *args: object) -> None:
+        """Take the new weights into the average."""
+        self.average.update_parameters(self.module)
+
+    def validation_step(self, sets: CellSets, batch_idx: int) -> None:
+        """Error of placing held-out sections, with the averaged weights."""
+        self.average.eval()
+        error = placement_error(
+            self.average.module, sets, allow_reflection=self.objective.allow_reflection
+        )
+        self.log(
+            "validation_loss", error, on_epoch=True, batch_size=len(sets.values), prog_bar=True
+        )
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
+        matrices = [p for p in self.module.parameters() if p.ndim > 1]
+        vectors = [p for p in self.module.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+            betas=BETAS,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_share(step, self.total_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """Averaged weights, to be used for inference."""
+        return dict(self.average.module.state_dict())
