@@ -21,9 +21,9 @@ class Block(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model)
+        self.attention_norm = nn.LayerNorm(d_model, bias=False)
         self.attention = SelfAttention(d_model, num_heads, dropout)
-        self.feed_forward_norm = nn.RMSNorm(d_model)
+        self.feed_forward_norm = nn.LayerNorm(d_model, bias=False)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -47,7 +47,7 @@ class SetTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(d_model, num_heads, d_ff, dropout) for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(d_model)
+        self.norm = nn.LayerNorm(d_model, bias=False)
 
     def forward(self, x: Tensor, cell_mask: Tensor | None = None) -> Tensor:
         """Transform tokens ``(B, N, D)``; ``cell_mask`` ``(B, N)`` is True for real cells."""

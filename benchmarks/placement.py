@@ -1,0 +1,137 @@
+"""Place a held-out section: predict, one draw, medoid and consensus of 8, beside all floors.
+
+    python benchmarks/placement.py --data merfish_hypothalamus.h5ad --test animal1_bregma+0.21
+
+Trains on all other sections of the file with the package's defaults, once a seed. The coordinates
+of the test section are deleted before it is placed. Writes a CSV with every seed and a Markdown
+table of mean ± sd over seeds to benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import alphastomics as al
+from alphastomics.tl._score import placement_scores
+
+N_DRAWS = 8
+SHOWN = [
+    "distance_spearman", "distance_spearman_median", "procrustes_rmse", "rigid_rmse_units",
+    "neighbor_recall@20", "neighbor_recall@1%", "contact_precision@1%", "contact_precision@10%",
+    "rssd/sqrt_n", "niche_cosine@20", "spread",
+]
+
+
+def place(atlas: ad.AnnData, cells: ad.AnnData, labels_key: str | None, args: argparse.Namespace,
+          seed: int) -> dict[str, dict[str, float]]:
+    """Train and place once; scores by estimate."""
+    true = np.asarray(cells.obsm["spatial"], dtype=float)
+    labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
+    query = cells.copy()
+    del query.obsm["spatial"]
+    started = time.perf_counter()
+    al.AlphaSTomics.setup_anndata(atlas, values=args.values)
+    model = al.AlphaSTomics(atlas, seed=seed)
+    model.train(max_steps=args.max_steps, progress_bar=False)
+    trained = time.perf_counter()
+    model.predict(query, progress_bar=False)
+    predicted = time.perf_counter()
+    model.sample(query, n_samples=N_DRAWS, point=None, seed=seed, progress_bar=False)
+    sampled = time.perf_counter()
+    print(
+        f"seed {seed}: train {trained - started:.0f} s, predict {predicted - trained:.1f} s, "
+        f"{N_DRAWS} draws {sampled - predicted:.0f} s", flush=True,
+    )
+    draws = query.obsm["spatial_sampled_draws"].transpose(1, 0, 2)
+    estimates = {
+        "predict": query.obsm["spatial_predicted"],
+        "one draw": draws[0],
+        f"medoid of {N_DRAWS}": draws[al.metrics.medoid(draws)],
+        f"consensus of {N_DRAWS}": al.metrics.consensus(draws),
+    }
+    return {
+        name: {**placement_scores(true, estimate, labels, seed=seed), "seconds": sampled - started}
+        for name, estimate in estimates.items()
+    }
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean ± sd over seeds, floors best first."""
+    shown = [column for column in SHOWN if column in results]
+    groups = results.groupby(["kind", "method"], sort=False)[shown]
+    mean, sd = groups.mean(), groups.std(ddof=1).fillna(0)
+    order = mean.assign(model=mean.index.get_level_values("kind") == "model").sort_values(
+        ["model", "distance_spearman"], ascending=False
+    ).index
+    text = pd.DataFrame(
+        {c: [f"{m:.3f} ± {s:.3f}" if m < 100 else f"{m:.0f} ± {s:.0f}"
+             for m, s in zip(mean[c], sd[c], strict=True)] for c in shown}, index=mean.index,
+    )
+    return text.loc[order]
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    lines = ["| method | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    for (kind, method), row in table.iterrows():
+        name = f"**{method}**" if kind == "model" else method
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--test", required=True, help="section to hold out")
+    parser.add_argument("--values", default="counts")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    adata = ad.read_h5ad(args.data)
+    held_out = adata.obs["section"].astype(str) == args.test
+    if not held_out.any():
+        parser.error(f"--test {args.test!r} is none of {sorted(adata.obs['section'].unique())}")
+    cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
+    labels_key = "cell_type" if "cell_type" in adata.obs else None
+
+    rows = []
+    for seed in args.seeds:
+        for name, scores in place(atlas, cells, labels_key, args, seed).items():
+            rows.append({"kind": "model", "method": name, "seed": seed, **scores})
+        floors = al.tl.placement_floors(
+            cells, atlas, values=args.values, labels_key=labels_key, seed=seed
+        )
+        for name, scores in floors.iterrows():
+            rows.append({"kind": "floor", "method": name, "seed": seed, **scores})
+        print(f"seed {seed}: predict {rows[-len(floors) - 4]['distance_spearman']:.3f}, best floor "
+              f"{floors['distance_spearman'].idxmax()} {floors['distance_spearman'].max():.3f}",
+              flush=True)
+    results = pd.DataFrame(rows)
+    name = f"placement_{args.data.stem}_{args.test}"
+    args.out.mkdir(parents=True, exist_ok=True)
+    results.round(5).to_csv(args.out / f"{name}.csv", index=False)
+    seconds = results["seconds"].dropna().groupby(results["seed"]).first()
+    text = (
+        f"# {args.data.stem}, {args.test} held out\n\n"
+        f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
+        f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
+        f"{seconds.mean():.0f} s a seed (train, predict, {N_DRAWS} draws). Lengths in the unit of "
+        "the data.\n\n" + to_markdown(summarise(results)) + "\n"
+    )
+    (args.out / f"{name}.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Figures."""
+
+from alphastomics.pl._positions import positions
+
+__all__ = ["positions"]

@@ -1,0 +1,122 @@
+"""True beside generated positions."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import squidpy as sq
+from anndata import AnnData
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from alphastomics import _keys
+from alphastomics.metrics import superpose
+
+MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
+SCALE_BAR_UNIT = "um"  # as matplotlib-scalebar spells it
+
+
+def _is_micrometres(adata: AnnData) -> bool:
+    return str(adata.uns.get(_keys.UNITS, "")).lower().startswith(MICROMETRES)
+
+
+def _panel(adata: AnnData, shown: NDArray[np.float64], title: str, ax: Axes, **kwargs: Any) -> None:
+    """One section at the coordinates ``shown`` ``(n, 2)``."""
+    copy = AnnData(obs=adata.obs, uns=dict(adata.uns), obsm={_keys.SPATIAL: shown})
+    sq.pl.spatial_scatter(
+        copy, spatial_key=_keys.SPATIAL, shape=None, ax=ax, title=title, library_id=[""], **kwargs
+    )
+    ax.set_aspect("equal")
+    ax.set_xlabel("")
+    ax.set_ylabel("")
+
+
+def positions(
+    adata: AnnData,
+    key: str = _keys.PREDICTED,
+    *,
+    color: str | None = None,
+    spatial_key: str = _keys.SPATIAL,
+    section_key: str | None = _keys.SECTION,
+    align: bool = True,
+    scale_bar: bool | None = None,
+    dims: tuple[int, int] = (0, 1),
+    panel_size: float = 4.0,
+    save: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> NDArray[np.object_]:
+    """Draw true above generated positions, one column a section.
+
+    Parameters
+    ----------
+    adata
+        Cells with generated and, if there are any, true coordinates.
+    key
+        Name in ``.obsm`` of the generated coordinates.
+    color
+        Name in ``.obs`` of what colours the cells.
+    spatial_key
+        Name in ``.obsm`` of the true coordinates; only generated ones are drawn when it is absent.
+    section_key
+        Name in ``.obs`` of the section; all cells are one section when it is absent.
+    align
+        Whether to rotate, mirror and shift generated positions onto the true ones; never scaled.
+    scale_bar
+        Whether to draw one, in µm; by default when ``.uns["units"]`` says the unit is µm.
+    dims
+        The two dimensions to draw, for 3D coordinates.
+    panel_size
+        Height and width of a panel in inches.
+    save
+        File to write.
+    **kwargs
+        More options of :func:`squidpy.pl.spatial_scatter`, such as ``size`` or ``palette``.
+
+    Returns
+    -------
+    ndarray of Axes
+        Shape ``(2, n_sections)``, or ``(1, n_sections)`` without true coordinates.
+    """
+    if key not in adata.obsm:
+        raise KeyError(
+            f"key {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
+            "model.predict or model.sample first, or correct the key."
+        )
+    if color is not None and color not in adata.obs:
+        raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    if scale_bar is None:
+        scale_bar = _is_micrometres(adata)
+    if scale_bar:
+        kwargs = {"scalebar_dx": 1.0, "scalebar_units": SCALE_BAR_UNIT, **kwargs}
+    section = np.full(adata.n_obs, "all cells")
+    if section_key is not None and section_key in adata.obs:
+        section = adata.obs[section_key].astype(str).to_numpy()
+    names = pd.unique(section)
+    has_truth = spatial_key in adata.obsm
+    rows = 2 if has_truth else 1
+    _, axes = plt.subplots(
+        rows, len(names), figsize=(panel_size * len(names), panel_size * rows),
+        squeeze=False, layout="constrained",
+    )
+    chosen = list(dims)
+    for column, name in enumerate(names):
+        cells = section == name
+        part = adata[cells]
+        generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
+        last = column == len(names) - 1
+        options = {"color": color, "legend_loc": "right margin" if last else "none", **kwargs}
+        if has_truth:
+            true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[cells]
+            located = ~np.isnan(true).any(1)
+            if align and located.all():
+                generated = superpose(generated, true)
+            _panel(part[located], true[located][:, chosen], f"{name}: true", axes[0, column],
+                   **{**options, "legend_loc": "none"})
+        _panel(part, generated[:, chosen], f"{name}: {key}", axes[-1, column], **options)
+    if save is not None:
+        axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")
+    return np.asarray(axes)

@@ -1,0 +1,138 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import alphastomics as al
+
+QUIET = {"mode": "expr_to_pos", "progress_bar": False}
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    model, cells = trained
+    model.save(tmp_path / "model")
+    return model, cells.copy(), tmp_path / "model"
+
+
+def test_same_coordinates_bit_for_bit_in_a_new_process_without_the_atlas(saved, tmp_path):
+    model, cells, folder = saved
+    model.predict(cells, **QUIET)
+    model.sample(cells, n_steps=3, **QUIET)
+    query = cells.copy()
+    for key in list(query.obsm):
+        del query.obsm[key]
+    query.write_h5ad(tmp_path / "query.h5ad")
+    code = (
+        "import sys, anndata, numpy, torch, alphastomics as al;"
+        f"torch.set_num_threads({torch.get_num_threads()});"
+        "model = al.AlphaSTomics.load(sys.argv[1]);"
+        "cells = anndata.read_h5ad(sys.argv[2]);"
+        "model.predict(cells, progress_bar=False);"
+        "model.sample(cells, n_steps=3, progress_bar=False);"
+        "numpy.savez(sys.argv[3], **{k: cells.obsm[k] for k in cells.obsm})"
+    )
+    out = tmp_path / "out.npz"
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "query.h5ad"), str(out)],
+        check=True,
+    )
+    for key, placed in np.load(out).items():
+        np.testing.assert_array_equal(placed, cells.obsm[key])
+
+
+def test_everything_comes_back(saved):
+    model, _, folder = saved
+    loaded = al.AlphaSTomics.load(folder)
+    assert repr(loaded) == repr(model)
+    assert loaded.genes.equals(model.genes)
+    assert loaded.training_record == model.training_record
+    for name, frame in model.history.items():
+        np.testing.assert_allclose(
+            loaded.history[name][name].to_numpy(float), frame[name].to_numpy(float)
+        )
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, loaded.module.state_dict()[name])
+    loaded.save(folder.with_name("again"))
+    first, second = (
+        json.loads((f / "model.json").read_text())["payload"]
+        for f in (folder, folder.with_name("again"))
+    )
+    assert first == second
+
+
+def test_files_hold_no_pickle(saved):
+    _, _, folder = saved
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    for path in folder.iterdir():
+        with pytest.raises(pickle.UnpicklingError):
+            pickle.loads(path.read_bytes())
+
+
+def test_nothing_is_unpickled(saved, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("load un-pickled something")
+
+    _, _, folder = saved
+    for owner, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(owner, name, refuse)
+    al.AlphaSTomics.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["truncate", "alter"])
+def test_damage_is_detected(saved, name, damage):
+    _, _, folder = saved
+    content = bytearray((folder / name).read_bytes())
+    if damage == "truncate":
+        content = content[: len(content) // 2]
+    elif name == "model.json":
+        content = content.replace(b'"num_heads": 2', b'"num_heads": 4')
+    else:
+        content[-10] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged or was altered"):
+        al.AlphaSTomics.load(folder)
+
+
+def test_a_newer_format_is_refused_by_name(saved):
+    _, _, folder = saved
+    document = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(
+        json.dumps({"format": document["format"], "format_version": 99, "other": 1})
+    )
+    with pytest.raises(ValueError, match="has model format 99, .* reads formats up to 1: upgrade"):
+        al.AlphaSTomics.load(folder)
+
+
+def test_missing_folder_and_overwriting(saved, tmp_path):
+    model, _, folder = saved
+    with pytest.raises(FileNotFoundError, match=r"is not a saved alphastomics model.*model\.json"):
+        al.AlphaSTomics.load(tmp_path / "nothing")
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        model.save(folder)
+    (folder / "notes.txt").write_text("mine")
+    model.save(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    al.AlphaSTomics.load(folder)
+
+
+def test_a_loaded_model_trains_further_on_sections_with_genes_in_another_order(saved, tissue):
+    _, cells, folder = saved
+    loaded = al.AlphaSTomics.load(folder)
+    with pytest.raises(ValueError, match=r"adata is missing.*load\(folder, adata\)"):
+        loaded.train(max_steps=1, progress_bar=False)
+    atlas = tissue[:, ::-1].copy()
+    loaded = al.AlphaSTomics.load(folder, atlas)
+    loaded.train(max_steps=1, set_size=32, lr=0.0, weight_decay=0.0, progress_bar=False)
+    assert loaded.training_record.steps == 61
+    fresh = al.AlphaSTomics.load(folder)
+    for model in (loaded, fresh):
+        model.predict(cells, key_added=str(model is fresh), **QUIET)
+    np.testing.assert_allclose(cells.obsm["True"], cells.obsm["False"], rtol=1e-4)
+    with pytest.raises(ValueError, match="adata lacks 1 of the model's 40 genes"):
+        al.AlphaSTomics.load(folder, tissue[:, 1:].copy())

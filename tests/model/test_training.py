@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+import alphastomics as al
+from alphastomics.model._datamodule import SectionSets, collate
+from alphastomics.model._data import SetupArgs, read_training
+from alphastomics.model._training_plan import learning_rate_share
+
+TINY = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
+SETUP = SetupArgs(None, "counts", "spatial", "section", None)
+
+
+def tiny_model(tissue, **options):
+    atlas = tissue.copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    return al.AlphaSTomics(atlas, **TINY, **options)
+
+
+def test_max_epochs_and_max_steps(tissue):
+    model = tiny_model(tissue)
+    model.train(max_epochs=2, set_size=16, sets_per_section=4, batch_size=4, progress_bar=False)
+    assert model.training_record.steps == 2 * 3
+    assert model.training_record.epochs == 2
+    model = tiny_model(tissue)
+    model.train(2, 4, set_size=16, sets_per_section=4, batch_size=4, progress_bar=False)
+    assert model.training_record.steps == 4
+
+
+def test_validation_sections_are_not_trained_on(tissue):
+    model = tiny_model(tissue)
+    model.train(2, val_sections="section_1", set_size=16, sets_per_section=4, progress_bar=False)
+    assert model.training_record.train_sections == ["section_0", "section_2"]
+    assert len(model.history["validation_loss"]) == 2
+    training = (tissue.obs["section"] != "section_1").to_numpy()
+    share = np.asarray(tissue.X[training].sum(0)).ravel()
+    np.testing.assert_allclose(
+        model.module.expression_transform.share, share / share.sum(), rtol=1e-5
+    )
+
+
+def test_training_goes_on(tissue):
+    model = tiny_model(tissue)
+    options = {"max_steps": 3, "set_size": 16, "sets_per_section": 4, "progress_bar": False}
+    model.train(**options)
+    scale = model.module.position_transform.scale.clone()
+    weights = model.module.position_head.weight.clone()
+    model.train(**options)
+    assert model.training_record.steps == 6
+    assert len(model.history["train_loss"]) == 2
+    assert torch.equal(scale, model.module.position_transform.scale)
+    assert not torch.equal(weights, model.module.position_head.weight)
+    assert not model.module.training
+
+
+def test_training_leaves_the_users_random_state_and_data_alone(tissue):
+    atlas = tissue.copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    al.AlphaSTomics(atlas, **TINY).train(max_steps=1, set_size=16, progress_bar=False)
+    assert torch.rand(1) == expected
+    assert (atlas.X != tissue.X).nnz == 0
+    assert list(atlas.obs) == list(tissue.obs)
+    np.testing.assert_array_equal(atlas.obsm["spatial"], tissue.obsm["spatial"])
+
+
+def test_cells_without_position_are_context_only(tissue):
+    atlas = tissue.copy()
+    atlas.obsm["spatial"][::5] = np.nan
+    al.AlphaSTomics.setup_anndata(atlas)
+    model = al.AlphaSTomics(atlas, **TINY)
+    model.train(max_steps=2, set_size=32, progress_bar=False)
+    assert np.isfinite(model.history["train_loss"].to_numpy()).all()
+
+
+def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue):
+    data = read_training(tissue, SETUP)
+    sections = ["section_0", "section_2"]
+    sets = SectionSets(data, sections, 50, 3, seed=1)
+    assert len(sets) == 6
+    same = SectionSets(data, sections, 50, 3, seed=1)[4]
+    assert torch.equal(sets[4].values, same.values)
+    sets.epoch = 1
+    assert not torch.equal(sets[4].values, same.values)
+    rows = {tuple(row) for row in data.expression[data.cells_of("section_0")].toarray()}
+    assert all(tuple(row) in rows for row in sets[4].values.numpy())
+
+
+def test_collate_pads_and_masks(tissue):
+    data = read_training(tissue, SETUP)
+    from alphastomics.model._datamodule import cell_set
+
+    batch = collate([cell_set(data, np.arange(5)), cell_set(data, np.arange(8))])
+    assert batch.values.shape == (2, 8, tissue.n_vars)
+    assert batch.cell_mask.sum(1).tolist() == [5, 8]
+    assert not batch.has_position[0, 5:].any()
+    assert collate([cell_set(data, np.arange(5))] * 2).cell_mask is None
+
+
+def test_learning_rate_rises_then_falls():
+    shares = [learning_rate_share(step, 1000) for step in range(1001)]
+    assert np.argmax(shares) == pytest.approx(49, abs=2)
+    assert shares[-1] == pytest.approx(0.05)
+
+
+def test_repr_tells_what_it_was_trained_on(trained):
+    model, _ = trained
+    text = repr(model)
+    assert "trained 60 steps on 600 cells of 2 sections (section_0, section_1)" in text
+    assert "40 genes (counts), 2D" in text

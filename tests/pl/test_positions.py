@@ -1,0 +1,60 @@
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import alphastomics as al
+
+mpl.use("Agg")
+
+
+@pytest.fixture
+def placed(tissue):
+    cells = tissue.copy()
+    turn = np.array([[0.0, -1], [1, 0]])
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"] @ turn + 1e5
+    return cells
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def points(ax):
+    return np.concatenate([c.get_offsets() for c in ax.collections])
+
+
+def test_true_above_generated_aligned_with_equal_aspect_and_scale_bar(placed):
+    axes = al.pl.positions(placed, color="cell_type")
+    assert axes.shape == (2, 3)
+    np.testing.assert_allclose(points(axes[0, 0]), points(axes[1, 0]), atol=1e-6)
+    assert all(ax.get_aspect() == 1 for ax in axes.flat)
+    assert any("ScaleBar" in type(child).__name__ for child in axes[0, 0].get_children())
+    assert [ax.get_title() for ax in axes[0]] == [f"section_{i}: true" for i in range(3)]
+
+
+def test_without_truth_or_sections_or_unit(placed, tmp_path):
+    del placed.obsm["spatial"], placed.uns["units"], placed.obs["section"]
+    axes = al.pl.positions(placed, save=tmp_path / "figure.png")
+    assert axes.shape == (1, 1)
+    assert not any("ScaleBar" in type(child).__name__ for child in axes[0, 0].get_children())
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_plotting_changes_no_coordinates(placed):
+    before = {key: value.copy() for key, value in placed.obsm.items()}
+    al.pl.positions(placed)
+    for key, value in before.items():
+        np.testing.assert_array_equal(placed.obsm[key], value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"key": "x"}, "key 'x' is not in adata.obsm.*model.predict"),
+     ({"color": "x"}, "color 'x' is not in adata.obs")],
+)
+def test_missing_keys_are_named(placed, options, message):
+    with pytest.raises(KeyError, match=message):
+        al.pl.positions(placed, **options)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+import alphastomics as al
+
+
+def test_one_row_per_key_and_section(tissue):
+    cells = tissue.copy()
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"] @ [[0.0, -1], [1, 0]]
+    cells.obsm["noise"] = np.random.default_rng(0).normal(size=(cells.n_obs, 2))
+    table = al.tl.score(cells, ["spatial_predicted", "noise"], labels_key="cell_type")
+    assert table.index.names == ["key", "section"]
+    assert len(table) == 6
+    perfect = table.loc["spatial_predicted"]
+    np.testing.assert_allclose(perfect["distance_spearman"], 1)
+    np.testing.assert_allclose(perfect[["procrustes_rmse", "rssd"]], 0, atol=1e-6)
+    noise = table.loc["noise"]
+    assert (noise["distance_spearman"].abs() < 0.1).all()
+    assert (noise["contact_precision@10%"] < 0.2).all()
+    assert "niche_cosine@20" in table
+
+
+def test_cells_without_truth_are_left_out(tissue):
+    cells = tissue.copy()
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"].copy()
+    cells.obsm["spatial"][:100] = np.nan
+    table = al.tl.score(cells)
+    assert table["n_cells"].tolist() == [200, 300, 300]
+    np.testing.assert_allclose(table["distance_spearman"], 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"key": "x"}, "'x' is not in adata.obsm.*model.predict"),
+     ({"key": "spatial", "section_key": "x"}, "'x' is not in adata.obs"),
+     ({"key": "spatial", "labels_key": "y"}, "'y' is not in adata.obs")],
+)
+def test_missing_keys_are_named(tissue, options, message):
+    with pytest.raises(KeyError, match=message):
+        al.tl.score(tissue, **options)
+
+
+def test_floors(tissue):
+    atlas = tissue[tissue.obs["section"] != "section_2"].copy()
+    cells = tissue[tissue.obs["section"] == "section_2"].copy()
+    before = cells.copy()
+    floors = al.tl.placement_floors(cells, atlas, labels_key="cell_type")
+    expected = {"random", "shuffled within cell type"} | {
+        f"{method} ({fit})"
+        for method in ("knn1", "knn10", "knn50", "ridge", "mlp")
+        for fit in ("pooled", "section_0", "section_1")
+    }
+    assert set(floors.index) == expected
+    assert abs(floors.loc["random", "distance_spearman"]) < 0.1
+    assert floors.loc["ridge (section_0)", "distance_spearman"] > 0.2
+    assert floors.loc["shuffled within cell type", "spread"] == pytest.approx(1)
+    assert list(cells.obsm) == list(before.obsm)
+    assert list(atlas.uns) == ["units"]
+    again = al.tl.placement_floors(cells, atlas, labels_key="cell_type")
+    np.testing.assert_array_equal(floors, again)
