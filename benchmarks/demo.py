@@ -20,8 +20,14 @@ matplotlib.use("Agg")
 import alphastomics as al
 
 HELD_OUT = "section_3"
-COLUMNS = ["distance_spearman", "procrustes_rmse", "neighbor_recall@20", "contact_precision@1%",
-           "niche_cosine@20", "spread"]
+COLUMNS = [
+    "distance_spearman",
+    "procrustes_rmse",
+    "neighbor_recall@20",
+    "contact_precision@1%",
+    "niche_cosine@20",
+    "spread",
+]
 
 
 def main() -> None:
@@ -57,8 +63,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     al.pl.positions(cells, color="cell_type", save=args.out / "positions.png")
     cells.write_h5ad(args.out / "placed.h5ad")
-    print(f"\n{args.out / 'positions.png'} and {args.out / 'placed.h5ad'} written; "
-          f"{time.perf_counter() - started:.0f} s in all.")
+    print(
+        f"\n{args.out / 'positions.png'} and {args.out / 'placed.h5ad'} written; "
+        f"{time.perf_counter() - started:.0f} s in all."
+    )
 
 
 if __name__ == "__main__":

@@ -24,14 +24,27 @@ from alphastomics.tl._score import placement_scores
 
 N_DRAWS = 8
 SHOWN = [
-    "distance_spearman", "distance_spearman_median", "procrustes_rmse", "rigid_rmse_units",
-    "neighbor_recall@20", "neighbor_recall@1%", "contact_precision@1%", "contact_precision@10%",
-    "rssd/sqrt_n", "niche_cosine@20", "spread",
+    "distance_spearman",
+    "distance_spearman_median",
+    "procrustes_rmse",
+    "rigid_rmse_units",
+    "neighbor_recall@20",
+    "neighbor_recall@1%",
+    "contact_precision@1%",
+    "contact_precision@10%",
+    "rssd/sqrt_n",
+    "niche_cosine@20",
+    "spread",
 ]
 
 
-def place(atlas: ad.AnnData, cells: ad.AnnData, labels_key: str | None, args: argparse.Namespace,
-          seed: int) -> dict[str, dict[str, float]]:
+def place(
+    atlas: ad.AnnData,
+    cells: ad.AnnData,
+    labels_key: str | None,
+    args: argparse.Namespace,
+    seed: int,
+) -> dict[str, dict[str, float]]:
     """Train and place once; scores by estimate."""
     true = np.asarray(cells.obsm["spatial"], dtype=float)
     labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
@@ -48,7 +61,8 @@ def place(atlas: ad.AnnData, cells: ad.AnnData, labels_key: str | None, args: ar
     sampled = time.perf_counter()
     print(
         f"seed {seed}: train {trained - started:.0f} s, predict {predicted - trained:.1f} s, "
-        f"{N_DRAWS} draws {sampled - predicted:.0f} s", flush=True,
+        f"{N_DRAWS} draws {sampled - predicted:.0f} s",
+        flush=True,
     )
     draws = query.obsm["spatial_sampled_draws"].transpose(1, 0, 2)
     estimates = {
@@ -68,18 +82,29 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     shown = [column for column in SHOWN if column in results]
     groups = results.groupby(["kind", "method"], sort=False)[shown]
     mean, sd = groups.mean(), groups.std(ddof=1).fillna(0)
-    order = mean.assign(model=mean.index.get_level_values("kind") == "model").sort_values(
-        ["model", "distance_spearman"], ascending=False
-    ).index
+    order = (
+        mean.assign(model=mean.index.get_level_values("kind") == "model")
+        .sort_values(["model", "distance_spearman"], ascending=False)
+        .index
+    )
     text = pd.DataFrame(
-        {c: [f"{m:.3f} ± {s:.3f}" if m < 100 else f"{m:.0f} ± {s:.0f}"
-             for m, s in zip(mean[c], sd[c], strict=True)] for c in shown}, index=mean.index,
+        {
+            c: [
+                f"{m:.3f} ± {s:.3f}" if m < 100 else f"{m:.0f} ± {s:.0f}"
+                for m, s in zip(mean[c], sd[c], strict=True)
+            ]
+            for c in shown
+        },
+        index=mean.index,
     )
     return text.loc[order]
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    lines = ["| method | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    lines = [
+        "| method | " + " | ".join(table.columns) + " |",
+        "|---" * (len(table.columns) + 1) + "|",
+    ]
     for (kind, method), row in table.iterrows():
         name = f"**{method}**" if kind == "model" else method
         lines.append(f"| {name} | " + " | ".join(row) + " |")
@@ -114,9 +139,11 @@ def main() -> None:
         )
         for name, scores in floors.iterrows():
             rows.append({"kind": "floor", "method": name, "seed": seed, **scores})
-        print(f"seed {seed}: predict {rows[-len(floors) - 4]['distance_spearman']:.3f}, best floor "
-              f"{floors['distance_spearman'].idxmax()} {floors['distance_spearman'].max():.3f}",
-              flush=True)
+        print(
+            f"seed {seed}: predict {rows[-len(floors) - 4]['distance_spearman']:.3f}, best floor "
+            f"{floors['distance_spearman'].idxmax()} {floors['distance_spearman'].max():.3f}",
+            flush=True,
+        )
     results = pd.DataFrame(rows)
     name = f"placement_{args.data.stem}_{args.test}"
     args.out.mkdir(parents=True, exist_ok=True)

@@ -53,9 +53,11 @@ def test_sections_differ_in_rotation_mirror_image_and_size():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"n_cells": 2}, "n_cells must be at least 3, found 2"),
-     ({"n_sections": 0}, "n_sections must be at least 1"),
-     ({"n_dims": 4}, "n_dims must be 2 or 3, found 4")],
+    [
+        ({"n_cells": 2}, "n_cells must be at least 3, found 2"),
+        ({"n_sections": 0}, "n_sections must be at least 1"),
+        ({"n_dims": 4}, "n_dims must be 2 or 3, found 4"),
+    ],
 )
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):

@@ -87,8 +87,12 @@ def test_padding_and_order_change_nothing(module):
 
     mask = torch.arange(N + 3).expand(B, -1) < N
     padded = module(
-        pad(expression, 9.0), pad(visible, True), pad(known, 0.0), pad(position, 9.0),
-        pad(level, 0.5), mask,
+        pad(expression, 9.0),
+        pad(visible, True),
+        pad(known, 0.0),
+        pad(position, 9.0),
+        pad(level, 0.5),
+        mask,
     ).position
     torch.testing.assert_close(padded[:, :N], out)
 
@@ -121,11 +125,18 @@ def test_loss_of_an_untrained_network_is_one_at_every_level():
     generator = torch.Generator().manual_seed(0)
     position = torch.randn(64, 50, 2, generator=generator) * module.sigma_data
     some = CellSets(
-        torch.ones(64, 50, G), torch.ones(64, 50, G, dtype=torch.bool), position,
-        torch.ones(64, 50, dtype=torch.bool), None,
+        torch.ones(64, 50, G),
+        torch.ones(64, 50, G, dtype=torch.bool),
+        position,
+        torch.ones(64, 50, dtype=torch.bool),
+        None,
     )
     loss = placement_loss(
-        module, some, schedule="edm", expression_mask_ratio=0.3, expression_noise=0.5,
+        module,
+        some,
+        schedule="edm",
+        expression_mask_ratio=0.3,
+        expression_noise=0.5,
         generator=generator,
     )
     assert loss.unknown.item() == pytest.approx(1, abs=0.1)
@@ -155,7 +166,11 @@ def test_sampler_draws_from_a_gaussian_it_knows():
     # The frame is fixed by a set of two sets, far apart, so superposition has nothing to turn.
     mean = mu.expand(1, 20_000, 2)
     drawn = sample_positions(
-        denoise, mean, levels, sigma_data, torch.ones(1, 20_000),
+        denoise,
+        mean,
+        levels,
+        sigma_data,
+        torch.ones(1, 20_000),
         generator=torch.Generator().manual_seed(0),
     )
     torch.testing.assert_close(drawn.mean((0, 1)), mu, atol=0.02, rtol=0)

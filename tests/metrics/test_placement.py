@@ -37,8 +37,16 @@ def test_invariant_to_rotation_mirror_image_and_shift(metric, true, predicted):
 
 @pytest.mark.parametrize(
     ("name", "perfect"),
-    [("distance_spearman", 1), ("procrustes_rmse", 0), ("rigid_rmse", 0), ("neighbor_recall", 1),
-     ("contact_precision", 1), ("rssd", 0), ("niche_cosine", 1), ("spread", 1)],
+    [
+        ("distance_spearman", 1),
+        ("procrustes_rmse", 0),
+        ("rigid_rmse", 0),
+        ("neighbor_recall", 1),
+        ("contact_precision", 1),
+        ("rssd", 0),
+        ("niche_cosine", 1),
+        ("spread", 1),
+    ],
 )
 def test_value_of_a_perfect_placement(name, perfect, true):
     assert INVARIANT[name](true, true) == pytest.approx(perfect, abs=1e-9)
@@ -70,8 +78,10 @@ def test_constant_prediction_has_no_distance_correlation(true):
 
 
 def test_neighbor_recall_is_that_of_scikit_learn(true, predicted):
-    sets = [NearestNeighbors(n_neighbors=7).fit(X).kneighbors(return_distance=False)
-            for X in (true, predicted)]
+    sets = [
+        NearestNeighbors(n_neighbors=7).fit(X).kneighbors(return_distance=False)
+        for X in (true, predicted)
+    ]
     by_hand = np.mean([len(set(a) & set(b)) / 7 for a, b in zip(*sets, strict=True)])
     assert metrics.neighbor_recall(true, predicted, 7) == pytest.approx(by_hand)
 

@@ -162,14 +162,14 @@ def test_untrained_model_refuses_to_place_or_be_saved(atlas, tmp_path):
 def test_query_errors_leave_the_query_alone(trained):
     model, cells = trained
     known = cells.copy()
-    with pytest.raises(ValueError, match="nothing is missing.*mode='expr_to_pos'"):
+    with pytest.raises(ValueError, match=r"nothing is missing.*mode='expr_to_pos'"):
         model.predict(known)
     known.obsm["spatial"][:10] = np.nan
     with pytest.raises(ValueError, match="290 cells have one"):
         model.predict(known)
     strangers = known.copy()
     strangers.var_names = [f"other_{i}" for i in range(strangers.n_vars)]
-    with pytest.raises(ValueError, match="shares no gene with the model: .*'other_0'.*'gene_0'"):
+    with pytest.raises(ValueError, match=r"shares no gene with the model: .*'other_0'.*'gene_0'"):
         model.predict(strangers, mode="expr_to_pos")
     with pytest.raises(ValueError, match="mode must be one of 'auto', 'expr_to_pos', found 'x'"):
         model.predict(known, mode="x")

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import alphastomics as al
-from alphastomics.model._datamodule import SectionSets, collate
 from alphastomics.model._data import SetupArgs, read_training
+from alphastomics.model._datamodule import SectionSets, collate
 from alphastomics.model._training_plan import learning_rate_share
 
 TINY = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
@@ -72,7 +72,7 @@ def test_cells_without_position_are_context_only(tissue):
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, **TINY)
     model.train(max_steps=2, set_size=32, progress_bar=False)
-    assert np.isfinite(model.history["train_loss"].to_numpy()).all()
+    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
 
 
 def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue):

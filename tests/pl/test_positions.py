@@ -52,8 +52,10 @@ def test_plotting_changes_no_coordinates(placed):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"key": "x"}, "key 'x' is not in adata.obsm.*model.predict"),
-     ({"color": "x"}, "color 'x' is not in adata.obs")],
+    [
+        ({"key": "x"}, "key 'x' is not in adata.obsm.*model.predict"),
+        ({"color": "x"}, "color 'x' is not in adata.obs"),
+    ],
 )
 def test_missing_keys_are_named(placed, options, message):
     with pytest.raises(KeyError, match=message):

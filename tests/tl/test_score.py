@@ -31,9 +31,11 @@ def test_cells_without_truth_are_left_out(tissue):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"key": "x"}, "'x' is not in adata.obsm.*model.predict"),
-     ({"key": "spatial", "section_key": "x"}, "'x' is not in adata.obs"),
-     ({"key": "spatial", "labels_key": "y"}, "'y' is not in adata.obs")],
+    [
+        ({"key": "x"}, "'x' is not in adata.obsm.*model.predict"),
+        ({"key": "spatial", "section_key": "x"}, "'x' is not in adata.obs"),
+        ({"key": "spatial", "labels_key": "y"}, "'y' is not in adata.obs"),
+    ],
 )
 def test_missing_keys_are_named(tissue, options, message):
     with pytest.raises(KeyError, match=message):

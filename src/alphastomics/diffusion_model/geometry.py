@@ -1,4 +1,4 @@
-"""Centring and superposition of point sets, batched and differentiable-free (torch)."""
+"""Centring and superposition of point sets, batched."""
 
 from __future__ import annotations
 
@@ -34,21 +34,12 @@ def kabsch(
     Tensor
         ``(B, d, d)``; apply as ``moving @ R``.
     """
-    covariance = torch.einsum("bn,bni,bnj->bij", weight, moving, fixed).double()
+    # Products and sums stay in full precision under autocast, matrix products would not.
+    weighted = weight[..., None, None] * moving[..., :, None].float()  # (B, N, d, 1)
+    covariance = (weighted * fixed[..., None, :].float()).sum(1)  # (B, d, d)
     u, _, vh = torch.linalg.svd(covariance)
     if not allow_reflection:
         flip = torch.ones_like(covariance[:, 0])  # (B, d)
         flip[:, -1] = torch.sign(torch.linalg.det(u @ vh))
         u = u * flip[:, None, :]
     return (u @ vh).to(moving.dtype)
-
-
-def random_rotations(
-    n: int, dim: int, *, allow_reflection: bool = True, generator: torch.Generator | None = None
-) -> Tensor:
-    """Haar-random orthogonal matrices ``(n, dim, dim)``, by QR of normal matrices."""
-    q, r = torch.linalg.qr(torch.randn(n, dim, dim, generator=generator))
-    q = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1))[:, None, :]
-    if not allow_reflection:
-        q[:, :, -1] *= torch.sign(torch.linalg.det(q))[:, None]
-    return q

@@ -130,7 +130,7 @@ def placement_loss(
 def placement_error(
     module: MaskedDiffusionModule, sets: CellSets, *, allow_reflection: bool = True
 ) -> Tensor:
-    """The ``unknown`` part of :func:`placement_loss` with nothing hidden and no noise."""
+    """Compute the ``unknown`` part of :func:`placement_loss` with nothing hidden and no noise."""
     expression = module.expression_transform(sets.values, sets.visible)
     truth, weight = standard_positions(module, sets)
     mean = module.place(expression, sets.visible, sets.cell_mask)

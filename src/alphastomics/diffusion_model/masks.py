@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def hide_genes(
-    visible: Tensor, ratio: float, generator: torch.Generator | None = None
-) -> Tensor:
+def hide_genes(visible: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
     """Hide a random share of the visible genes of every cell.
 
     Parameters

@@ -137,9 +137,7 @@ class MaskedDiffusionModule(nn.Module):
         denoised = p.c_skip[..., None] * z + p.c_out[..., None] * network
         return Denoised(denoised, tokens)
 
-    def place(
-        self, expression: Tensor, visible: Tensor, cell_mask: Tensor | None = None
-    ) -> Tensor:
+    def place(self, expression: Tensor, visible: Tensor, cell_mask: Tensor | None = None) -> Tensor:
         """Conditional mean of the positions given expression alone, ``(B, N, d)``."""
         B, N, _ = expression.shape
         known, unknown = expression.new_full((B, N), KNOWN), expression.new_full((B, N), UNKNOWN)

@@ -31,7 +31,7 @@ def sample_positions(
         Maps noisy positions ``(B, N, d)`` and one level to expected clean ones.
     mean
         The conditional mean (the denoiser at level 1), ``(B, N, d)``. Far from the data, the
-        probability flow is ``mean + sigma * noise`` up to terms in ``1 / sigma``, so it starts here.
+        probability flow is ``mean + sigma * noise`` up to terms in ``1 / sigma``: it starts here.
     levels
         Decreasing levels, the last one known, ``(n_steps + 1,)``.
     sigma_data

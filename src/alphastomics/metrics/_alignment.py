@@ -22,7 +22,8 @@ def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
     T, P = _points(true, "true"), _points(predicted, "predicted")
     if T.shape != P.shape:
         raise ValueError(
-            f"true and predicted must hold the same cells and dimensions, found {T.shape} and {P.shape}."
+            f"true and predicted must hold the same cells and dimensions, found {T.shape} and "
+            f"{P.shape}."
         )
     return T, P
 
@@ -99,7 +100,9 @@ def generalised_procrustes(
     """
     aligned = np.array(draws, dtype=np.float64)
     if aligned.ndim != 3:
-        raise ValueError(f"draws must have shape (n_draws, n_cells, n_dims), found {aligned.shape}.")
+        raise ValueError(
+            f"draws must have shape (n_draws, n_cells, n_dims), found {aligned.shape}."
+        )
     mean = aligned[0]
     for _ in range(max_iter):
         aligned = np.stack(

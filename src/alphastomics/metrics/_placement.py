@@ -81,7 +81,7 @@ def procrustes_rmse(
 
 
 def _neighbors(points: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Indices ``(len(rows), k)`` of the k nearest other cells of each row."""
+    """Find the indices ``(len(rows), k)`` of the k nearest other cells of each row."""
     _, found = KDTree(points).query(points[rows], k=k + 1)
     found = found.astype(np.int64)
     found_self = found == rows[:, None]
@@ -137,7 +137,9 @@ def niche_cosine(
     T, P = point_pair(true, predicted)
     names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
     if len(codes) != len(T):
-        raise ValueError(f"labels must have one entry a cell, found {len(codes)} for {len(T)} cells.")
+        raise ValueError(
+            f"labels must have one entry a cell, found {len(codes)} for {len(T)} cells."
+        )
     if not 1 <= k < len(T):
         raise ValueError(f"k must be between 1 and n_cells - 1 = {len(T) - 1}, found {k}.")
     rows = _rows(len(T), seed)

@@ -57,16 +57,16 @@ class TissueData:
         return np.asarray(~np.isnan(self.position).any(1))
 
     def without_position(self) -> TissueData:
-        """The same cells, their positions hidden."""
+        """Copy the same cells, their positions hidden."""
         return replace(self, position=None)
 
     def cells_of(self, section: str) -> NDArray[np.int64]:
-        """Indices of the cells of a section."""
+        """Find the indices of the cells of a section."""
         return np.flatnonzero(self.section == section)
 
 
 def _read_matrix(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, str]:
-    """The expression matrix as CSR, without touching the AnnData, and what to call it."""
+    """Read the expression matrix as CSR, without touching the AnnData, and what to call it."""
     if layer is not None and layer not in adata.layers:
         raise KeyError(
             f"layer {layer!r} is not in adata.layers, which holds {sorted(adata.layers)}: "
@@ -99,9 +99,7 @@ def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -
     return column.astype(str).to_numpy(dtype=object)
 
 
-def read_training(
-    adata: AnnData, setup: SetupArgs, genes: pd.Index | None = None
-) -> TissueData:
+def read_training(adata: AnnData, setup: SetupArgs, genes: pd.Index | None = None) -> TissueData:
     """Read and check an AnnData to learn from; ``genes`` gives the model's, if there is one."""
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
@@ -139,8 +137,9 @@ def read_query(adata: AnnData, setup: SetupArgs, genes: pd.Index) -> TissueData:
     visible = column >= 0
     if not visible.any():
         raise ValueError(
-            f"adata shares no gene with the model: its genes look like {list(adata.var_names[:3])}, "
-            f"the model's like {list(genes[:3])}. Rename adata.var_names to match."
+            "adata shares no gene with the model: its genes look like "
+            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}. "
+            "Rename adata.var_names to match."
         )
     if not visible.all():
         warnings.warn(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from alphastomics.diffusion_model.losses import CellSets
@@ -29,13 +32,18 @@ def cell_set(data: TissueData, cells: NDArray[np.int64]) -> CellSets:
 def collate(sets: list[CellSets]) -> CellSets:
     """Batch sets, padding the shorter ones."""
     lengths = torch.tensor([len(s.values) for s in sets])
-    padded = [torch.nn.utils.rnn.pad_sequence(list(field), batch_first=True)
-              for field in zip(*(s[:4] for s in sets), strict=True)]
     longest = int(lengths.max())
     mask = None
     if int(lengths.min()) < longest:
         mask = torch.arange(longest) < lengths[:, None]  # (B, N)
-    return CellSets(*padded, mask)
+    pad = partial(pad_sequence, batch_first=True)
+    return CellSets(
+        pad([one.values for one in sets]),
+        pad([one.visible for one in sets]),
+        pad([one.position for one in sets]),
+        pad([one.has_position for one in sets]),
+        mask,
+    )
 
 
 class SectionSets(Dataset[CellSets]):
@@ -97,18 +105,16 @@ class SetDataModule(pl.LightningDataModule):
         self.first_epoch = first_epoch
 
     def train_dataloader(self) -> DataLoader[CellSets]:
-        """Sets of the coming epoch."""
+        """Draw the sets of the coming epoch."""
         assert self.trainer is not None
         self.train.epoch = self.first_epoch + self.trainer.current_epoch
         order = np.random.default_rng([self.train.seed, self.train.epoch]).permutation(
             len(self.train)
         )
-        return DataLoader(
-            self.train, self.batch_size, sampler=order.tolist(), collate_fn=collate
-        )
+        return DataLoader(self.train, self.batch_size, sampler=order.tolist(), collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[CellSets] | list[object]:
-        """The same sets every time; nothing without validation sections."""
+        """Give the same sets every time; nothing without validation sections."""
         if self.validation is None:
             return []
         return DataLoader(self.validation, self.batch_size, collate_fn=collate)

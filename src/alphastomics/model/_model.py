@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any
 
-import anndata as ad
-import numpy as np
 import pandas as pd
-import scvi
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
@@ -16,26 +14,20 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
-import alphastomics
-from alphastomics import _keys
+from alphastomics import __version__, _keys
 from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.metrics import consensus, medoid
 from alphastomics.model import _persistence
-from alphastomics.model._data import SetupArgs, TissueData, read_query, read_training
-from alphastomics.model._prediction import DrawOptions, draw_positions, predict_positions
+from alphastomics.model._data import SetupArgs, read_training
+from alphastomics.model._placement import PlacementMixin
 from alphastomics.model._training import TrainingRecord, fit
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 
 TRAINING_MODES = ("expr_to_pos",)
 FRAMES = ("learned",)
-MODES = ("auto", "expr_to_pos")
-POINTS = ("medoid", "consensus", None)
-
-Mode = Literal["auto", "expr_to_pos"]
 
 
-class AlphaSTomics(BaseModelClass):
+class AlphaSTomics(PlacementMixin, BaseModelClass):
     """Learns the architecture of a tissue and places cells in it.
 
     A transformer over the cells of a section denoises their positions given their expression
@@ -165,9 +157,7 @@ class AlphaSTomics(BaseModelClass):
             Name in ``.obs`` of cell types, for scores and colours; never an input to placement.
         """
         setup_args = cls._get_setup_method_args(**locals())
-        read_training(
-            adata, SetupArgs(layer, values, spatial_key, section_key, labels_key)
-        )
+        read_training(adata, SetupArgs(layer, values, spatial_key, section_key, labels_key))
         manager = AnnDataManager(
             fields=[
                 LayerField(
@@ -225,8 +215,9 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         max_epochs, max_steps
-            When to stop, one or both; 600 steps when neither is given. An epoch draws
-            ``sets_per_section`` sets from every training section; a step takes ``batch_size`` sets.
+            When to stop, one or both. When neither is given, after every training cell was seen
+            about 100 times, but 200 to 1,000 steps. An epoch draws ``sets_per_section`` sets from
+            every training section; a step takes ``batch_size`` sets.
         val_sections
             Names of sections to hold out and validate on after every epoch.
         batch_size
@@ -245,7 +236,9 @@ class AlphaSTomics(BaseModelClass):
             More options of :class:`scvi.train.Trainer`.
         """
         for name, value in (
-            ("batch_size", batch_size), ("set_size", set_size), ("sets_per_section", sets_per_section),
+            ("batch_size", batch_size),
+            ("set_size", set_size),
+            ("sets_per_section", sets_per_section),
         ):
             check_at_least(name, value, 3 if name == "set_size" else 1)
         for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
@@ -269,141 +262,6 @@ class AlphaSTomics(BaseModelClass):
             **trainer_kwargs,
         )
 
-    def _query(self, adata: AnnData | None, mode: Mode, max_set: int) -> tuple[AnnData, TissueData]:
-        """Check what is asked of a query and read it, its positions left out."""
-        self._require_trained()
-        check_choice("mode", mode, MODES)
-        check_at_least("max_set", max_set, 1)
-        adata = self._require_adata(adata)
-        data = read_query(adata, self._setup(), self.genes)
-        known = int(data.has_position.sum())
-        if mode == "auto" and known:
-            where = f"adata.obsm[{self._setup().spatial_key!r}]"
-            state = "nothing is missing" if known == len(data.names) else f"{known} cells have one"
-            raise ValueError(
-                f"mode='auto' places cells without a position, but in {where} {state}. Pass "
-                "mode='expr_to_pos' to hide all positions and place every cell anew, or keep only "
-                "the cells to place."
-            )
-        return adata, data.without_position()
-
-    def predict(
-        self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode = "auto",
-        key_added: str = _keys.PREDICTED,
-        max_set: int = 8192,
-        progress_bar: bool = True,
-    ) -> None:
-        """Place cells at their expected position, in one pass of the network.
-
-        The conditional mean has the least squared error of all estimates, and shrinks where the
-        data leave a position open; :meth:`sample` keeps the spread of the tissue instead. All
-        cells of a section are placed together, in the frame the model has settled on.
-
-        Parameters
-        ----------
-        adata
-            Cells to place; those of the training when ``None``. Genes are matched by name;
-            missing ones are treated as unknown. Cells are one section unless the section key is
-            in ``.obs``.
-        mode
-            ``"auto"``: place cells without a position, it is an error if any has one.
-            ``"expr_to_pos"``: hide all positions first.
-        key_added
-            Where to write.
-        max_set
-            Sections with more cells than this are placed in random parts of equal size.
-        progress_bar
-            Whether to show a progress bar.
-
-        Returns
-        -------
-        None
-            Writes ``.obsm[key_added]``, shape ``(n_cells, n_dims)``, in the units of training and
-            centred on the origin, and ``.uns["alphastomics"][key_added]``, how it was made.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If nothing is missing, or no gene is shared with the model.
-        """
-        adata, data = self._query(adata, mode, max_set)
-        adata.obsm[key_added] = predict_positions(
-            self.module, data, max_set=max_set, progress_bar=progress_bar
-        )
-        self._record(adata, key_added, method="predict", mode=mode, level=1.0)
-
-    def sample(
-        self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode = "auto",
-        n_samples: int = 1,
-        n_steps: int = 20,
-        point: Literal["medoid", "consensus"] | None = "medoid",
-        key_added: str = _keys.SAMPLED,
-        seed: int = 0,
-        max_set: int = 8192,
-        progress_bar: bool = True,
-    ) -> None:
-        """Draw positions from the learned tissue.
-
-        Several draws of a section are put into one frame by generalised Procrustes superposition.
-
-        Parameters
-        ----------
-        adata, mode, max_set, progress_bar
-            As in :meth:`predict`.
-        n_samples
-            Number of draws.
-        n_steps
-            Steps of the sampler; each takes two passes of the network.
-        point
-            What to keep of several draws: ``"medoid"``, the draw nearest to all others;
-            ``"consensus"``, their mean; ``None``, all of them.
-        key_added
-            Where to write.
-        seed
-            Same seed, same draws, whatever the order of the cells.
-
-        Returns
-        -------
-        None
-            Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, or with ``point=None``
-            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, in the units of
-            training, and ``.uns["alphastomics"][key_added]``.
-        """
-        check_at_least("n_samples", n_samples, 1)
-        check_at_least("n_steps", n_steps, 1)
-        if point not in POINTS:
-            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
-        adata, data = self._query(adata, mode, max_set)
-        init = self._init_arguments()
-        options = DrawOptions(
-            n_samples, n_steps, init["schedule"], init["allow_reflection"], seed
-        )
-        draws = draw_positions(
-            self.module, data, options, max_set=max_set, progress_bar=progress_bar
-        )
-        if point is None:
-            adata.obsm[key_added + _keys.DRAWS_SUFFIX] = draws.transpose(1, 0, 2)
-        else:
-            adata.obsm[key_added] = summarise_draws(draws, data, point)
-        self._record(
-            adata, key_added, method="sample", mode=mode, seed=seed, n_samples=n_samples,
-            n_steps=n_steps, point=str(point),
-        )
-
-    def _record(self, adata: AnnData, key_added: str, **how: Any) -> None:
-        """Write how a result was made."""
-        fingerprint = _persistence.weights_fingerprint(self.module.state_dict())
-        how["model"] = f"alphastomics {alphastomics.__version__}, weights {fingerprint}"
-        adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), key_added: how}
-
     def _init_arguments(self) -> dict[str, Any]:
         return dict(self.init_params_["non_kwargs"])
 
@@ -424,21 +282,14 @@ class AlphaSTomics(BaseModelClass):
             "training": self.training_record.to_json(),
             "history": _persistence.history_to_json(self.history_),
             "versions": {
-                "alphastomics": alphastomics.__version__,
-                "anndata": ad.__version__,
-                "numpy": np.__version__,
-                "scvi-tools": scvi.__version__,
-                "torch": torch.__version__,
+                "alphastomics": __version__,
+                **{name: version(name) for name in ("anndata", "numpy", "scvi-tools", "torch")},
             },
         }
-        _persistence.write_model(
-            dir_path, self.module.state_dict(), payload, overwrite=overwrite
-        )
+        _persistence.write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
 
     @classmethod
-    def load(
-        cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None
-    ) -> AlphaSTomics:
+    def load(cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None) -> AlphaSTomics:
         """Load a model that :meth:`save` wrote. Nothing in the folder is run.
 
         Parameters
@@ -480,16 +331,3 @@ class AlphaSTomics(BaseModelClass):
             f"  network: {parameters:,} parameters, d_model={init['d_model']}, "
             f"num_heads={init['num_heads']}, num_layers={init['num_layers']}, d_ff={init['d_ff']}"
         )
-
-
-def summarise_draws(
-    draws: np.ndarray[Any, np.dtype[np.float64]], data: TissueData, point: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One position per cell, ``(n, d)``, from draws ``(S, n, d)``; a medoid for each section."""
-    if point == "consensus":
-        return consensus(draws)
-    chosen = np.empty_like(draws[0])
-    for section in pd.unique(data.section):
-        cells = data.cells_of(section)
-        chosen[cells] = draws[medoid(draws[:, cells])][cells]
-    return chosen

@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
 
 
 def _restore(value: Any) -> Any:
-    """The inverse of :func:`_plain`, with lists for tuples."""
+    """Invert :func:`_plain`, with lists for tuples."""
     if isinstance(value, dict):
         if set(value) == {_ARRAY}:
             return np.asarray(value[_ARRAY])
@@ -51,7 +51,7 @@ def _restore(value: Any) -> Any:
 
 
 def history_to_json(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
-    """A training history as plain lists."""
+    """Write a training history as plain lists."""
     return {
         name: {
             "index_name": frame.index.name,
@@ -63,7 +63,7 @@ def history_to_json(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
 
 
 def history_from_json(history: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The inverse of :func:`history_to_json`."""
+    """Invert :func:`history_to_json`."""
     return {
         name: pd.DataFrame(
             {name: entry["values"]}, index=pd.Index(entry["index"], name=entry["index_name"])

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from alphastomics.diffusion_model.levels import Schedule, sampling_levels
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sampler import sample_positions
-from alphastomics.metrics import generalised_procrustes
+from alphastomics.metrics import consensus, generalised_procrustes, medoid
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import cell_set
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 def _number(name: str) -> int:
-    """A number for a name, the same in every process."""
+    """Turn a name into a number, the same in every process."""
     return zlib.crc32(name.encode())
 
 
@@ -104,7 +104,10 @@ class DrawOptions:
 
 
 def _draw_set(
-    module: MaskedDiffusionModule, expression: Tensor, visible: Tensor, options: DrawOptions,
+    module: MaskedDiffusionModule,
+    expression: Tensor,
+    visible: Tensor,
+    options: DrawOptions,
     entropy: list[int],
 ) -> Tensor:
     """One draw of the positions of one set, ``(1, N, d)``."""
@@ -153,3 +156,14 @@ def draw_positions(
             draws[:, cells], allow_reflection=options.allow_reflection
         )
     return draws
+
+
+def summarise_draws(draws: Array, data: TissueData, point: str) -> Array:
+    """One position per cell, ``(n, d)``, from draws ``(S, n, d)``; a medoid for each section."""
+    if point == "consensus":
+        return consensus(draws)
+    chosen = np.empty_like(draws[0])
+    for section in pd.unique(data.section):
+        cells = data.cells_of(section)
+        chosen[cells] = draws[medoid(draws[:, cells])][cells]
+    return np.asarray(chosen)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +21,9 @@ from alphastomics.model._training_plan import Objective, PlacementPlan
 if TYPE_CHECKING:
     from alphastomics.model._model import AlphaSTomics
 
-DEFAULT_STEPS = 600
+# Without a limit, training stops when every cell has been in a set about this often.
+VISITS_PER_CELL = 100
+LEAST_STEPS, MOST_STEPS = 200, 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,20 @@ class TrainingRecord:
         return asdict(self)
 
 
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes on hardware and on its own internals to itself."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def split_sections(data: TissueData, val_sections: list[str]) -> list[str]:
     """Names of the training sections: those with positions that are not validation sections."""
     positioned = sorted(pd.unique(data.section[data.has_position]))
@@ -50,6 +70,11 @@ def split_sections(data: TissueData, val_sections: list[str]) -> list[str]:
             "to train on."
         )
     return train
+
+
+def default_steps(n_cells: int, cells_per_step: int) -> int:
+    """Count steps until each of ``n_cells`` was seen about 100 times, 200 to 1,000."""
+    return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
 
 
 def _fit_transforms(model: AlphaSTomics, data: TissueData, sections: list[str]) -> None:
@@ -85,8 +110,9 @@ def fit(
     val_sets = SectionSets(data, val_sections, set_size, 2, seed) if val_sections else None
 
     steps_per_epoch = -(-len(train_sets) // batch_size)
+    n_cells = int(np.isin(data.section, sections).sum())
     if max_steps is None and max_epochs is None:
-        max_steps = DEFAULT_STEPS
+        max_steps = default_steps(n_cells, batch_size * set_size)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
     total_steps = min(limits)
 
@@ -116,14 +142,15 @@ def fit(
             max_steps=total_steps,
             check_val_every_n_epoch=1 if val_sections else None,
             reload_dataloaders_every_n_epochs=1,
-            **trainer_kwargs,
+            **{"log_every_n_steps": 1, **trainer_kwargs},
         )
-        runner()
+        with _quiet_lightning():
+            runner()
     model.module.load_state_dict(plan.averaged_state())
     model.training_record = TrainingRecord(
         epochs=record.epochs + runner.trainer.current_epoch,
         steps=record.steps + runner.trainer.global_step,
-        n_cells=int(np.isin(data.section, sections).sum()),
+        n_cells=n_cells,
         train_sections=sections,
         val_sections=sorted(val_sections),
     )

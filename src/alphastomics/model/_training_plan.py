@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,7 +24,7 @@ BETAS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class Objective:
-    """What is hidden in training, see :func:`~alphastomics.diffusion_model.losses.placement_loss`."""
+    """What is hidden in training, see ``placement_loss``."""
 
     schedule: Schedule
     expression_mask_ratio: float
@@ -97,11 +98,16 @@ class PlacementPlan(pl.LightningModule):
         )
         total = loss.unknown + loss.noisy
         size = len(sets.values)
-        for name, value in (("train_loss", total), *zip(
-            ("train_loss_unknown", "train_loss_noisy"), loss, strict=True
-        )):
+        for name, value in (
+            ("train_loss", total),
+            *zip(("train_loss_unknown", "train_loss_noisy"), loss, strict=True),
+        ):
             self.log(
-                name, value, on_step=False, on_epoch=True, batch_size=size,
+                name,
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=size,
                 prog_bar=name == "train_loss",
             )
         return total
@@ -114,7 +120,9 @@ class PlacementPlan(pl.LightningModule):
         """Error of placing held-out sections, with the averaged weights."""
         self.average.eval()
         error = placement_error(
-            self.average.module, sets, allow_reflection=self.objective.allow_reflection
+            cast(MaskedDiffusionModule, self.average.module),
+            sets,
+            allow_reflection=self.objective.allow_reflection,
         )
         self.log(
             "validation_loss", error, on_epoch=True, batch_size=len(sets.values), prog_bar=True

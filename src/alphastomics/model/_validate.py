@@ -38,9 +38,7 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
     if not isinstance(adata, AnnData):
         raise TypeError(f"{name} must be an AnnData, found {type(adata).__name__}.")
     if adata.n_obs == 0 or adata.n_vars == 0:
-        raise ValueError(
-            f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes."
-        )
+        raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
     for names, what, remedy in (
         (adata.obs_names, "cell", "obs_names_make_unique"),
         (adata.var_names, "gene", "var_names_make_unique"),

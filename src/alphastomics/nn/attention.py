@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 
 class SelfAttention(nn.Module):
@@ -29,7 +28,7 @@ class SelfAttention(nn.Module):
         if d_model % num_heads:
             raise ValueError(
                 f"d_model={d_model} is not divisible by num_heads={num_heads}: choose a d_model "
-                f"that is a multiple of num_heads, for example {num_heads * max(1, d_model // num_heads)}."
+                "that is a multiple of num_heads."
             )
         self.num_heads = num_heads
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
@@ -53,6 +52,6 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, nh, N, hs)
         q, k = self.query_norm(q), self.key_norm(k)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)  # (B, nh, N, hs)
+        y = scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)  # (B, nh, N, hs)
         y = y.transpose(1, 2).reshape(B, N, D)
         return self.dropout(self.out(y))

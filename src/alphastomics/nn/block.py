@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Transform tokens ``(B, N, D)``; ``attention_mask`` as in :class:`SelfAttention`."""
         x = x + self.attention(self.attention_norm(x), attention_mask)  # (B, N, D)
         return x + self.feed_forward(self.feed_forward_norm(x))  # (B, N, D)
 

@@ -48,7 +48,9 @@ class LevelEmbedding(nn.Module):
         self.state = nn.Embedding(3, d_model)
         features = SinusoidalFeatures()
         self.noise = nn.Sequential(
-            features, nn.Linear(2 * len(features.frequencies), d_model), nn.SiLU(),
+            features,
+            nn.Linear(2 * len(features.frequencies), d_model),
+            nn.SiLU(),
             nn.Linear(d_model, d_model),
         )
 

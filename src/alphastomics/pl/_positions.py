@@ -99,8 +99,11 @@ def positions(
     has_truth = spatial_key in adata.obsm
     rows = 2 if has_truth else 1
     _, axes = plt.subplots(
-        rows, len(names), figsize=(panel_size * len(names), panel_size * rows),
-        squeeze=False, layout="constrained",
+        rows,
+        len(names),
+        figsize=(panel_size * len(names), panel_size * rows),
+        squeeze=False,
+        layout="constrained",
     )
     chosen = list(dims)
     for column, name in enumerate(names):
@@ -114,8 +117,13 @@ def positions(
             located = ~np.isnan(true).any(1)
             if align and located.all():
                 generated = superpose(generated, true)
-            _panel(part[located], true[located][:, chosen], f"{name}: true", axes[0, column],
-                   **{**options, "legend_loc": "none"})
+            _panel(
+                part[located],
+                true[located][:, chosen],
+                f"{name}: true",
+                axes[0, column],
+                **{**options, "legend_loc": "none"},
+            )
         _panel(part, generated[:, chosen], f"{name}: {key}", axes[-1, column], **options)
     if save is not None:
         axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")

@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 
 from alphastomics import _keys
-from alphastomics.diffusion_model.transforms import ExpressionTransform
+from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.model._data import SetupArgs, read_query, read_training
 from alphastomics.tl._score import placement_scores
 
@@ -31,12 +31,14 @@ def _regressors(n_train: int, seed: int) -> dict[str, object]:
         for k in KNN
         if k <= n_train
     }
-    mlp = MLPRegressor(MLP_HIDDEN, early_stopping=True, max_iter=100, random_state=seed)
+    mlp = MLPRegressor(
+        hidden_layer_sizes=MLP_HIDDEN, early_stopping=True, max_iter=100, random_state=seed
+    )
     return {**knn, "ridge": Ridge(RIDGE_ALPHA), "mlp": mlp}
 
 
 def _shuffle_within(true: Array, labels: NDArray[np.str_], rng: np.random.Generator) -> Array:
-    """True positions dealt anew among the cells of each type."""
+    """Deal true positions anew among the cells of each type."""
     shuffled = true.copy()
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -59,14 +61,17 @@ def floor_positions(
         visible = torch.from_numpy(data.visible).expand_as(values)
         expression[name] = transform(values, visible).numpy()
 
+    located = train.has_position
+    sections = sorted(pd.unique(train.section[located]))
     rng = np.random.default_rng(seed)
-    yield "random", rng.normal(size=(cells.n_obs, train.position.shape[1]))
+    d = train.position.shape[1]
+    scale = PositionTransform()
+    scale.fit([train.position[train.has_position & (train.section == s)] for s in sections])
+    yield "random", rng.normal(size=(cells.n_obs, d)) * float(scale.scale) / np.sqrt(d)
     if setup.labels_key is not None and query.position is not None:
         labels = cells.obs[setup.labels_key].astype(str).to_numpy()
         yield "shuffled within cell type", _shuffle_within(query.position, labels, rng)
 
-    located = train.has_position
-    sections = sorted(pd.unique(train.section[located]))
     centred = np.full_like(train.position, np.nan)
     for section in sections:
         members = located & (train.section == section)

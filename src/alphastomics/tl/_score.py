@@ -92,9 +92,9 @@ def score(
                 f"{name!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
                 "model.predict or model.sample first, or correct the key."
             )
-    for name in (section_key, labels_key):
-        if name is not None and name not in adata.obs:
-            raise KeyError(f"{name!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    for column in (section_key, labels_key):
+        if column is not None and column not in adata.obs:
+            raise KeyError(f"{column!r} is not in adata.obs, which holds {list(adata.obs)}.")
     true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
     section = np.full(adata.n_obs, "all") if section_key is None else adata.obs[section_key]
     located = ~np.isnan(true).any(1)

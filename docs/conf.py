@@ -1,0 +1,44 @@
+"""Sphinx configuration."""
+
+import os
+from importlib.metadata import version as installed_version
+
+project = "alphastomics"
+author = "The alphastomics developers"
+copyright = "2026, the alphastomics developers"
+release = version = installed_version("alphastomics")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build"]
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_title = "alphastomics"
+
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = True
+napoleon_google_docstring = False
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+intersphinx_mapping = (
+    {}
+    if os.environ.get("DOCS_OFFLINE") == "1"
+    else {
+        "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "python": ("https://docs.python.org/3", None),
+        "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
+        "scvi-tools": ("https://docs.scvi-tools.org/en/stable/", None),
+        "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
+        "torch": ("https://docs.pytorch.org/docs/stable/", None),
+    }
+)
