@@ -18,6 +18,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy.stats import ortho_group
 
 import alphastomics as al
 from alphastomics.tl._score import placement_scores
@@ -36,6 +37,16 @@ SHOWN = [
     "niche_cosine@20",
     "spread",
 ]
+
+
+def turn_sections(atlas: ad.AnnData, seed: int) -> ad.AnnData:
+    """The atlas with every section rotated and mirrored at random."""
+    turned = atlas.copy()
+    section = atlas.obs["section"].astype(str).to_numpy()
+    for i, name in enumerate(np.unique(section)):
+        rotation = ortho_group.rvs(atlas.obsm["spatial"].shape[1], random_state=100 * seed + i)
+        turned.obsm["spatial"][section == name] = atlas.obsm["spatial"][section == name] @ rotation
+    return turned
 
 
 def place(
@@ -118,6 +129,9 @@ def main() -> None:
     parser.add_argument("--values", default="counts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument(
+        "--rotate", action="store_true", help="rotate and mirror training sections at random"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -131,7 +145,9 @@ def main() -> None:
     labels_key = "cell_type" if "cell_type" in adata.obs else None
 
     rows = []
+    given = atlas
     for seed in args.seeds:
+        atlas = turn_sections(given, seed) if args.rotate else given
         for name, scores in place(atlas, cells, labels_key, args, seed).items():
             rows.append({"kind": "model", "method": name, "seed": seed, **scores})
         floors = al.tl.placement_floors(
@@ -145,12 +161,12 @@ def main() -> None:
             flush=True,
         )
     results = pd.DataFrame(rows)
-    name = f"placement_{args.data.stem}_{args.test}"
+    name = f"placement_{args.data.stem}_{args.test}" + ("_rotated" if args.rotate else "")
     args.out.mkdir(parents=True, exist_ok=True)
     results.round(5).to_csv(args.out / f"{name}.csv", index=False)
     seconds = results["seconds"].dropna().groupby(results["seed"]).first()
     text = (
-        f"# {args.data.stem}, {args.test} held out\n\n"
+        f"# {args.data.stem}, {args.test} held out{', training sections rotated' * args.rotate}\n\n"
         f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
         f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
         f"{seconds.mean():.0f} s a seed (train, predict, {N_DRAWS} draws). Lengths in the unit of "

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alphastomics.diffusion_model.geometry import kabsch
 from alphastomics.diffusion_model.levels import KNOWN, sigma_from_level
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -18,12 +17,12 @@ def sample_positions(
     mean: Tensor,
     levels: Tensor,
     sigma_data: float,
-    weight: Tensor,
     *,
-    allow_reflection: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Deterministic Heun sampler of EDM (Karras et al. 2022, algorithm 1).
+
+    The mean fixes the frame in which training added its noise, so nothing is superposed on the way.
 
     Parameters
     ----------
@@ -36,10 +35,6 @@ def sample_positions(
         Decreasing levels, the last one known, ``(n_steps + 1,)``.
     sigma_data
         Standard deviation of a coordinate.
-    weight
-        1 for cells whose frame counts, 0 for padding, ``(B, N)``.
-    allow_reflection
-        Whether the denoiser's output may be mirrored to fit the sample.
     generator
         Source of randomness, on the CPU.
 
@@ -52,10 +47,8 @@ def sample_positions(
     z = mean + sigmas[0] * torch.randn(mean.shape, generator=generator).to(mean)
 
     def slope(z: Tensor, step: int) -> Tensor:
-        """dz/dsigma (EDM eq. 3), with the clean positions superposed on the sample."""
-        clean = denoise(z, levels[step])
-        clean = clean @ kabsch(clean, z, weight, allow_reflection=allow_reflection)
-        return (z - clean) / sigmas[step]
+        """dz/dsigma, EDM eq. 3."""
+        return (z - denoise(z, levels[step])) / sigmas[step]
 
     for step in range(len(levels) - 1):
         size = sigmas[step + 1] - sigmas[step]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "expr_to_pos"]
 MODES = ("auto", "expr_to_pos")
 POINTS = ("medoid", "consensus", None)
+MAX_SET = 2048
 
 
 class PlacementMixin:
@@ -64,14 +65,14 @@ class PlacementMixin:
         *,
         mode: Mode = "auto",
         key_added: str = _keys.PREDICTED,
-        max_set: int = 8192,
+        max_set: int = MAX_SET,
         progress_bar: bool = True,
     ) -> None:
         """Place cells at their expected position, in one pass of the network.
 
         The conditional mean has the least squared error of all estimates, and shrinks where the
-        data leave a position open; :meth:`sample` keeps the spread of the tissue instead. All
-        cells of a section are placed together, in the frame the model has settled on.
+        data leave a position open; :meth:`sample` keeps the spread of the tissue instead. The
+        cells of a section see each other, and are placed in the frame the model has settled on.
 
         Parameters
         ----------
@@ -85,7 +86,8 @@ class PlacementMixin:
         key_added
             Where to write.
         max_set
-            Sections with more cells than this are placed in random parts of equal size.
+            Sections with more cells than this are dealt at random into parts of equal size that
+            are placed one by one; time and memory then grow linearly with the cells.
         progress_bar
             Whether to show a progress bar.
 
@@ -114,11 +116,11 @@ class PlacementMixin:
         *,
         mode: Mode = "auto",
         n_samples: int = 1,
-        n_steps: int = 20,
+        n_steps: int = 16,
         point: Literal["medoid", "consensus"] | None = "medoid",
         key_added: str = _keys.SAMPLED,
         seed: int = 0,
-        max_set: int = 8192,
+        max_set: int = MAX_SET,
         progress_bar: bool = True,
     ) -> None:
         """Draw positions from the learned tissue.

@@ -122,8 +122,6 @@ def _draw_set(
         module.place(expression, visible),
         sampling_levels(options.n_steps, options.schedule).to(known),
         module.sigma_data,
-        torch.ones_like(known),
-        allow_reflection=options.allow_reflection,
         generator=torch.Generator().manual_seed(int(state[0])),
     )
 
