@@ -20,6 +20,7 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model import _persistence
 from alphastomics.model._data import SetupArgs, read_training
 from alphastomics.model._placement import PlacementMixin
+from alphastomics.model._quiet import quiet
 from alphastomics.model._training import TrainingRecord, fit
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 
@@ -167,7 +168,8 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
             ],
             setup_method_args=setup_args,
         )
-        manager.register_fields(adata)
+        with quiet("scvi.data"):
+            manager.register_fields(adata)
         cls.register_manager(manager)
 
     def _setup(self) -> SetupArgs:

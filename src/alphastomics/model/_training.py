@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from scvi.train import TrainRunner
 
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule
+from alphastomics.model._quiet import quiet
 from alphastomics.model._training_plan import Objective, PlacementPlan
 
 if TYPE_CHECKING:
@@ -39,20 +37,6 @@ class TrainingRecord:
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; ``TrainingRecord(**d)`` is the inverse."""
         return asdict(self)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's notes on hardware and on its own internals to itself."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def split_sections(data: TissueData, val_sections: list[str]) -> list[str]:
@@ -144,7 +128,8 @@ def fit(
             reload_dataloaders_every_n_epochs=1,
             **{"log_every_n_steps": 1, **trainer_kwargs},
         )
-        with _quiet_lightning():
+        with quiet("lightning.pytorch"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
             runner()
     model.module.load_state_dict(plan.averaged_state())
     model.training_record = TrainingRecord(
