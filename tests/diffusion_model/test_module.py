@@ -116,7 +116,13 @@ def test_loss_does_not_see_the_frame_or_padding_or_missing_positions(module):
     torch.testing.assert_close(placement_error(module, moved), error, rtol=1e-4, atol=1e-5)
     garbage = some.position.clone()
     garbage[~some.has_position] = torch.nan
+    garbage[~some.has_position] = 50.0
     torch.testing.assert_close(placement_error(module, some._replace(position=garbage)), error)
+    unpadded = CellSets(*(field[:, :N] for field in some))
+    torch.testing.assert_close(placement_error(module, unpadded), error)
+    loud = some.values.clone()
+    loud[:, N:] = 1e4
+    torch.testing.assert_close(placement_error(module, some._replace(values=loud)), error)
 
 
 def test_loss_of_an_untrained_network_is_one_at_every_level():

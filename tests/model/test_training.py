@@ -1,3 +1,4 @@
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -66,13 +67,99 @@ def test_training_leaves_the_users_random_state_and_data_alone(tissue):
     np.testing.assert_array_equal(atlas.obsm["spatial"], tissue.obsm["spatial"])
 
 
-def test_cells_without_position_are_context_only(tissue):
+def test_sets_hold_cells_with_positions(tissue):
     atlas = tissue.copy()
-    atlas.obsm["spatial"][::5] = np.nan
+    atlas.obsm["spatial"][5:300] = np.nan
+    data = read_training(atlas, SETUP)
+    sets = SectionSets(data, ["section_0"], 20, 8, seed=0)
+    for i in range(8):
+        one = sets[i]
+        assert len(one.values) == 20
+        assert one.has_position.sum() >= 3
+        assert torch.isfinite(one.position).all()
+
+
+def test_a_failed_training_leaves_the_model_as_it_was(tissue):
+    model = tiny_model(tissue)
+    options = {"set_size": 16, "progress_bar": False}
+    model.train(max_steps=3, **options)
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2:
+                raise KeyboardInterrupt
+
+    callbacks = [Stop()]
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        model.train(max_steps=5, callbacks=callbacks, **options)
+    assert len(callbacks) == 1
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not model.module.training
+    with pytest.raises(TypeError):
+        model.train(max_steps=5, learning_rate=3, **options)
+    assert not model.module.training
+    assert model.training_record.steps == 3
+
+
+def test_weights_are_the_moving_average(tissue):
+    raw = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer, plan, *args):
+            raw.append(plan.module.position_head.weight.detach().clone())
+
+    model = tiny_model(tissue)
+    model.train(max_steps=3, set_size=16, callbacks=[Keep()], progress_bar=False)
+    # decay (1 + n) / (10 + n) after the first, which is taken as it is
+    average = raw[0]
+    for n, new in enumerate(raw[1:], start=1):
+        average = average + (new - average) * (1 - (1 + n) / (10 + n))
+    torch.testing.assert_close(model.module.position_head.weight, average)
+
+
+def test_accumulated_batches_count_as_one_step(tissue):
+    model = tiny_model(tissue)
+    model.train(
+        max_steps=6,
+        set_size=16,
+        batch_size=1,
+        sets_per_section=4,
+        accumulate_grad_batches=2,
+        progress_bar=False,
+    )
+    assert model.training_record.steps == 6
+
+
+def test_validation_on_sections_seen_before_is_refused(tissue):
+    model = tiny_model(tissue)
+    options = {"max_steps": 1, "set_size": 16, "progress_bar": False}
+    model.train(val_sections=["section_1"], **options)
+    with pytest.raises(ValueError, match=r"\['section_0'\], on which the model was trained"):
+        model.train(val_sections="section_0", **options)
+    model.train(**options)
+    assert model.training_record.train_sections == ["section_0", "section_1", "section_2"]
+
+
+def test_sections_may_be_numbers_and_validation_may_start_later(tissue):
+    atlas = tissue.copy()
+    atlas.obs["section"] = atlas.obs["section"].cat.codes.to_numpy()
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, **TINY)
-    model.train(max_steps=2, set_size=32, progress_bar=False)
-    assert np.isfinite(model.history["train_loss"].to_numpy(float)).all()
+    model.train(max_steps=1, val_sections=[0, 1], set_size=16, progress_bar=False)
+    assert model.training_record.train_sections == ["2"]
+    assert "validation_loss" in model.history
+
+
+def test_bf16_trains_and_a_lossy_precision_is_refused(tissue):
+    model = tiny_model(tissue, allow_reflection=False)
+    model.train(max_steps=2, set_size=16, precision="bf16-mixed", progress_bar=False)
+    cells = tissue.copy()
+    model.predict(cells, mode="expr_to_pos", progress_bar=False)
+    assert np.isfinite(cells.obsm["spatial_predicted"]).all()
+    with pytest.raises(ValueError, match="precision must be one of '32-true', 'bf16-mixed'"):
+        model.train(precision="bf16-true")
 
 
 def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue):

@@ -42,6 +42,17 @@ def test_missing_keys_are_named(tissue, options, message):
         al.tl.score(tissue, **options)
 
 
+def test_nothing_or_too_little_to_score_is_named(tissue):
+    cells = tissue.copy()
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"].copy()
+    cells.obsm["spatial"][2:300] = np.nan
+    with pytest.raises(ValueError, match="section 'section_0' has 2 cells with true coordinates"):
+        al.tl.score(cells)
+    cells.obsm["spatial"][:] = np.nan
+    with pytest.raises(ValueError, match="NaN for every cell: nothing to score"):
+        al.tl.score(cells)
+
+
 def test_floors(tissue):
     atlas = tissue[tissue.obs["section"] != "section_2"].copy()
     cells = tissue[tissue.obs["section"] == "section_2"].copy()

@@ -34,12 +34,10 @@ def kabsch(
     Tensor
         ``(B, d, d)``; apply as ``moving @ R``.
     """
-    # Products and sums stay in full precision under autocast, matrix products would not.
-    weighted = weight[..., None, None] * moving[..., :, None].float()  # (B, N, d, 1)
-    covariance = (weighted * fixed[..., None, :].float()).sum(1)  # (B, d, d)
+    covariance = torch.einsum("bn,bni,bnj->bij", weight, moving, fixed)  # (B, d, d)
     u, _, vh = torch.linalg.svd(covariance)
     if not allow_reflection:
         flip = torch.ones_like(covariance[:, 0])  # (B, d)
         flip[:, -1] = torch.sign(torch.linalg.det(u @ vh))
         u = u * flip[:, None, :]
-    return (u @ vh).to(moving.dtype)
+    return u @ vh

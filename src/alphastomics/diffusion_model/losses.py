@@ -68,6 +68,15 @@ def standard_positions(module: MaskedDiffusionModule, sets: CellSets) -> tuple[T
     return (position - centroid(position, weight)) * weight[..., None], weight
 
 
+@torch.no_grad()
+def superpose_truth(
+    truth: Tensor, prediction: Tensor, weight: Tensor, *, allow_reflection: bool
+) -> Tensor:
+    """Turn the truth ``(B, N, d)`` onto the prediction, in full precision also under autocast."""
+    with torch.autocast(truth.device.type, enabled=False):
+        return truth @ kabsch(truth, prediction.float(), weight, allow_reflection=allow_reflection)
+
+
 def placement_loss(
     module: MaskedDiffusionModule,
     sets: CellSets,
@@ -110,8 +119,7 @@ def placement_loss(
     truth, weight = standard_positions(module, sets)  # (B, N, d), (B, N)
 
     mean = module.place(expression, visible, sets.cell_mask)  # (B, N, d)
-    rotation = kabsch(truth, mean.detach(), weight, allow_reflection=allow_reflection)
-    truth = truth @ rotation
+    truth = superpose_truth(truth, mean, weight, allow_reflection=allow_reflection)
     unknown = weighted_mean_square((mean - truth) / module.sigma_data, weight)
 
     B, N, _ = truth.shape
@@ -134,5 +142,5 @@ def placement_error(
     expression = module.expression_transform(sets.values, sets.visible)
     truth, weight = standard_positions(module, sets)
     mean = module.place(expression, sets.visible, sets.cell_mask)
-    truth = truth @ kabsch(truth, mean, weight, allow_reflection=allow_reflection)
+    truth = superpose_truth(truth, mean, weight, allow_reflection=allow_reflection)
     return weighted_mean_square((mean - truth) / module.sigma_data, weight)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 VALUES = ("counts", "lognorm", "intensity")
 CLIP = 10.0  # standardised expression beyond this is cut
-LEAST_STD = 1e-3
+LEAST_STD = 1e-3  # a gene that varies less in training carries no information
 CHUNK = 4096
 
 
@@ -60,7 +60,8 @@ class ExpressionTransform(nn.Module):
             total += logged.sum(0)
             square += logged.square().sum(0)
         self.mean.copy_(total / n)
-        self.std.copy_((square / n - (total / n).square()).clamp_min(0).sqrt().clamp_min(LEAST_STD))
+        std = (square / n - (total / n).square()).clamp_min(0).sqrt()
+        self.std.copy_(torch.where(std < LEAST_STD, torch.inf, std))
 
     def log(self, values: Tensor, visible: Tensor) -> Tensor:
         """Log-normalised values ``(..., G)``; hidden genes enter neither total nor reference."""

@@ -6,6 +6,7 @@ from alphastomics.metrics._alignment import (
     medoid,
     rms_radius,
     superpose,
+    superpose_by,
 )
 from alphastomics.metrics._placement import (
     contact_precision,
@@ -32,4 +33,5 @@ __all__ = [
     "rssd",
     "spread",
     "superpose",
+    "superpose_by",
 ]

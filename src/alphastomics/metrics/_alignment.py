@@ -65,15 +65,33 @@ def superpose(
     True
     """
     F, M = point_pair(fixed, moving)
-    F_centre, M_centre = F.mean(0), M.mean(0)
-    F, M = F - F_centre, M - M_centre
+    return superpose_by(
+        M,
+        F,
+        np.ones(len(M), dtype=bool),
+        allow_reflection=allow_reflection,
+        allow_scale=allow_scale,
+    )
+
+
+def superpose_by(
+    moving: Array,
+    fixed: Array,
+    chosen: NDArray[np.bool_],
+    *,
+    allow_reflection: bool = True,
+    allow_scale: bool = False,
+) -> Array:
+    """Move all points ``(n, d)`` as :func:`superpose` moves the ``chosen`` ones, ``(n,)``."""
+    M_centre, F_centre = moving[chosen].mean(0), fixed[chosen].mean(0)
+    M, F = moving[chosen] - M_centre, fixed[chosen] - F_centre
     u, s, vh = np.linalg.svd(M.T @ F)
     if not allow_reflection and np.linalg.det(u @ vh) < 0:
         u[:, -1] *= -1
         s[-1] *= -1
     size = np.square(M).sum()
     scale = s.sum() / size if allow_scale and size > 0 else 1.0
-    return scale * M @ (u @ vh) + F_centre
+    return np.asarray(scale * (moving - M_centre) @ (u @ vh) + F_centre)
 
 
 def generalised_procrustes(
@@ -113,18 +131,15 @@ def generalised_procrustes(
         mean = new_mean
         if change <= tol * np.square(mean - mean.mean(0)).sum():
             break
-    first = np.asarray(draws, dtype=np.float64)[0]
-    return _into_frame(aligned, first, allow_reflection)
-
-
-def _into_frame(aligned: Array, first: Array, allow_reflection: bool) -> Array:
-    """Move all draws together so that the first lies where it lay."""
+    # Back into the frame of the first draw, all together.
     n_draws, n, d = aligned.shape
-    a0, f0 = aligned[0].mean(0), first.mean(0)
-    u, _, vh = np.linalg.svd((aligned[0] - a0).T @ (first - f0))
-    if not allow_reflection and np.linalg.det(u @ vh) < 0:
-        u[:, -1] *= -1
-    return ((aligned.reshape(-1, d) - a0) @ (u @ vh) + f0).reshape(n_draws, n, d)
+    first = np.zeros((n_draws, n, d))
+    first[0] = np.asarray(draws, dtype=np.float64)[0]
+    chosen = np.arange(n_draws * n) < n
+    together = superpose_by(
+        aligned.reshape(-1, d), first.reshape(-1, d), chosen, allow_reflection=allow_reflection
+    )
+    return together.reshape(n_draws, n, d)
 
 
 def consensus(draws: ArrayLike) -> Array:

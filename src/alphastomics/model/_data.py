@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ class TissueData:
     section: NDArray[np.str_]
     names: NDArray[np.str_]
 
-    @property
+    @cached_property
     def has_position(self) -> NDArray[np.bool_]:
         """Whether each cell's position is known, ``(n,)``."""
         if self.position is None:

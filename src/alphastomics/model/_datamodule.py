@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alphastomics.diffusion_model.losses import CellSets
 from alphastomics.model._data import TissueData
+from alphastomics.model._validate import MIN_CELLS
 
 
 def cell_set(data: TissueData, cells: NDArray[np.int64]) -> CellSets:
@@ -79,7 +80,11 @@ class SectionSets(Dataset[CellSets]):
     def __getitem__(self, item: int) -> CellSets:
         rng = np.random.default_rng([self.seed, self.epoch, item])
         cells = self.cells[item % len(self.cells)]
-        return cell_set(self.data, rng.permutation(cells)[: self.set_size])
+        chosen = rng.permutation(cells)
+        located = chosen[self.data.has_position[chosen]][:MIN_CELLS]
+        if self.data.has_position[chosen[: self.set_size]].sum() < MIN_CELLS:
+            chosen = np.concatenate([located, chosen[~np.isin(chosen, located)]])
+        return cell_set(self.data, chosen[: self.set_size])
 
 
 class SetDataModule(pl.LightningDataModule):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from importlib.metadata import version
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -14,21 +14,22 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
-from alphastomics import __version__, _keys
+from alphastomics import _keys
 from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model import _persistence
-from alphastomics.model._data import SetupArgs, read_training
+from alphastomics.model._data import SetupArgs, TissueData, read_training
 from alphastomics.model._placement import PlacementMixin
 from alphastomics.model._quiet import quiet
+from alphastomics.model._saving import SavingMixin
 from alphastomics.model._training import TrainingRecord, fit
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 
 TRAINING_MODES = ("expr_to_pos",)
 FRAMES = ("learned",)
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-class AlphaSTomics(PlacementMixin, BaseModelClass):
+class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
     """Learns the architecture of a tissue and places cells in it.
 
     A transformer over the cells of a section denoises their positions given their expression
@@ -191,6 +192,18 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
             )
         return self.adata
 
+    def _training_data(self, adata: AnnData) -> TissueData:
+        """Read sections to learn from, which must have the model's genes and dimension."""
+        data = read_training(adata, self._setup(), self.genes)
+        assert data.position is not None
+        n_dims = data.position.shape[1]
+        if n_dims != self.module.position_dim:
+            raise ValueError(
+                f"adata.obsm[{self._setup().spatial_key!r}] has {n_dims} columns, but the model is "
+                f"{self.module.position_dim}D: pass sections of its dimension."
+            )
+        return data
+
     def _require_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError("The model is not trained: call model.train() first.")
@@ -200,7 +213,7 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
         max_epochs: int | None = None,
         max_steps: int | None = None,
         *,
-        val_sections: list[str] | str | None = None,
+        val_sections: Sequence[str] | str | None = None,
         batch_size: int = 4,
         set_size: int = 512,
         sets_per_section: int = 32,
@@ -231,7 +244,8 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
         lr, weight_decay
             Highest learning rate and weight decay of AdamW.
         accelerator, devices, precision
-            As in :class:`lightning.pytorch.Trainer`.
+            As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
+            ``"bf16-mixed"`` or ``"16-mixed"``.
         progress_bar
             Whether to show a progress bar.
         **trainer_kwargs
@@ -243,15 +257,19 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
             ("sets_per_section", sets_per_section),
         ):
             check_at_least(name, value, 3 if name == "set_size" else 1)
+        check_choice("precision", precision, PRECISIONS)
         for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
             if limit is not None:
                 check_at_least(name, limit, 1)
+        if val_sections is None:
+            val_sections = []
+        held_out = [str(s) for s in np.atleast_1d(np.asarray(val_sections, dtype=object))]
         fit(
             self,
-            read_training(self._require_adata(None), self._setup(), self.genes),
+            self._training_data(self._require_adata(None)),
             max_epochs=max_epochs,
             max_steps=max_steps,
-            val_sections=[val_sections] if isinstance(val_sections, str) else val_sections or [],
+            val_sections=held_out,
             batch_size=batch_size,
             set_size=set_size,
             sets_per_section=sets_per_section,
@@ -266,53 +284,6 @@ class AlphaSTomics(PlacementMixin, BaseModelClass):
 
     def _init_arguments(self) -> dict[str, Any]:
         return dict(self.init_params_["non_kwargs"])
-
-    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
-
-        Parameters
-        ----------
-        dir_path
-            Folder to write; made when absent.
-        overwrite
-            Whether a model already there may be replaced.
-        """
-        self._require_trained()
-        payload = {
-            "init_arguments": self._init_arguments(),
-            "registry": self.registry_,
-            "training": self.training_record.to_json(),
-            "history": _persistence.history_to_json(self.history_),
-            "versions": {
-                "alphastomics": __version__,
-                **{name: version(name) for name in ("anndata", "numpy", "scvi-tools", "torch")},
-            },
-        }
-        _persistence.write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None) -> AlphaSTomics:
-        """Load a model that :meth:`save` wrote. Nothing in the folder is run.
-
-        Parameters
-        ----------
-        dir_path
-            The folder.
-        adata
-            Sections to train further on; they must have all genes of the model, in any order.
-            Placing other cells needs none.
-        """
-        state, payload = _persistence.read_model(dir_path)
-        model = cls(registry=payload["registry"], **payload["init_arguments"])
-        if adata is not None:
-            cls.setup_anndata(adata, **payload["registry"]["setup_args"])
-            read_training(adata, model._setup(), model.genes)
-            model._adata = adata
-        model.module.load_state_dict(state)
-        model.training_record = TrainingRecord(**payload["training"])
-        model.history_ = _persistence.history_from_json(payload["history"])
-        model.is_trained_ = True
-        return model
 
     def __repr__(self) -> str:
         setup, record = self._setup(), self.training_record

@@ -1,8 +1,7 @@
 """A saved model: tensors as safetensors, everything else as JSON. Reading it runs no code.
 
 The folder holds two files. ``weights.safetensors`` has the weights and the statistics of the
-training cells. ``model.json`` has a payload and the payload's checksum; the payload has the
-weights' checksum.
+training cells. ``model.json`` has everything else, the checksum of the weights and its own.
 """
 
 from __future__ import annotations
@@ -76,6 +75,10 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _document_checksum(document: dict[str, Any]) -> str:
+    return _sha256(json.dumps(document, sort_keys=True).encode())
+
+
 def weights_fingerprint(state: dict[str, Tensor]) -> str:
     """Short checksum of a state dict, to say which model made a result."""
     return _sha256(_serialise(state))[:12]
@@ -116,14 +119,12 @@ def write_model(
         )
     path.mkdir(parents=True, exist_ok=True)
     weights = _serialise(state)
-    plain = _plain({**payload, "weights_sha256": _sha256(weights)})
-    body = json.dumps(plain, sort_keys=True)
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "payload_sha256": _sha256(body.encode()),
-        "payload": plain,
+        "payload": _plain({**payload, "weights_sha256": _sha256(weights)}),
     }
+    document["sha256"] = _document_checksum(document)
     _write(path / WEIGHTS_FILE, weights)
     _write(path / JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode())
 
@@ -164,9 +165,9 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             f"{path} has model format {version}, but this alphastomics reads formats up to "
             f"{FORMAT_VERSION}: upgrade alphastomics."
         )
-    plain = document.get("payload")
-    if _sha256(json.dumps(plain, sort_keys=True).encode()) != document.get("payload_sha256"):
+    if document.pop("sha256", None) != _document_checksum(document):
         raise _damaged(path / JSON_FILE, "its content does not match its checksum")
+    plain = document["payload"]
     weights = (path / WEIGHTS_FILE).read_bytes()
     if _sha256(weights) != plain["weights_sha256"]:
         raise _damaged(path / WEIGHTS_FILE, f"it does not match the checksum in {JSON_FILE}")

@@ -41,9 +41,15 @@ class PlacementMixin:
         def _require_adata(self, adata: AnnData | None) -> AnnData: ...
         def _init_arguments(self) -> dict[str, Any]: ...
 
-    def _query(self, adata: AnnData | None, mode: Mode, max_set: int) -> tuple[AnnData, TissueData]:
+    def _query(
+        self, adata: AnnData | None, mode: Mode, key_added: str, max_set: int
+    ) -> tuple[AnnData, TissueData]:
         """Check what is asked of a query and read it, its positions left out."""
         self._require_trained()
+        if key_added == self._setup().spatial_key:
+            raise ValueError(
+                f"key_added={key_added!r} is where the true coordinates are: choose another name."
+            )
         check_choice("mode", mode, MODES)
         check_at_least("max_set", max_set, 1)
         adata = self._require_adata(adata)
@@ -104,7 +110,7 @@ class PlacementMixin:
         ValueError
             If nothing is missing, or no gene is shared with the model.
         """
-        adata, data = self._query(adata, mode, max_set)
+        adata, data = self._query(adata, mode, key_added, max_set)
         adata.obsm[key_added] = predict_positions(
             self.module, data, max_set=max_set, progress_bar=progress_bar
         )
@@ -148,20 +154,22 @@ class PlacementMixin:
         None
             Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, or with ``point=None``
             ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, in the units of
-            training, and ``.uns["alphastomics"][key_added]``.
+            training and centred on the origin, and under the same name in
+            ``.uns["alphastomics"]`` how they were made.
         """
         check_at_least("n_samples", n_samples, 1)
         check_at_least("n_steps", n_steps, 1)
         if point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
-        adata, data = self._query(adata, mode, max_set)
+        adata, data = self._query(adata, mode, key_added, max_set)
         init = self._init_arguments()
         options = DrawOptions(n_samples, n_steps, init["schedule"], init["allow_reflection"], seed)
         draws = draw_positions(
             self.module, data, options, max_set=max_set, progress_bar=progress_bar
         )
         if point is None:
-            adata.obsm[key_added + _keys.DRAWS_SUFFIX] = draws.transpose(1, 0, 2)
+            key_added += _keys.DRAWS_SUFFIX
+            adata.obsm[key_added] = draws.transpose(1, 0, 2)
         else:
             adata.obsm[key_added] = summarise_draws(draws, data, point)
         self._record(

@@ -74,8 +74,11 @@ def _place_sets(
     for one in placement_sets(data, max_set):
         expression, visible = _standard_expression(module, data, one.cells)
         standard = place(expression, visible, one)  # (1, N, d)
-        out[one.cells] = module.position_transform.inverse(standard[0].double()).cpu().numpy()
+        out[one.cells] = module.position_transform.inverse(standard[0]).cpu().double().numpy()
         progress(len(one.cells))
+    for section in pd.unique(data.section):
+        cells = data.cells_of(section)
+        out[cells] -= out[cells].mean(0)
     return out
 
 

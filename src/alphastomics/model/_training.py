@@ -39,13 +39,21 @@ class TrainingRecord:
         return asdict(self)
 
 
-def split_sections(data: TissueData, val_sections: list[str]) -> list[str]:
+def split_sections(
+    data: TissueData, val_sections: list[str], trained_before: list[str]
+) -> list[str]:
     """Names of the training sections: those with positions that are not validation sections."""
     positioned = sorted(pd.unique(data.section[data.has_position]))
     unknown = sorted(set(val_sections) - set(positioned))
     if unknown:
         raise ValueError(
             f"val_sections names {unknown}, but the sections with coordinates are {positioned}."
+        )
+    seen = sorted(set(val_sections) & set(trained_before))
+    if seen:
+        raise ValueError(
+            f"val_sections names {seen}, on which the model was trained before: validate on other "
+            "sections, or train a new model."
         )
     train = [section for section in positioned if section not in val_sections]
     if not train:
@@ -89,53 +97,71 @@ def fit(
     """Train ``model`` on ``data``; the arguments are those of ``AlphaSTomics.train``."""
     init = model._init_arguments()
     record, seed = model.training_record, init["seed"]
-    sections = split_sections(data, val_sections)
+    sections = split_sections(data, val_sections, record.train_sections)
     train_sets = SectionSets(data, sections, set_size, sets_per_section, seed)
     val_sets = SectionSets(data, val_sections, set_size, 2, seed) if val_sections else None
 
-    steps_per_epoch = -(-len(train_sets) // batch_size)
+    batches_per_step = trainer_kwargs.get("accumulate_grad_batches", 1)
+    steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
     if max_steps is None and max_epochs is None:
-        max_steps = default_steps(n_cells, batch_size * set_size)
+        max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
     total_steps = min(limits)
 
     if not model.is_trained_:
         _fit_transforms(model, data, sections)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed + record.steps)
-        plan = PlacementPlan(
-            model.module.train(),
-            Objective(
-                init["schedule"],
-                init["expression_mask_ratio"],
-                init["expression_noise"],
-                init["allow_reflection"],
-            ),
-            lr=lr,
-            weight_decay=weight_decay,
-            total_steps=total_steps,
-            seed=seed,
-            first_step=record.steps,
-        )
-        runner = TrainRunner(
-            model,
-            training_plan=plan,
-            data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
-            max_epochs=-(-total_steps // steps_per_epoch),
-            max_steps=total_steps,
-            check_val_every_n_epoch=1 if val_sections else None,
-            reload_dataloaders_every_n_epochs=1,
-            **{"log_every_n_steps": 1, **trainer_kwargs},
-        )
-        with quiet("lightning.pytorch"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
-            runner()
-    model.module.load_state_dict(plan.averaged_state())
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    objective = Objective(
+        init["schedule"],
+        init["expression_mask_ratio"],
+        init["expression_noise"],
+        init["allow_reflection"],
+    )
+    options = {
+        "check_val_every_n_epoch": 1 if val_sections else None,
+        "log_every_n_steps": 1,
+        **trainer_kwargs,
+        "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
+        "reload_dataloaders_every_n_epochs": 1,
+    }
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + record.steps)
+            plan = PlacementPlan(
+                model.module.train(),
+                objective,
+                lr=lr,
+                weight_decay=weight_decay,
+                total_steps=total_steps,
+                seed=seed,
+                first_step=record.steps,
+            )
+            runner = TrainRunner(
+                model,
+                training_plan=plan,
+                data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
+                max_epochs=-(-total_steps // steps_per_epoch),
+                max_steps=total_steps,
+                **options,
+            )
+            with quiet("lightning.pytorch"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
+                runner()
+        after = plan.averaged_state()
+    except BaseException:
+        after = before
+        raise
+    finally:
+        model.module.load_state_dict(after)
+        model.module.eval()
+    for name, frame in getattr(runner.trainer.logger, "history", {}).items():
+        model.history_.setdefault(name, frame)  # scvi-tools drops what is new in a later call
+    trained = sorted({*record.train_sections, *sections})
     model.training_record = TrainingRecord(
         epochs=record.epochs + runner.trainer.current_epoch,
         steps=record.steps + runner.trainer.global_step,
-        n_cells=n_cells,
-        train_sections=sections,
+        n_cells=int(np.isin(data.section, trained).sum()),
+        train_sections=trained,
         val_sections=sorted(val_sections),
     )

@@ -59,7 +59,7 @@ class PlacementPlan(pl.LightningModule):
     total_steps
         Steps over which the learning rate falls.
     seed, first_step
-        The noise of step ``i`` is drawn from the generator of ``(seed, first_step + i)``.
+        The noise of batch ``i`` is drawn from the generator of ``(seed, first_step + i)``.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class PlacementPlan(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module = module
-        self.average = AveragedModel(module, avg_fn=_moving_average)
+        self.average = AveragedModel(module, avg_fn=_moving_average).requires_grad_(False)
         self.objective = objective
         self.lr = lr
         self.weight_decay = weight_decay
         self.total_steps = total_steps
         self.seed = seed
-        self.first_step = first_step
+        self.batches_seen = first_step
 
     def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
-        entropy = np.random.SeedSequence([self.seed, self.first_step + self.global_step])
+        entropy = np.random.SeedSequence([self.seed, self.batches_seen])
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
         loss = placement_loss(
             self.module,
@@ -114,6 +114,7 @@ class PlacementPlan(pl.LightningModule):
 
     def on_train_batch_end(self, *args: object) -> None:
         """Take the new weights into the average."""
+        self.batches_seen += 1
         self.average.update_parameters(self.module)
 
     def validation_step(self, sets: CellSets, batch_idx: int) -> None:

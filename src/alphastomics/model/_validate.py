@@ -56,7 +56,7 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
             UserWarning,
             stacklevel=3,
         )
-        adata._init_as_actual(adata.copy())
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
 
 
 def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> None:

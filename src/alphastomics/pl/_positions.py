@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics.metrics import superpose
+from alphastomics.metrics import superpose_by
 
 MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
 SCALE_BAR_UNIT = "um"  # as matplotlib-scalebar spells it
@@ -115,15 +115,18 @@ def positions(
         if has_truth:
             true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[cells]
             located = ~np.isnan(true).any(1)
-            if align and located.all():
-                generated = superpose(generated, true)
-            _panel(
-                part[located],
-                true[located][:, chosen],
-                f"{name}: true",
-                axes[0, column],
-                **{**options, "legend_loc": "none"},
-            )
+            if align and located.any():
+                generated = superpose_by(generated, true, located)
+            if located.any():
+                _panel(
+                    part[located],
+                    true[located][:, chosen],
+                    f"{name}: true",
+                    axes[0, column],
+                    **{**options, "legend_loc": "none"},
+                )
+            else:
+                axes[0, column].set_axis_off()
         _panel(part, generated[:, chosen], f"{name}: {key}", axes[-1, column], **options)
     if save is not None:
         axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")

@@ -98,9 +98,16 @@ def score(
     true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
     section = np.full(adata.n_obs, "all") if section_key is None else adata.obs[section_key]
     located = ~np.isnan(true).any(1)
+    if not located.any():
+        raise ValueError(f"adata.obsm[{spatial_key!r}] is NaN for every cell: nothing to score.")
     rows = {}
     for name in pd.unique(np.asarray(section)[located].astype(str)):
         cells = np.flatnonzero(located & (np.asarray(section).astype(str) == name))
+        if len(cells) < 3:
+            raise ValueError(
+                f"section {name!r} has {len(cells)} cells with true coordinates, but at least 3 "
+                "are needed to score it: drop the section."
+            )
         labels = None if labels_key is None else adata.obs[labels_key].to_numpy()[cells]
         for generated in keys:
             predicted = np.asarray(adata.obsm[generated], dtype=np.float64)[cells]
