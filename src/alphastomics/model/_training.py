@@ -155,8 +155,8 @@ def fit(
     finally:
         model.module.load_state_dict(after)
         model.module.eval()
-    for name, frame in getattr(runner.trainer.logger, "history", {}).items():
-        model.history_.setdefault(name, frame)  # scvi-tools drops what is new in a later call
+    # scvi-tools drops what is first logged in a later call.
+    model.history_ = {**getattr(runner.trainer.logger, "history", {}), **(model.history_ or {})}
     trained = sorted({*record.train_sections, *sections})
     model.training_record = TrainingRecord(
         epochs=record.epochs + runner.trainer.current_epoch,
