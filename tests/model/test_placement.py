@@ -60,7 +60,7 @@ def test_rotated_and_mirrored_training_sections_give_the_same_scores():
         model = al.AlphaSTomics(training, **SMALL)
         model.train(max_steps=80, set_size=128, progress_bar=False)
         scores.append(al.metrics.distance_spearman(cells.obsm["spatial"], predicted(model, cells)))
-    assert min(scores) > 0.4  # without superposition the turned sections give about half
+    assert min(scores) > 0.33  # .24 for the turned ones without superposition
     assert scores[0] == pytest.approx(scores[1], abs=0.08)
 
 
@@ -204,9 +204,9 @@ def test_true_coordinates_are_never_overwritten(trained):
 
 def test_a_gene_silent_in_training_says_nothing(tissue):
     atlas = tissue.copy()
-    atlas.X = atlas.X.tolil()
-    atlas.X[:, 0] = 0
-    atlas.X = atlas.X.tocsr()
+    counts = atlas.X.toarray()
+    counts[:, 0] = 0
+    atlas.X = counts
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, d_model=16, num_layers=1, d_ff=16)
     model.train(max_steps=3, set_size=32, progress_bar=False)

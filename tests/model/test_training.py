@@ -142,12 +142,13 @@ def test_validation_on_sections_seen_before_is_refused(tissue):
     assert model.training_record.train_sections == ["section_0", "section_1", "section_2"]
 
 
-def test_sections_may_be_numbers_and_validation_may_start_later(tissue):
+def test_sections_may_be_numbers(tissue):
     atlas = tissue.copy()
     atlas.obs["section"] = atlas.obs["section"].cat.codes.to_numpy()
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, **TINY)
-    model.train(max_steps=1, val_sections=[0, 1], set_size=16, progress_bar=False)
+    options = {"set_size": 16, "sets_per_section": 4, "progress_bar": False}
+    model.train(1, val_sections=[0, 1], **options)
     assert model.training_record.train_sections == ["2"]
     assert "validation_loss" in model.history
 

@@ -46,7 +46,7 @@ def test_without_truth_or_sections_or_unit(placed, tmp_path):
 def test_sections_with_missing_truth(placed):
     placed.obsm["spatial"][:300] = np.nan
     placed.obsm["spatial"][300:350] = np.nan
-    axes = al.pl.positions(placed)
+    axes = al.pl.positions(placed, color="cell_type")
     assert not axes[0, 0].axison
     assert len(points(axes[1, 0])) == 300
     np.testing.assert_allclose(points(axes[0, 1]), points(axes[1, 1])[50:], atol=1e-6)

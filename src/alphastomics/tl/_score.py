@@ -101,7 +101,7 @@ def score(
     if not located.any():
         raise ValueError(f"adata.obsm[{spatial_key!r}] is NaN for every cell: nothing to score.")
     rows = {}
-    for name in pd.unique(np.asarray(section)[located].astype(str)):
+    for name in map(str, pd.unique(np.asarray(section)[located].astype(str))):
         cells = np.flatnonzero(located & (np.asarray(section).astype(str) == name))
         if len(cells) < 3:
             raise ValueError(
