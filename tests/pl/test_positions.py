@@ -23,7 +23,7 @@ def _close():
 
 
 def points(ax):
-    return np.concatenate([c.get_offsets() for c in ax.collections])
+    return np.asarray(ax.collections[0].get_offsets())
 
 
 def test_true_above_generated_aligned_with_equal_aspect_and_scale_bar(placed):

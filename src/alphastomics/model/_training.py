@@ -137,16 +137,16 @@ def fit(
                 seed=seed,
                 first_step=record.steps,
             )
-            runner = TrainRunner(
-                model,
-                training_plan=plan,
-                data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
-                max_epochs=-(-total_steps // steps_per_epoch),
-                max_steps=total_steps,
-                **options,
-            )
             with quiet("lightning.pytorch"), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
+                runner = TrainRunner(
+                    model,
+                    training_plan=plan,
+                    data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
+                    max_epochs=-(-total_steps // steps_per_epoch),
+                    max_steps=total_steps,
+                    **options,
+                )
                 runner()
         after = plan.averaged_state()
     except BaseException:
