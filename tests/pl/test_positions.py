@@ -26,13 +26,13 @@ def points(ax):
     return np.asarray(ax.collections[0].get_offsets())
 
 
-def test_true_above_generated_aligned_with_equal_aspect_and_scale_bar(placed):
+def test_true_beside_generated_aligned_with_equal_aspect_and_scale_bar(placed):
     axes = al.pl.positions(placed, color="cell_type")
-    assert axes.shape == (2, 3)
-    np.testing.assert_allclose(points(axes[0, 0]), points(axes[1, 0]), atol=1e-6)
+    assert axes.shape == (3, 2)
+    np.testing.assert_allclose(points(axes[0, 0]), points(axes[0, 1]), atol=1e-6)
     assert all(ax.get_aspect() == 1 for ax in axes.flat)
     assert any("ScaleBar" in type(child).__name__ for child in axes[0, 0].get_children())
-    assert [ax.get_title() for ax in axes[0]] == [f"section_{i}: true" for i in range(3)]
+    assert [ax.get_title() for ax in axes[:, 0]] == [f"section_{i}: true" for i in range(3)]
 
 
 def test_without_truth_or_sections_or_unit(placed, tmp_path):
@@ -48,8 +48,8 @@ def test_sections_with_missing_truth(placed):
     placed.obsm["spatial"][300:350] = np.nan
     axes = al.pl.positions(placed, color="cell_type")
     assert not axes[0, 0].axison
-    assert len(points(axes[1, 0])) == 300
-    np.testing.assert_allclose(points(axes[0, 1]), points(axes[1, 1])[50:], atol=1e-6)
+    assert len(points(axes[0, 1])) == 300
+    np.testing.assert_allclose(points(axes[1, 0]), points(axes[1, 1])[50:], atol=1e-6)
 
 
 def test_plotting_changes_no_coordinates(placed):

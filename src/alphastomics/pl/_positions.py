@@ -49,7 +49,7 @@ def positions(
     save: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> NDArray[np.object_]:
-    """Draw true above generated positions, one column a section.
+    """Draw true beside generated positions, one row a section.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def positions(
     Returns
     -------
     ndarray of Axes
-        Shape ``(2, n_sections)``, or ``(1, n_sections)`` without true coordinates.
+        Shape ``(n_sections, 2)``, or ``(n_sections, 1)`` without true coordinates.
     """
     if key not in adata.obsm:
         raise KeyError(
@@ -97,37 +97,38 @@ def positions(
         section = adata.obs[section_key].astype(str).to_numpy()
     names = pd.unique(section)
     has_truth = spatial_key in adata.obsm
-    rows = 2 if has_truth else 1
+    columns = 2 if has_truth else 1
     _, axes = plt.subplots(
-        rows,
         len(names),
-        figsize=(panel_size * len(names), panel_size * rows),
+        columns,
+        figsize=(panel_size * columns, panel_size * len(names)),
         squeeze=False,
         layout="constrained",
     )
     chosen = list(dims)
-    for column, name in enumerate(names):
+    for row, name in enumerate(names):
         cells = section == name
         part = adata[cells]
         generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
-        last = column == len(names) - 1
-        options = {"color": color, "legend_loc": "right margin" if last else "none", **kwargs}
+        options = {"color": color, "size": _point_size(len(generated)), **kwargs}
         if has_truth:
             true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[cells]
             located = ~np.isnan(true).any(1)
             if align and located.any():
                 generated = superpose_by(generated, true, located)
             if located.any():
-                _panel(
-                    part[located],
-                    true[located][:, chosen],
-                    f"{name}: true",
-                    axes[0, column],
-                    **{**options, "legend_loc": "none"},
-                )
+                shown, title = true[located][:, chosen], f"{name}: true"
+                plain = {**options, "legend_loc": "none"}
+                _panel(part[located], shown, title, axes[row, 0], **plain)
             else:
-                axes[0, column].set_axis_off()
-        _panel(part, generated[:, chosen], f"{name}: {key}", axes[-1, column], **options)
+                axes[row, 0].set_axis_off()
+        options = {"legend_loc": "right margin" if row == 0 else "none", **options}
+        _panel(part, generated[:, chosen], f"{name}: {key}", axes[row, -1], **options)
     if save is not None:
         axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")
     return np.asarray(axes)
+
+
+def _point_size(n_cells: int) -> float:
+    """Marker area in points squared, smaller the more cells there are."""
+    return float(np.clip(12_000 / n_cells, 0.5, 40))
