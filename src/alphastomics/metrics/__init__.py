@@ -1,4 +1,4 @@
-"""Metrics on plain arrays: formulas in docs/metrics, sources in the docstrings."""
+"""Metrics on plain arrays; formulas and sources are in the docstrings."""
 
 from alphastomics.metrics._alignment import (
     consensus,
