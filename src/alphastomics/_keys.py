@@ -8,13 +8,21 @@ from typing import Final
 SPATIAL: Final = "spatial"
 SECTION: Final = "section"
 CELL_TYPE: Final = "cell_type"
+EXPRESSION_KNOWN: Final = "expression_known"  # obs, False where a cell was not measured
+MEASURED: Final = "measured"  # varm, one boolean column a section
 
 # Written.
 PREDICTED: Final = "spatial_predicted"
 SAMPLED: Final = "spatial_sampled"
 DRAWS_SUFFIX: Final = "_draws"
+RADIUS_SUFFIX: Final = "_radius"
+EXPRESSION_PREDICTED: Final = "expression_predicted"
+EXPRESSION_SAMPLED: Final = "expression_sampled"
+EXPRESSION_IMPUTED: Final = "expression_imputed"
+LATENT: Final = "X_alphastomics"
 UNS: Final = "alphastomics"
 UNITS: Final = "units"
 
 # Registry of the setup, beside scvi-tools' own `REGISTRY_KEYS.X_KEY`.
 POSITION_REGISTRY: Final = "position"
+CATEGORIES_REGISTRY: Final = "categories"

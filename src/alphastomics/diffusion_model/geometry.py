@@ -41,3 +41,18 @@ def kabsch(
         flip[:, -1] = torch.sign(torch.linalg.det(u @ vh))
         u = u * flip[:, None, :]
     return u @ vh
+
+
+def random_orthogonal(
+    shape: tuple[int, int], generator: torch.Generator | None = None, *, reflect: bool = True
+) -> Tensor:
+    """Uniform random rotations ``(B, d, d)`` for ``shape`` ``(B, d)``, half of them mirrored.
+
+    The QR decomposition of a Gaussian matrix, signs fixed (Mezzadri 2007, Notices AMS 54, 592).
+    """
+    B, d = shape
+    q, r = torch.linalg.qr(torch.randn(B, d, d, generator=generator))
+    q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None, :]
+    if not reflect:
+        q[..., 0] *= torch.linalg.det(q).sign()[:, None]
+    return q

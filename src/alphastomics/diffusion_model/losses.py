@@ -1,146 +1,304 @@
-"""The training objective for positions."""
+"""The training objective: what is hidden is what the loss asks for."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphastomics.diffusion_model.geometry import centroid, kabsch
+from alphastomics.diffusion_model.geometry import centroid, kabsch, random_orthogonal
 from alphastomics.diffusion_model.levels import (
     KNOWN,
+    UNKNOWN,
     Schedule,
     draw_levels,
     precondition,
     sigma_from_level,
 )
-from alphastomics.diffusion_model.masks import hide_genes
-from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.masks import PANEL_SHARE, hide_genes
+from alphastomics.diffusion_model.module import (
+    EXPRESSION_SIGMA_DATA,
+    Denoised,
+    MaskedDiffusionModule,
+    NoisyCells,
+)
+from alphastomics.diffusion_model.sets import CellSets
+
+Frame = Literal["learned", "invariant", "registered"]
+FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
+
+# Weight of genes hidden from cells that are to be placed: there they only regularise.
+AUXILIARY_WEIGHT = 0.3
 
 
-class CellSets(NamedTuple):
-    """A batch of sets of cells, in measured units.
+@dataclass(frozen=True)
+class Objective:
+    """What training hides, and the frame in which it asks for positions.
 
     Attributes
     ----------
-    values
-        Expression, ``(B, N, G)``.
-    visible
-        Whether a gene was measured, boolean ``(B, N, G)``.
-    position
-        Coordinates, ``(B, N, d)``; anything where not known.
-    has_position
-        Whether the position of a cell is known, boolean ``(B, N)``; False for padding.
-    cell_mask
-        True for real cells, boolean ``(B, N)``; ``None`` when nothing is padded.
+    schedule
+        How levels are drawn, see :func:`~alphastomics.diffusion_model.levels.draw_levels`.
+    expression_mask_ratio
+        Share of genes hidden from each cell.
+    expression_noise
+        Standard deviation of noise on the standardised expression of cells that are to be placed.
+    frame
+        See :func:`denoising_loss`.
+    allow_reflection
+        Whether sections may be mirror images of each other.
     """
 
-    values: Tensor
-    visible: Tensor
+    schedule: Schedule = "edm"
+    expression_mask_ratio: float = 0.4
+    expression_noise: float = 0.6
+    frame: Frame = "learned"
+    allow_reflection: bool = True
+
+
+class Losses(NamedTuple):
+    """Mean squared errors in units of the data's variance, and the likelihood of the error scale.
+
+    ``position`` and ``expression`` are those of the conditional mean at level 1, the ``noisy_``
+    ones those at a level between.
+    """
+
     position: Tensor
-    has_position: Tensor
-    cell_mask: Tensor | None
+    expression: Tensor
+    noisy_position: Tensor
+    noisy_expression: Tensor
+    scale: Tensor
 
 
-class PlacementLoss(NamedTuple):
-    """Mean squared errors per coordinate in units of the data's variance.
+class Targets(NamedTuple):
+    """The truth of a batch in the standardised space, and what of it is asked for.
 
-    ``unknown`` is that of the conditional mean at level 1, ``noisy`` that between the levels.
+    Attributes
+    ----------
+    expression, position
+        ``(B, N, G)`` and ``(B, N, d)``.
+    seen
+        Expression as the network is given it, with noise, ``(B, N, G)``.
+    gene_hidden
+        Measured but hidden, boolean ``(B, N, G)``.
+    gene_visible
+        Boolean ``(B, N, G)``.
+    position_hidden
+        Measured but hidden, boolean ``(B, N)``.
+    placing
+        Sets that ask for positions given expression, boolean ``(B,)``.
+    framed
+        Sets with a known position, which fixes the frame, boolean ``(B,)``.
     """
 
-    unknown: Tensor
-    noisy: Tensor
+    expression: Tensor
+    position: Tensor
+    seen: Tensor
+    gene_hidden: Tensor
+    gene_visible: Tensor
+    position_hidden: Tensor
+    placing: Tensor
+    framed: Tensor
 
 
-def weighted_mean_square(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean over cells of weight ``(B, N)`` and over coordinates of ``error**2``, ``(B, N, d)``."""
-    total = weight.sum().clamp_min(1e-12) * error.shape[-1]
-    return (weight[..., None] * error.square()).sum() / total
+def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
+    """Mean of ``error**2`` ``(B, N, F)`` over the entries with ``weight``, a number a set."""
+    total = weight.expand_as(error).sum((1, 2)).clamp_min(1e-12)  # (B,)
+    return (weight * error.square()).sum((1, 2)) / total
 
 
-def standard_positions(module: MaskedDiffusionModule, sets: CellSets) -> tuple[Tensor, Tensor]:
-    """Standardised true positions, centred on the cells that have one, and their weights."""
-    weight = sets.has_position.to(sets.position.dtype)  # (B, N)
-    position = module.position_transform(
-        torch.where(sets.has_position[..., None], sets.position, 0.0)
+def standard_positions(module: MaskedDiffusionModule, sets: CellSets) -> Tensor:
+    """Standardised positions ``(B, N, d)``, centred on the known cells, or on all if none is."""
+    framed = sets.position_known.any(1, keepdim=True)  # (B, 1)
+    centred_on = torch.where(framed, sets.position_known, sets.located)
+    position = module.position_transform(torch.where(sets.located[..., None], sets.position, 0.0))
+    position = position - centroid(position, centred_on.to(position))
+    return torch.where(sets.located[..., None], position, 0.0)
+
+
+def make_targets(
+    module: MaskedDiffusionModule,
+    sets: CellSets,
+    objective: Objective,
+    generator: torch.Generator | None = None,
+) -> Targets:
+    """Hide genes, add noise to what is seen, and turn sections at random."""
+    known = sets.expression_known[..., None] & sets.measured  # (B, N, G)
+    panel = torch.rand(len(known), generator=generator) < PANEL_SHARE
+    visible = hide_genes(known, objective.expression_mask_ratio, panel, generator)
+    counted = torch.where(sets.expression_known[..., None], visible, sets.measured)
+    expression = module.expression_transform(sets.values, counted)  # (B, N, G)
+
+    position = standard_positions(module, sets)  # (B, N, d)
+    framed = sets.position_known.any(1)  # (B,)
+    turned = framed if objective.frame == "learned" else torch.ones_like(framed)
+    if objective.frame != "registered":
+        B, _, d = position.shape
+        rotation = random_orthogonal((B, d), generator, reflect=objective.allow_reflection)
+        identity = torch.eye(d).expand(B, d, d)
+        rotation = torch.where(turned.cpu()[:, None, None], rotation, identity)
+        position = position @ rotation.to(position)
+
+    hidden = sets.located & ~sets.position_known
+    real = torch.ones_like(sets.located) if sets.cell_mask is None else sets.cell_mask
+    placing = hidden.any(1) & (sets.expression_known | ~real).all(1)
+    noise = torch.randn(expression.shape, generator=generator).to(expression)
+    strength = objective.expression_noise * placing[:, None, None]
+    return Targets(
+        expression=expression,
+        position=position,
+        seen=expression + strength * noise,
+        gene_hidden=sets.measured & ~visible & real[..., None],
+        gene_visible=visible,
+        position_hidden=hidden,
+        placing=placing,
+        framed=framed,
     )
-    return (position - centroid(position, weight)) * weight[..., None], weight
 
 
 @torch.no_grad()
-def superpose_truth(
-    truth: Tensor, prediction: Tensor, weight: Tensor, *, allow_reflection: bool
-) -> Tensor:
-    """Turn the truth ``(B, N, d)`` onto the prediction, in full precision also under autocast."""
-    with torch.autocast(truth.device.type, enabled=False):
-        return truth @ kabsch(truth, prediction.float(), weight, allow_reflection=allow_reflection)
+def superpose(moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection: bool) -> Tensor:
+    """Turn points ``(B, N, d)`` onto others, in full precision also under autocast."""
+    with torch.autocast(moving.device.type, enabled=False):
+        rotation = kabsch(moving, fixed.float(), weight, allow_reflection=allow_reflection)
+        return moving @ rotation
 
 
-def placement_loss(
+def _frame_of(estimate: Tensor, targets: Targets, objective: Objective) -> Tensor:
+    """The true positions ``(B, N, d)``, sets without a known one turned onto the estimate."""
+    if objective.frame == "registered":
+        return targets.position
+    turned = superpose(
+        targets.position,
+        estimate,
+        targets.position_hidden.to(estimate),
+        allow_reflection=objective.allow_reflection,
+    )
+    return torch.where(targets.framed[:, None, None], targets.position, turned)
+
+
+def _noisy(
+    sets: CellSets,
+    targets: Targets,
+    position: Tensor,
+    level: Tensor,
+    sigma_data: float,
+    generator: torch.Generator | None,
+) -> NoisyCells:
+    """Add noise of a level ``(B,)`` to what is hidden; everything hidden is unknown at level 1.
+
+    Genes hidden from cells that are to be placed stay unknown, as genes a query lacks do.
+    """
+    gene_level = torch.where(targets.placing, UNKNOWN, level)[:, None, None]
+    expression_level = torch.where(targets.gene_hidden, gene_level, UNKNOWN)
+    expression_level = torch.where(targets.gene_visible, KNOWN, expression_level)  # (B, N, G)
+    position_level = torch.where(targets.position_hidden, level[:, None], UNKNOWN)
+    position_level = torch.where(sets.position_known, KNOWN, position_level)  # (B, N)
+    if bool((level >= UNKNOWN).all()):
+        return NoisyCells(targets.seen, expression_level, position, position_level)
+
+    def add_noise(clean: Tensor, hidden: Tensor, scale: float) -> Tensor:
+        sigma = sigma_from_level(level, scale)[:, None, None]
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        return clean + sigma * noise * hidden
+
+    expression = torch.where(targets.gene_visible, targets.seen, targets.expression)
+    return NoisyCells(
+        add_noise(expression, targets.gene_hidden, EXPRESSION_SIGMA_DATA),
+        expression_level,
+        add_noise(position, targets.position_hidden[..., None], sigma_data),
+        position_level,
+    )
+
+
+def _errors(
+    denoised: Denoised, position: Tensor, targets: Targets, level: Tensor, sigma_data: float
+) -> tuple[Tensor, Tensor]:
+    """Position and expression losses, EDM table 1: the weight 1 / c_out^2 makes levels equal.
+
+    The mean over sets of each set's mean over what is hidden in it.
+    """
+    c_out = precondition(level, sigma_data).c_out[:, None, None]
+    position_loss = mean_square_per_set(
+        (denoised.position - position) / c_out, targets.position_hidden[..., None].to(position)
+    )
+    gene_level = torch.where(targets.placing, UNKNOWN, level)
+    c_out = precondition(gene_level, EXPRESSION_SIGMA_DATA).c_out[:, None, None]
+    expression_loss = mean_square_per_set(
+        (denoised.expression - targets.expression) / c_out, targets.gene_hidden.to(position)
+    )
+    weight = torch.where(targets.placing, AUXILIARY_WEIGHT, 1.0)
+    return position_loss.mean(), (weight * expression_loss).mean()
+
+
+def denoising_loss(
     module: MaskedDiffusionModule,
     sets: CellSets,
-    *,
-    schedule: Schedule,
-    expression_mask_ratio: float,
-    expression_noise: float,
-    allow_reflection: bool = True,
+    objective: Objective,
     generator: torch.Generator | None = None,
-) -> PlacementLoss:
-    """Loss of placing sets none of whose positions are known (``frame="learned"``).
+) -> Losses:
+    """Loss of everything that is hidden in a batch of sets.
 
-    The frame of a section is arbitrary, so the truth is superposed on the prediction before the
-    squared error (as for atoms in AlphaFold 3, Abramson et al. 2024, algorithm 28). The network
-    thereby settles on one frame for all sections. Each set is seen twice: at level 1, which fixes
-    the frame, and at one level between for all its cells, with noise added to the truth *in that
-    frame*, so that the sampler meets the frames of training.
+    Each set is seen twice: with everything hidden at level 1, and at one level between.
+
+    Frames. Sections arrive in arbitrary rotations and mirror images. A set with a known position
+    has the frame of its known cells; it is turned at random, because that frame is arbitrary. For a
+    set with none, ``frame="learned"`` superposes the truth on the estimate of level 1 before the
+    squared error (as for atoms in AlphaFold 3, Abramson et al. 2024, algorithm 28): the network
+    settles on one frame for all sections. Noise is added to the truth *in that frame*, so that
+    the sampler meets the frames of training. ``"invariant"`` adds noise in a random frame and
+    superposes at every level. ``"registered"`` takes the coordinates as they are.
 
     Parameters
     ----------
     module
         The network, with its transforms fitted.
     sets
-        Sets of cells with their true positions.
-    schedule
-        How levels are drawn, see :func:`~alphastomics.diffusion_model.levels.draw_levels`.
-    expression_mask_ratio
-        Share of genes to hide from each cell.
-    expression_noise
-        Standard deviation of Gaussian noise on the standardised expression.
-    allow_reflection
-        Whether the truth may be mirrored.
+        Sets of cells with their truth and what is known of them.
+    objective
+        What to hide, and frames.
     generator
         Source of randomness, on the CPU.
     """
-    visible = hide_genes(sets.visible, expression_mask_ratio, generator)
-    expression = module.expression_transform(sets.values, visible)  # (B, N, G)
-    noise = torch.randn(expression.shape, generator=generator).to(expression)
-    expression = (expression + expression_noise * noise) * visible
-    truth, weight = standard_positions(module, sets)  # (B, N, d), (B, N)
+    targets = make_targets(module, sets, objective, generator)
+    sigma_data, context = module.sigma_data, sets.context()
+    B = len(sets.values)
 
-    mean = module.place(expression, visible, sets.cell_mask)  # (B, N, d)
-    truth = superpose_truth(truth, mean, weight, allow_reflection=allow_reflection)
-    unknown = weighted_mean_square((mean - truth) / module.sigma_data, weight)
+    unknown = targets.position.new_full((B,), UNKNOWN)
+    cells = _noisy(sets, targets, targets.position, unknown, sigma_data, generator)
+    mean = module(cells, context)
+    position = _frame_of(mean.position, targets, objective)
+    at_unknown = _errors(mean, position, targets, unknown, sigma_data)
+    scale = scale_loss(mean, position, targets.position_hidden)
 
-    B, N, _ = truth.shape
-    level = draw_levels((B, 1), schedule, generator).to(truth).expand(B, N)
-    sigma = sigma_from_level(level, module.sigma_data)[..., None]  # (B, N, 1)
-    z = truth + sigma * torch.randn(truth.shape, generator=generator).to(truth)
-    known = torch.full_like(level, KNOWN)
-    denoised = module(expression, visible, known, z, level, sets.cell_mask).position
-    # EDM table 1: the weight lambda = 1 / c_out^2 gives every level the same say at the start.
-    c_out = precondition(level, module.sigma_data).c_out[..., None]
-    noisy = weighted_mean_square((denoised - truth) / c_out, weight)
-    return PlacementLoss(unknown, noisy)
+    level = draw_levels((B,), objective.schedule, generator).to(unknown)
+    start = targets.position if objective.frame == "invariant" else position
+    denoised = module(_noisy(sets, targets, start, level, sigma_data, generator), context)
+    if objective.frame == "invariant":
+        position = _frame_of(denoised.position, targets, objective)
+    at_noise = _errors(denoised, position, targets, level, sigma_data)
+    return Losses(*at_unknown, *at_noise, scale)
+
+
+def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:
+    """Negative log-likelihood of the placement error under a Gaussian of the predicted scale."""
+    square = (mean.position.detach() - position).square().mean(-1)  # (B, N)
+    nll = mean.log_scale + 0.5 * square * torch.exp(-2 * mean.log_scale)
+    weight = hidden.to(square)
+    return (weight * nll).sum() / weight.sum().clamp_min(1)
 
 
 @torch.no_grad()
-def placement_error(
-    module: MaskedDiffusionModule, sets: CellSets, *, allow_reflection: bool = True
-) -> Tensor:
-    """Compute the ``unknown`` part of :func:`placement_loss` with nothing hidden and no noise."""
-    expression = module.expression_transform(sets.values, sets.visible)
-    truth, weight = standard_positions(module, sets)
-    mean = module.place(expression, sets.visible, sets.cell_mask)
-    truth = superpose_truth(truth, mean, weight, allow_reflection=allow_reflection)
-    return weighted_mean_square((mean - truth) / module.sigma_data, weight)
+def placement_error(module: MaskedDiffusionModule, sets: CellSets, objective: Objective) -> Tensor:
+    """Mean squared error of placing sets with no position known, nothing hidden and no noise."""
+    nothing, everything = torch.zeros_like(sets.located), torch.ones_like(sets.located)
+    sets = sets._replace(position_known=nothing, expression_known=everything)
+    plain = replace(objective, expression_mask_ratio=0.0, expression_noise=0.0)
+    targets = make_targets(module, sets, plain)
+    unknown = targets.position.new_full((len(sets.values),), UNKNOWN)
+    cells = _noisy(sets, targets, targets.position, unknown, module.sigma_data, None)
+    mean = module(cells, sets.context())
+    position = _frame_of(mean.position, targets, plain)
+    return _errors(mean, position, targets, unknown, module.sigma_data)[0]

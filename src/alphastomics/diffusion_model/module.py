@@ -8,12 +8,59 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, precondition
+from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Preconditioning, precondition
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.block import SetTransformer
-from alphastomics.nn.embeddings import LevelEmbedding, ModalityEmbedding
+from alphastomics.nn.embeddings import (
+    FourierPositions,
+    LevelEmbedding,
+    ModalityEmbedding,
+    OptionalEmbedding,
+)
+from alphastomics.nn.geometry import Geometry
 
 EXPRESSION_SIGMA_DATA = 1.0  # standardised per gene
+SCOPES = ("section", "window")
+
+
+class NoisyCells(NamedTuple):
+    """A batch of sets in the standardised space, each value at its level.
+
+    Attributes
+    ----------
+    expression
+        ``(B, N, G)``; ignored at level 1.
+    expression_level
+        Level of every gene of every cell in [0, 1], ``(B, N, G)``.
+    position
+        ``(B, N, d)``; ignored at level 1.
+    position_level
+        ``(B, N)``.
+    """
+
+    expression: Tensor
+    expression_level: Tensor
+    position: Tensor
+    position_level: Tensor
+
+
+class Context(NamedTuple):
+    """What else the network is told of a batch of sets; ``None`` for what it is not.
+
+    Attributes
+    ----------
+    cell_mask
+        True for real cells, False for padding, ``(B, N)``; ``None`` when all are real.
+    scope
+        Index into :data:`SCOPES`, ``(B,)``: a random part of a section, or a window of it.
+    label, batch
+        Category of each cell, numbered from 1, 0 where not given, ``(B, N)``.
+    """
+
+    cell_mask: Tensor | None = None
+    scope: Tensor | None = None
+    label: Tensor | None = None
+    batch: Tensor | None = None
 
 
 class Denoised(NamedTuple):
@@ -23,11 +70,17 @@ class Denoised(NamedTuple):
     ----------
     position
         Expected clean positions in the standardised space, ``(B, N, d)``.
+    expression
+        Expected clean expression in the standardised space, ``(B, N, G)``.
+    log_scale
+        Log of the expected error of ``position``, per coordinate, ``(B, N)``.
     tokens
         Token embeddings after the last block, ``(B, N, D)``.
     """
 
     position: Tensor
+    expression: Tensor
+    log_scale: Tensor
     tokens: Tensor
 
 
@@ -39,14 +92,22 @@ def _state(level: Tensor) -> Tensor:
     return state
 
 
+def _cell_level(level: Tensor) -> Tensor:
+    """Level of a cell's expression ``(B, N)`` from those of its genes ``(B, N, G)``.
+
+    That of its noisy genes if it has any; else known if any gene is; else unknown.
+    """
+    noisy = torch.where(level < UNKNOWN, level, KNOWN).amax(-1)
+    return torch.where((level >= UNKNOWN).all(-1), UNKNOWN, noisy)
+
+
 class MaskedDiffusionModule(nn.Module):
     """A transformer over the cells of a set that denoises what is not known of them.
 
-    Every cell has its own noise level per modality (:mod:`~alphastomics.diffusion_model.levels`):
-    at level 0 its value is known and comes back as it is, at level 1 it is replaced by a learned
-    *unknown* token. At level 1 the output is the conditional mean of what is missing given what is
-    known (the denoiser that minimises the squared error is the posterior mean; Karras et al. 2022,
-    eq. 2).
+    Every value has its own noise level (:mod:`~alphastomics.diffusion_model.levels`): at level 0
+    it is known and comes back as it is, at level 1 a learned *unknown* token takes its place. At
+    level 1 the output is the conditional mean of what is missing given what is known (the denoiser
+    that minimises the squared error is the posterior mean; Karras et al. 2022, eq. 2).
 
     Parameters
     ----------
@@ -57,6 +118,8 @@ class MaskedDiffusionModule(nn.Module):
     values
         Kind of expression values, see
         :class:`~alphastomics.diffusion_model.transforms.ExpressionTransform`.
+    num_labels, num_batches
+        Number of cell types and of batches that may be given as a condition.
     d_model, num_heads, num_layers, d_ff
         Width of a token, heads per block, blocks, inner width of the feed-forward.
     dropout
@@ -69,6 +132,8 @@ class MaskedDiffusionModule(nn.Module):
         position_dim: int = 2,
         *,
         values: str = "counts",
+        num_labels: int = 0,
+        num_batches: int = 0,
         d_model: int = 128,
         num_heads: int = 4,
         num_layers: int = 4,
@@ -82,64 +147,66 @@ class MaskedDiffusionModule(nn.Module):
         self.expression_transform = ExpressionTransform(num_genes, values)
         self.position_transform = PositionTransform()
         self.expression_embedding = ModalityEmbedding(2 * num_genes, d_model)
-        self.position_embedding = ModalityEmbedding(position_dim, d_model, hidden=d_model)
+        self.position_features = FourierPositions(position_dim)
+        self.position_embedding = ModalityEmbedding(
+            self.position_features.out_features, d_model, hidden=d_model
+        )
+        self.scope = nn.Embedding(len(SCOPES), d_model)
+        nn.init.zeros_(self.scope.weight)
+        self.label = OptionalEmbedding(num_labels, d_model)
+        self.batch = OptionalEmbedding(num_batches, d_model)
         self.transformer = SetTransformer(d_model, num_heads, num_layers, d_ff, dropout)
         self.position_head = nn.Linear(d_model, position_dim)
-        nn.init.zeros_(self.position_head.weight)
-        nn.init.zeros_(self.position_head.bias)
+        self.expression_head = nn.Linear(d_model, num_genes)
+        self.scale_head = nn.Sequential(
+            nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, 1)
+        )
+        for head in (self.position_head, self.expression_head):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return self.position_head.weight.device
 
-    def forward(
-        self,
-        expression: Tensor,
-        visible: Tensor,
-        expression_level: Tensor,
-        position: Tensor,
-        position_level: Tensor,
-        cell_mask: Tensor | None = None,
-    ) -> Denoised:
-        """Denoise a batch of sets, in the standardised space.
+    def forward(self, cells: NoisyCells, context: Context | None = None) -> Denoised:
+        """Denoise a batch of sets, in the standardised space."""
+        context = context or Context()
 
-        Parameters
-        ----------
-        expression
-            Standardised expression, noisy by its level, ``(B, N, G)``.
-        visible
-            Whether a gene of a cell is known, boolean ``(B, N, G)``.
-        expression_level, position_level
-            Level of each cell and modality in [0, 1], ``(B, N)``.
-        position
-            Standardised positions, noisy by their level, ``(B, N, d)``; ignored at level 1.
-        cell_mask
-            True for real cells, False for padding, ``(B, N)``; ``None`` when all are real.
-        """
         # 1. Embed each modality at its level, EDM eq. 7: the network sees c_in z and c_noise.
-        e = precondition(expression_level, EXPRESSION_SIGMA_DATA)
-        genes = torch.where(visible, e.c_in[..., None] * expression, 0.0)  # (B, N, G)
-        genes = torch.cat([genes, visible.to(genes)], dim=-1)  # (B, N, 2G)
-        p = precondition(position_level, self.sigma_data)
-        hidden = (position_level >= UNKNOWN)[..., None]
-        z = torch.where(hidden, 0.0, position)  # (B, N, d)
-        x = self.expression_embedding(genes, _state(expression_level), e.c_noise)
-        x = x + self.position_embedding(
-            p.c_in[..., None] * z, _state(position_level), p.c_noise
-        )  # (B, N, D)
+        e = precondition(cells.expression_level, EXPRESSION_SIGMA_DATA)  # each (B, N, G)
+        z_e = torch.where(cells.expression_level >= UNKNOWN, 0.0, cells.expression)  # (B, N, G)
+        p = precondition(cells.position_level, self.sigma_data)  # each (B, N)
+        hidden = (cells.position_level >= UNKNOWN)[..., None]
+        z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
+        x = self._embed_expression(z_e, cells.expression_level, e)  # (B, N, D)
+        features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
+        x = x + self.position_embedding(features, _state(cells.position_level), p.c_noise)
+        if context.scope is not None:
+            x = x + self.scope(context.scope)[:, None]
+        if context.label is not None:
+            x = x + self.label(context.label)
+        if context.batch is not None:
+            x = x + self.batch(context.batch)
 
-        # 2. Let the cells of a set see each other.
-        tokens = self.transformer(x, cell_mask)  # (B, N, D)
+        # 2. Let the cells of a set see each other, near ones better where positions are known.
+        geometry = None
+        if not hidden.all():
+            geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
+        tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
         network = self.position_head(tokens)  # (B, N, d)
-        denoised = p.c_skip[..., None] * z + p.c_out[..., None] * network
-        return Denoised(denoised, tokens)
+        position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
+        expression = e.c_skip * z_e + e.c_out * self.expression_head(tokens)  # (B, N, G)
+        # The error scale is learned beside, not at the cost of, the position.
+        log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
+        return Denoised(position, expression, log_scale, tokens)
 
-    def place(self, expression: Tensor, visible: Tensor, cell_mask: Tensor | None = None) -> Tensor:
-        """Conditional mean of the positions given expression alone, ``(B, N, d)``."""
-        B, N, _ = expression.shape
-        known, unknown = expression.new_full((B, N), KNOWN), expression.new_full((B, N), UNKNOWN)
-        nowhere = expression.new_zeros(B, N, self.position_dim)
-        return self(expression, visible, known, nowhere, unknown, cell_mask).position
+    def _embed_expression(self, z: Tensor, level: Tensor, e: Preconditioning) -> Tensor:
+        """Embed expression ``(B, N, G)`` as ``(B, N, D)``: each value and how much is signal."""
+        genes = torch.cat([e.c_in * z, e.c_skip], dim=-1)  # (B, N, 2G)
+        cell_level = _cell_level(level)  # (B, N)
+        c_noise = precondition(cell_level, EXPRESSION_SIGMA_DATA).c_noise
+        return self.expression_embedding(genes, _state(cell_level), c_noise)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,9 +20,9 @@ class ExpressionTransform(nn.Module):
     """Standardises expression with statistics of the training cells, stored as buffers.
 
     Counts are divided by a size factor, log1p-transformed and standardised per gene. The size
-    factor of a cell is its total over the *visible* genes divided by the median total the training
+    factor of a cell is its total over the *counted* genes divided by the median total the training
     cells have over the same genes, so that hiding genes does not change the values of the others.
-    That median is taken as the median total over all genes times the share of the visible ones.
+    That median is taken as the median total over all genes times the share of the counted ones.
     ``"intensity"`` values enter at log1p, ``"lognorm"`` values at the standardisation.
 
     Parameters
@@ -45,38 +47,79 @@ class ExpressionTransform(nn.Module):
         self.register_buffer("median_total", torch.tensor(1.0))
 
     @torch.no_grad()
-    def fit(self, values: sparse.csr_matrix) -> None:
-        """Set the statistics from training cells ``(n_cells, G)``, a few thousand at a time."""
-        n = values.shape[0]
+    def fit(self, panels: Sequence[tuple[sparse.csr_matrix, NDArray[np.bool_]]]) -> None:
+        """Set the statistics from training cells, a few thousand at a time.
+
+        Parameters
+        ----------
+        panels
+            For every group of cells with one gene panel its values ``(n_cells, G)`` and which genes
+            were measured, ``(G,)``. At least one gene must be in all panels.
+        """
         if self.values == "counts":
-            gene_total = torch.from_numpy(np.asarray(values.sum(0), dtype=np.float64).ravel())
-            self.median_total.fill_(max(float(np.median(np.asarray(values.sum(1)))), 1.0))
-            self.share.copy_(gene_total / gene_total.sum().clamp_min(1e-12))
-        total = torch.zeros(values.shape[1], dtype=torch.float64)
-        square = torch.zeros_like(total)
-        for start in range(0, n, CHUNK):
-            chunk = torch.from_numpy(values[start : start + CHUNK].toarray()).float()
-            logged = self.log(chunk, torch.ones_like(chunk, dtype=torch.bool)).double()
-            total += logged.sum(0)
-            square += logged.square().sum(0)
+            self._fit_depth(panels)
+        total = torch.zeros(len(self.mean), dtype=torch.float64)
+        square, n = torch.zeros_like(total), torch.zeros_like(total)
+        for values, measured in panels:
+            genes = torch.from_numpy(measured)
+            for start in range(0, values.shape[0], CHUNK):
+                chunk = torch.from_numpy(values[start : start + CHUNK].toarray()).float()
+                logged = self.log(chunk, genes.expand_as(chunk)).double()
+                total += torch.where(genes, logged.sum(0), 0.0)
+                square += torch.where(genes, logged.square().sum(0), 0.0)
+                n += genes * len(chunk)
+        n = n.clamp_min(1)
         self.mean.copy_(total / n)
         std = (square / n - (total / n).square()).clamp_min(0).sqrt()
         self.std.copy_(torch.where(std < LEAST_STD, torch.inf, std))
 
-    def log(self, values: Tensor, visible: Tensor) -> Tensor:
-        """Log-normalised values ``(..., G)``; hidden genes enter neither total nor reference."""
+    def _fit_depth(self, panels: Sequence[tuple[sparse.csr_matrix, NDArray[np.bool_]]]) -> None:
+        """Share of each gene in a cell's total, each panel scaled by the genes that all have."""
+        common = np.logical_and.reduce([measured for _, measured in panels])
+        share, n = np.zeros(len(common)), np.zeros(len(common))
+        totals = []
+        for values, measured in panels:
+            by_gene = np.asarray(values.sum(0), dtype=np.float64).ravel()
+            share += values.shape[0] * by_gene / max(by_gene[common].sum(), 1e-12)
+            n += values.shape[0] * measured
+            totals.append(np.asarray(values[:, common].sum(1)).ravel())
+        share /= np.maximum(n, 1)
+        median = np.median(np.concatenate(totals)) * share.sum() / share[common].sum()
+        self.median_total.fill_(max(float(median), 1.0))
+        self.share.copy_(torch.from_numpy(share / share.sum()))
+
+    def log(self, values: Tensor, counted: Tensor) -> Tensor:
+        """Log-normalised values ``(..., G)``; only ``counted`` genes enter total and reference."""
         if self.values == "lognorm":
             return values
         if self.values == "intensity":
             return torch.log1p(values)
-        total = (values * visible).sum(-1, keepdim=True)  # (..., 1)
-        reference = self.median_total * (self.share * visible).sum(-1, keepdim=True)
-        return torch.log1p(values * reference / total.clamp_min(1.0))
+        return torch.log1p(values / self.size_factor(values, counted))
 
-    def forward(self, values: Tensor, visible: Tensor) -> Tensor:
-        """Standardised values ``(..., G)``, zero where a gene is not ``visible``."""
-        standardised = (self.log(values, visible) - self.mean) / self.std
-        return standardised.clamp(-CLIP, CLIP) * visible
+    def size_factor(self, values: Tensor, counted: Tensor) -> Tensor:
+        """Depth of each cell relative to the median of training, ``(..., 1)``."""
+        total = (values * counted).sum(-1, keepdim=True)
+        reference = self.median_total * (self.share * counted).sum(-1, keepdim=True)
+        return total.clamp_min(1.0) / reference.clamp_min(1e-12)
+
+    def forward(self, values: Tensor, counted: Tensor) -> Tensor:
+        """Standardised values ``(..., G)``."""
+        return ((self.log(values, counted) - self.mean) / self.std).clamp(-CLIP, CLIP)
+
+    def inverse(self, standardised: Tensor) -> Tensor:
+        """Log-normalised values ``(..., G)``; those below zero are set to zero (not for lognorm).
+
+        A gene that did not vary in training gets its mean.
+        """
+        logged = torch.where(self.std.isinf(), 0.0, standardised * self.std) + self.mean
+        return logged if self.values == "lognorm" else logged.clamp_min(0.0)
+
+    def unlog(self, logged: Tensor, size_factor: Tensor | float = 1.0) -> Tensor:
+        """Invert :meth:`log`: whole counts of cells of that depth, or intensities."""
+        if self.values == "lognorm":
+            return logged
+        values = torch.expm1(logged)
+        return (values * size_factor).round() if self.values == "counts" else values
 
 
 class PositionTransform(nn.Module):

@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
-def _points(points: ArrayLike, name: str) -> Array:
+def checked_points(points: ArrayLike, name: str) -> Array:
+    """Check coordinates ``(n, d)`` and return them as a float array."""
     array = np.asarray(points, dtype=np.float64)
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (n_cells, n_dims), found shape {array.shape}.")
@@ -19,7 +20,7 @@ def _points(points: ArrayLike, name: str) -> Array:
 
 def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
     """Check two point sets of the same cells and return them as float arrays."""
-    T, P = _points(true, "true"), _points(predicted, "predicted")
+    T, P = checked_points(true, "true"), checked_points(predicted, "predicted")
     if T.shape != P.shape:
         raise ValueError(
             f"true and predicted must hold the same cells and dimensions, found {T.shape} and "
@@ -30,7 +31,7 @@ def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
 
 def rms_radius(points: ArrayLike) -> float:
     """Root mean squared distance of points ``(n, d)`` from their centroid, in their unit."""
-    P = _points(points, "points")
+    P = checked_points(points, "points")
     return float(np.sqrt(np.square(P - P.mean(0)).sum(1).mean()))
 
 

@@ -80,7 +80,7 @@ def procrustes_rmse(
     return rmse / rms_radius(T) if relative else rmse
 
 
-def _neighbors(points: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+def nearest_neighbors(points: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Find the indices ``(len(rows), k)`` of the k nearest other cells of each row."""
     _, found = KDTree(points).query(points[rows], k=k + 1)
     found = found.astype(np.int64)
@@ -101,7 +101,7 @@ def neighbor_recall(true: ArrayLike, predicted: ArrayLike, k: int = 20, *, seed:
         raise ValueError(f"k must be between 1 and n_cells - 1 = {n - 1}, found {k}.")
     rows = _rows(n, seed)
     own = n * np.arange(len(rows))[:, None]  # makes the neighbours of every row distinct numbers
-    shared = np.isin(_neighbors(T, rows, k) + own, _neighbors(P, rows, k) + own)
+    shared = np.isin(nearest_neighbors(T, rows, k) + own, nearest_neighbors(P, rows, k) + own)
     return float(shared.mean())
 
 
@@ -145,7 +145,7 @@ def niche_cosine(
         raise ValueError(f"k must be between 1 and n_cells - 1 = {len(T) - 1}, found {k}.")
     rows = _rows(len(T), seed)
     one_hot = np.eye(len(names))[codes]
-    a, b = (one_hot[_neighbors(X, rows, k)].sum(1) for X in (T, P))
+    a, b = (one_hot[nearest_neighbors(X, rows, k)].sum(1) for X in (T, P))
     norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(1) / norm).mean())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,15 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from alphastomics.model._validate import check_adata, check_positions, check_values
+from alphastomics import _keys
+from alphastomics.model._validate import (
+    check_adata,
+    check_position_rows,
+    check_positions,
+    check_values,
+)
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,15 @@ class SetupArgs:
     spatial_key: str
     section_key: str | None
     labels_key: str | None
+    batch_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Names of the cell types and batches of training; the network numbers them from 1."""
+
+    labels: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,33 +50,53 @@ class TissueData:
     Attributes
     ----------
     expression
-        Measured values, CSR ``(n, G)``; zero where the gene is not visible.
-    visible
-        Which of the model's genes were measured, ``(G,)``.
+        Measured values, CSR ``(n, G)``; zero where the gene was not measured.
+    panels
+        The gene panels, boolean ``(n_panels, G)``: which of the model's genes they measure.
+    panel
+        Panel of each cell, ``(n,)``.
+    expression_known
+        Whether a cell's expression was measured at all, ``(n,)``.
     position
         ``(n, d)`` in the units of the input, NaN rows where missing; ``None`` when all are.
     section
         Section of each cell, ``(n,)``.
     names
         Name of each cell, ``(n,)``.
+    label, batch
+        Number of each cell's type and batch, 0 where there is none, ``(n,)``.
     """
 
     expression: sparse.csr_matrix
-    visible: NDArray[np.bool_]
+    panels: Mask
+    panel: NDArray[np.int64]
+    expression_known: Mask
     position: NDArray[np.float64] | None
     section: NDArray[np.str_]
     names: NDArray[np.str_]
+    label: NDArray[np.int64]
+    batch: NDArray[np.int64]
 
     @cached_property
-    def has_position(self) -> NDArray[np.bool_]:
+    def has_position(self) -> Mask:
         """Whether each cell's position is known, ``(n,)``."""
         if self.position is None:
             return np.zeros(len(self.section), dtype=bool)
         return np.asarray(~np.isnan(self.position).any(1))
 
-    def without_position(self) -> TissueData:
-        """Copy the same cells, their positions hidden."""
-        return replace(self, position=None)
+    def measured(self, cells: NDArray[np.int64]) -> Mask:
+        """Whether each gene of each cell was measured, ``(len(cells), G)``."""
+        return np.asarray(self.panels[self.panel[cells]] & self.expression_known[cells, None])
+
+    def take(self, cells: NDArray[np.int64]) -> TissueData:
+        """Copy some of the cells."""
+        per_cell = {
+            f.name: getattr(self, f.name)[cells]
+            for f in fields(self)
+            if f.name not in ("panels", "position")
+        }
+        position = None if self.position is None else self.position[cells]
+        return TissueData(panels=self.panels, position=position, **per_cell)
 
     def cells_of(self, section: str) -> NDArray[np.int64]:
         """Find the indices of the cells of a section."""
@@ -100,23 +137,89 @@ def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -
     return column.astype(str).to_numpy(dtype=object)
 
 
-def read_training(adata: AnnData, setup: SetupArgs, genes: pd.Index | None = None) -> TissueData:
-    """Read and check an AnnData to learn from; ``genes`` gives the model's, if there is one."""
+def _read_known(adata: AnnData) -> Mask:
+    """Whether each cell's expression was measured, ``(n,)``."""
+    if _keys.EXPRESSION_KNOWN not in adata.obs:
+        return np.ones(adata.n_obs, dtype=bool)
+    column = adata.obs[_keys.EXPRESSION_KNOWN]
+    if column.isna().any() or not column.isin([True, False]).all():
+        raise ValueError(
+            f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
+            f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
+        )
+    return column.to_numpy(dtype=bool)
+
+
+def _read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArray[np.int64]]:
+    """Gene panels ``(n_panels, n_vars)`` and that of each cell; one when nothing says otherwise."""
+    if _keys.MEASURED not in adata.varm:
+        return np.ones((1, adata.n_vars), dtype=bool), np.zeros(adata.n_obs, dtype=np.int64)
+    table = adata.varm[_keys.MEASURED]
+    names = pd.unique(section)
+    if not isinstance(table, pd.DataFrame) or not set(names) <= set(map(str, table.columns)):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] must be a DataFrame with a boolean column for each "
+            f"section ({', '.join(map(repr, names[:5]))}, ...): it says which genes a section's "
+            "panel measures."
+        )
+    table = table.rename(columns=str)
+    panels = np.stack([table[name].to_numpy(dtype=bool) for name in names])
+    empty = names[~panels.any(1)]
+    if len(empty):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
+        )
+    return panels, pd.Index(names).get_indexer(section)
+
+
+def _read_categories(
+    adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
+) -> NDArray[np.int64]:
+    """Number of each cell's category, from 1; 0 where missing, or where the column is absent."""
+    if key is None or key not in adata.obs:
+        return np.zeros(adata.n_obs, dtype=np.int64)
+    column = adata.obs[key]
+    code = pd.Index(names).get_indexer(column.astype(str)) + 1
+    unseen = (code == 0) & ~column.isna().to_numpy()
+    if unseen.any() and argument == "labels_key":
+        raise ValueError(
+            f"adata.obs[{key!r}] ({argument}) holds {column[unseen].iloc[0]!r}, which the model "
+            f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
+        )
+    return np.asarray(code, dtype=np.int64)
+
+
+def _names_in(adata: AnnData, key: str | None) -> tuple[str, ...]:
+    return () if key is None else tuple(sorted(adata.obs[key].dropna().astype(str).unique()))
+
+
+def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
+    """Names of the cell types and batches of the training cells."""
+    for argument, key in (("labels_key", setup.labels_key), ("batch_key", setup.batch_key)):
+        if key is not None and key not in adata.obs:
+            raise KeyError(
+                f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}."
+            )
+    return Categories(_names_in(adata, setup.labels_key), _names_in(adata, setup.batch_key))
+
+
+def read_training(
+    adata: AnnData,
+    setup: SetupArgs,
+    categories: Categories | None = None,
+    genes: pd.Index | None = None,
+) -> TissueData:
+    """Read and check an AnnData to learn from.
+
+    ``categories`` and ``genes`` are those of the model, if there is one already.
+    """
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "
             f"{sorted(adata.obsm)}: training needs coordinates there."
         )
-    if setup.labels_key is not None and setup.labels_key not in adata.obs:
-        raise KeyError(
-            f"labels_key {setup.labels_key!r} is not in adata.obs, which holds {list(adata.obs)}."
-        )
-    matrix, where = _read_matrix(adata, setup.layer)
-    check_values(matrix, setup.values, where)
-    section = _read_sections(adata, setup.section_key, required=True)
-    position = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
-    check_positions(position, section, setup.spatial_key)
+    own_categories = read_categories(adata, setup)
     if genes is not None:
         column = adata.var_names.get_indexer(genes)
         if (column < 0).any():
@@ -124,38 +227,79 @@ def read_training(adata: AnnData, setup: SetupArgs, genes: pd.Index | None = Non
                 f"adata lacks {int((column < 0).sum())} of the model's {len(genes)} genes, "
                 f"{genes[column < 0][0]!r} among them: training further needs all of them."
             )
-        matrix = _select_genes(matrix, column)
-    visible = np.ones(matrix.shape[1], dtype=bool)
-    return TissueData(matrix, visible, position, section, adata.obs_names.to_numpy(dtype=object))
-
-
-def read_query(adata: AnnData, setup: SetupArgs, genes: pd.Index) -> TissueData:
-    """Read cells to place, their genes matched by name; coordinates and section may be absent."""
-    check_adata(adata)
-    matrix, where = _read_matrix(adata, setup.layer)
-    check_values(matrix, setup.values, where)
-    column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
-    visible = column >= 0
-    if not visible.any():
+    else:
+        genes = adata.var_names
+    data = _read(adata, setup, categories or own_categories, genes, required=True)
+    assert data.position is not None
+    check_positions(data.position, data.section, setup.spatial_key)
+    if not data.panels.all(0).any():
         raise ValueError(
-            "adata shares no gene with the model: its genes look like "
-            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}. "
-            "Rename adata.var_names to match."
+            f"adata.varm[{_keys.MEASURED!r}] leaves no gene that all sections measure: at least "
+            "one is needed to compare their depth."
         )
-    if not visible.all():
+    return data
+
+
+def read_query(
+    adata: AnnData, setup: SetupArgs, categories: Categories, genes: pd.Index, name: str = "adata"
+) -> TissueData:
+    """Read cells to fill in, their genes matched by name; coordinates, section may be absent."""
+    check_adata(adata, name)
+    found = adata.var_names.isin(genes).sum()
+    if not found:
+        raise ValueError(
+            f"{name} shares no gene with the model: its genes look like "
+            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}. "
+            f"Rename {name}.var_names to match."
+        )
+    if found < len(genes):
         warnings.warn(
-            f"{int((~visible).sum())} of the model's {len(genes)} genes are missing from adata and "
+            f"{len(genes) - found} of the model's {len(genes)} genes are missing from {name} and "
             "are treated as unknown.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    aligned = _select_genes(matrix, column)
+    return _read(adata, setup, categories, genes, required=False)
+
+
+def _read(
+    adata: AnnData, setup: SetupArgs, categories: Categories, genes: pd.Index, *, required: bool
+) -> TissueData:
+    """Read an AnnData whose names were checked, genes in the given order."""
+    matrix, where = _read_matrix(adata, setup.layer)
+    expression_known = _read_known(adata)
+    check_values(matrix[expression_known], setup.values, where)
+    section = _read_sections(adata, setup.section_key, required=required)
     position = None
     if setup.spatial_key in adata.obsm:
         position = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
-    section = _read_sections(adata, setup.section_key, required=False)
-    names = adata.obs_names.to_numpy(dtype=object)
-    return TissueData(aligned, visible, position, section, names)
+        check_position_rows(position, setup.spatial_key)
+    panels, panel = _read_panels(adata, section)
+    column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
+    panels = panels[:, column] & (column >= 0)
+    aligned = _select_genes(matrix, column)
+    return TissueData(
+        expression=_only_measured(aligned, panels, panel, expression_known),
+        panels=panels,
+        panel=panel,
+        expression_known=expression_known,
+        position=position,
+        section=section,
+        names=adata.obs_names.to_numpy(dtype=object),
+        label=_read_categories(adata, setup.labels_key, categories.labels, "labels_key"),
+        batch=_read_categories(adata, setup.batch_key, categories.batches, "batch_key"),
+    )
+
+
+def _only_measured(
+    matrix: sparse.csr_matrix, panels: Mask, panel: NDArray[np.int64], known: Mask
+) -> sparse.csr_matrix:
+    """Drop values of genes that a cell's panel does not measure, and of unmeasured cells."""
+    if panels.all() and known.all():
+        return matrix
+    coo = matrix.tocoo()
+    keep = panels[panel[coo.row], coo.col] & known[coo.row]
+    return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=matrix.shape)
 
 
 def _select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:

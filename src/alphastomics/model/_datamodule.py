@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from alphastomics.diffusion_model.losses import CellSets
+from alphastomics.diffusion_model.masks import (
+    TASKS,
+    WINDOW_SHARE,
+    Pattern,
+    draw_pattern,
+    draw_task,
+)
+from alphastomics.diffusion_model.module import SCOPES
+from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.model._data import TissueData
 from alphastomics.model._validate import MIN_CELLS
 
+SECTION, WINDOW = (SCOPES.index(name) for name in ("section", "window"))
+CONDITION_DROPOUT = 0.2  # share of the sets that are not told labels; the same for batches
 
-def cell_set(data: TissueData, cells: NDArray[np.int64]) -> CellSets:
+
+def cell_set(
+    data: TissueData,
+    cells: NDArray[np.int64],
+    pattern: Pattern,
+    *,
+    scope: int = SECTION,
+    n_dims: int = 2,
+) -> CellSets:
     """One set, without a batch dimension: the cells' values as dense tensors."""
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))  # (N, G)
-    has_position = torch.from_numpy(data.has_position[cells])
-    position = torch.zeros(len(cells), 0)
-    if data.position is not None:
+    located = data.has_position[cells]
+    position = torch.zeros(len(cells), n_dims)
+    if data.position is not None and located.any():
         # Centre in double precision: slides can lie far from the origin of their coordinates.
-        known = data.position[cells]
-        centred = known - np.nanmean(known, axis=0)
+        true = data.position[cells]
+        centred_on = pattern.position_known if pattern.position_known.any() else located
+        centred = true - true[centred_on].mean(0)
         position = torch.from_numpy(np.nan_to_num(centred).astype(np.float32))  # (N, d)
-    visible = torch.from_numpy(data.visible).expand_as(values)
-    return CellSets(values, visible, position, has_position, None)
+    return CellSets(
+        values=values,
+        measured=torch.from_numpy(data.measured(cells)),
+        position=position,
+        located=torch.from_numpy(located),
+        position_known=torch.from_numpy(pattern.position_known),
+        expression_known=torch.from_numpy(pattern.expression_known & data.expression_known[cells]),
+        label=torch.from_numpy(data.label[cells]),
+        batch=torch.from_numpy(data.batch[cells]),
+        scope=torch.tensor(scope),
+        cell_mask=None,
+    )
 
 
 def collate(sets: list[CellSets]) -> CellSets:
@@ -37,25 +67,26 @@ def collate(sets: list[CellSets]) -> CellSets:
     mask = None
     if int(lengths.min()) < longest:
         mask = torch.arange(longest) < lengths[:, None]  # (B, N)
-    pad = partial(pad_sequence, batch_first=True)
+
+    def pad(field: str) -> Tensor:
+        return pad_sequence([getattr(one, field) for one in sets], batch_first=True)
+
+    per_cell = [name for name in CellSets._fields if name not in ("scope", "cell_mask")]
     return CellSets(
-        pad([one.values for one in sets]),
-        pad([one.visible for one in sets]),
-        pad([one.position for one in sets]),
-        pad([one.has_position for one in sets]),
-        mask,
+        **{name: pad(name) for name in per_cell},
+        scope=torch.stack([one.scope for one in sets]),
+        cell_mask=mask,
     )
 
 
-class SectionSets(Dataset[CellSets]):
-    """Random sets of cells, each of one section.
+@dataclass(frozen=True)
+class SetOptions:
+    """How sets are drawn.
 
-    Parameters
+    Attributes
     ----------
-    data
-        Cells of all sections.
-    sections
-        Names of the sections to draw from.
+    training_mode, position_mask_ratio
+        What is asked for, see :func:`~alphastomics.diffusion_model.masks.draw_task`.
     set_size
         Most cells in a set.
     sets_per_section
@@ -64,27 +95,78 @@ class SectionSets(Dataset[CellSets]):
         Item ``i`` of epoch ``e`` is drawn from the generator of ``(seed, e, i)``.
     """
 
-    def __init__(
-        self, data: TissueData, sections: list[str], set_size: int, sets_per_section: int, seed: int
-    ) -> None:
+    training_mode: str
+    position_mask_ratio: float
+    set_size: int
+    sets_per_section: int
+    seed: int
+
+
+class SectionSets(Dataset[CellSets]):
+    """Random sets of cells, each of one section and with a task of its own.
+
+    Parameters
+    ----------
+    data
+        Cells of all sections.
+    sections
+        Names of the sections to draw from.
+    options
+        How to draw.
+    """
+
+    def __init__(self, data: TissueData, sections: list[str], options: SetOptions) -> None:
         self.data = data
         self.cells = [data.cells_of(section) for section in sections]
-        self.set_size = set_size
-        self.sets_per_section = sets_per_section
-        self.seed = seed
+        self.options = options
+        self.n_dims = 2 if data.position is None else data.position.shape[1]
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.sets_per_section * len(self.cells)
+        return self.options.sets_per_section * len(self.cells)
 
     def __getitem__(self, item: int) -> CellSets:
-        rng = np.random.default_rng([self.seed, self.epoch, item])
+        rng = np.random.default_rng([self.options.seed, self.epoch, item])
         cells = self.cells[item % len(self.cells)]
+        has_position = bool(self.data.has_position[cells].any())
+        task = draw_task(
+            self.options.training_mode,
+            self.options.position_mask_ratio,
+            rng,
+            located=has_position,
+        )
+        scope = SECTION
+        if has_position and TASKS[task][0] == "none" and rng.random() < WINDOW_SHARE:
+            cells, scope = self._window(cells, rng), WINDOW
+        chosen = self._choose(cells, rng, located=has_position)
+        located = self.data.has_position[chosen]
+        position = np.zeros((len(chosen), self.n_dims))
+        if self.data.position is not None:
+            position = np.nan_to_num(self.data.position[chosen])
+        pattern = draw_pattern(task, position, located, self.options.position_mask_ratio, rng)
+        one = cell_set(self.data, chosen, pattern, scope=scope, n_dims=self.n_dims)
+        told = torch.from_numpy(rng.random(2) >= CONDITION_DROPOUT).long()
+        return one._replace(label=one.label * told[0], batch=one.batch * told[1])
+
+    def _window(self, cells: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Find the cells nearest to a random one: from a set's worth to the whole section."""
+        assert self.data.position is not None
+        cells = cells[self.data.has_position[cells]]
+        n = self.options.set_size * (len(cells) / self.options.set_size) ** rng.random()
+        centre = self.data.position[rng.choice(cells)]
+        distance = np.square(self.data.position[cells] - centre).sum(1)
+        return np.asarray(cells[np.argsort(distance, kind="stable")[: max(round(n), MIN_CELLS)]])
+
+    def _choose(
+        self, cells: NDArray[np.int64], rng: np.random.Generator, *, located: bool
+    ) -> NDArray[np.int64]:
+        """Choose at random, some of them with a position."""
+        size = self.options.set_size
         chosen = rng.permutation(cells)
-        located = chosen[self.data.has_position[chosen]][:MIN_CELLS]
-        if self.data.has_position[chosen[: self.set_size]].sum() < MIN_CELLS:
-            chosen = np.concatenate([located, chosen[~np.isin(chosen, located)]])
-        return cell_set(self.data, chosen[: self.set_size])
+        if located and self.data.has_position[chosen[:size]].sum() < MIN_CELLS:
+            first = chosen[self.data.has_position[chosen]][:MIN_CELLS]
+            chosen = np.concatenate([first, chosen[~np.isin(chosen, first)]])
+        return np.asarray(chosen[:size])
 
 
 class SetDataModule(pl.LightningDataModule):
@@ -113,7 +195,7 @@ class SetDataModule(pl.LightningDataModule):
         """Draw the sets of the coming epoch."""
         assert self.trainer is not None
         self.train.epoch = self.first_epoch + self.trainer.current_epoch
-        order = np.random.default_rng([self.train.seed, self.train.epoch]).permutation(
+        order = np.random.default_rng([self.train.options.seed, self.train.epoch]).permutation(
             len(self.train)
         )
         return DataLoader(self.train, self.batch_size, sampler=order.tolist(), collate_fn=collate)

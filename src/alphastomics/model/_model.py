@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,26 @@ from scvi.model.base import BaseModelClass
 
 from alphastomics import _keys
 from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
+from alphastomics.diffusion_model.losses import FRAMES, Frame
+from alphastomics.diffusion_model.masks import TRAINING_MODES
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._data import SetupArgs, TissueData, read_training
-from alphastomics.model._placement import PlacementMixin
+from alphastomics.model._data import (
+    Categories,
+    SetupArgs,
+    TissueData,
+    read_categories,
+    read_training,
+)
+from alphastomics.model._inference import InferenceMixin
 from alphastomics.model._quiet import quiet
 from alphastomics.model._saving import SavingMixin
 from alphastomics.model._training import TrainingRecord, fit
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 
-TRAINING_MODES = ("expr_to_pos",)
-FRAMES = ("learned",)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
+class AlphaSTomics(InferenceMixin, SavingMixin, BaseModelClass):
     """Learns the architecture of a tissue and places cells in it.
 
     A transformer over the cells of a section denoises their positions given their expression
@@ -87,7 +94,7 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
         self,
         adata: AnnData | None = None,
         *,
-        training_mode: str = "expr_to_pos",
+        training_mode: str = "joint",
         d_model: int = 128,
         num_heads: int = 4,
         num_layers: int = 4,
@@ -95,7 +102,8 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
         dropout: float = 0.1,
         expression_mask_ratio: float = 0.4,
         expression_noise: float = 0.6,
-        frame: str = "learned",
+        position_mask_ratio: float = 0.33,
+        frame: Frame = "learned",
         allow_reflection: bool = True,
         schedule: Schedule = "edm",
         seed: int = 0,
@@ -110,14 +118,17 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
         check_at_least("expression_noise", expression_noise, 0)
         check_share("dropout", dropout)
         check_share("expression_mask_ratio", expression_mask_ratio)
+        check_share("position_mask_ratio", position_mask_ratio)
         super().__init__(adata, registry)
-        setup = self._setup()
+        setup, categories = self._setup(), self._categories()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = MaskedDiffusionModule(
                 len(self.genes),
                 int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
                 values=setup.values,
+                num_labels=len(categories.labels),
+                num_batches=len(categories.batches),
                 d_model=d_model,
                 num_heads=num_heads,
                 num_layers=num_layers,
@@ -138,6 +149,7 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
         spatial_key: str = _keys.SPATIAL,
         section_key: str | None = _keys.SECTION,
         labels_key: str | None = None,
+        batch_key: str | None = None,
     ) -> None:
         """Tell where an AnnData holds what the model reads.
 
@@ -159,7 +171,9 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
             Name in ``.obs`` of cell types, for scores and colours; never an input to placement.
         """
         setup_args = cls._get_setup_method_args(**locals())
-        read_training(adata, SetupArgs(layer, values, spatial_key, section_key, labels_key))
+        setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
+        read_training(adata, setup)
+        setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
         manager = AnnDataManager(
             fields=[
                 LayerField(
@@ -175,6 +189,10 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
 
     def _setup(self) -> SetupArgs:
         return SetupArgs(**self.registry_["setup_args"])
+
+    def _categories(self) -> Categories:
+        names = self.registry_[_keys.CATEGORIES_REGISTRY]
+        return Categories(**{kind: tuple(values) for kind, values in names.items()})
 
     @property
     def genes(self) -> pd.Index:
@@ -194,7 +212,7 @@ class AlphaSTomics(PlacementMixin, SavingMixin, BaseModelClass):
 
     def _training_data(self, adata: AnnData) -> TissueData:
         """Read sections to learn from, which must have the model's genes and dimension."""
-        data = read_training(adata, self._setup(), self.genes)
+        data = read_training(adata, self._setup(), self._categories(), self.genes)
         assert data.position is not None
         n_dims = data.position.shape[1]
         if n_dims != self.module.position_dim:

@@ -1,4 +1,4 @@
-"""Placing the cells of sections: from TissueData to coordinates."""
+"""Filling in what is unknown: from a request to arrays."""
 
 from __future__ import annotations
 
@@ -8,91 +8,89 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alphastomics.diffusion_model.levels import Schedule, sampling_levels
-from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.sampler import sample_positions
-from alphastomics.metrics import consensus, generalised_procrustes, medoid
-from alphastomics.model._data import TissueData
+from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sampling_levels
+from alphastomics.diffusion_model.losses import standard_positions, superpose
+from alphastomics.diffusion_model.masks import Pattern
+from alphastomics.diffusion_model.module import (
+    EXPRESSION_SIGMA_DATA,
+    Denoised,
+    MaskedDiffusionModule,
+    NoisyCells,
+)
+from alphastomics.diffusion_model.sampler import State, sample
+from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.model._datamodule import cell_set
+from alphastomics.model._request import Request
+from alphastomics.model._sets import InferenceSet, inference_sets
 
 Array = NDArray[np.float64]
+
+
+@dataclass
+class Filled:
+    """Estimates for all cells of a request; NaN where nothing was asked for.
+
+    Attributes
+    ----------
+    position
+        ``(n, d)`` in the units of training.
+    scale
+        Expected error of a coordinate, ``(n,)``, in the same units.
+    expression
+        Standardised, ``(n, G)``; ``None`` when it was not asked for.
+    """
+
+    position: Array
+    scale: Array
+    expression: NDArray[np.float32] | None
+
+
+class _Ready(NamedTuple):
+    """One set on the device, ready for the network."""
+
+    sets: CellSets
+    expression: Tensor  # standardised, (1, N, G)
+    gene_known: Tensor  # (1, N, G)
+    position: Tensor  # standardised, (1, N, d)
+
+
+def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet) -> _Ready:
+    cells = one.cells
+    pattern = Pattern(request.position_known[cells], request.expression_known[cells])
+    sets = cell_set(request.data, cells, pattern, scope=one.scope, n_dims=module.position_dim)
+    batch = CellSets(*(None if f is None else f[None].to(module.device) for f in sets))
+    # Positions that are hidden by the mode must not leak.
+    batch = batch._replace(located=batch.position_known)
+    gene_known = batch.measured & batch.expression_known[..., None]
+    expression = module.expression_transform(batch.values, gene_known)
+    return _Ready(batch, expression, gene_known, standard_positions(module, batch))
+
+
+def _levels(ready: _Ready, level: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Level of every gene ``(1, N, G)`` and position ``(1, N)``; not asked for is unknown."""
+    unknown = torch.full_like(level, UNKNOWN)
+    gene = torch.where(ready.gene_known, KNOWN, level if request.fill_expression else unknown)
+    position = torch.where(
+        ready.sets.position_known, KNOWN, level if request.fill_position else unknown
+    )
+    return gene, position
+
+
+def _mean(module: MaskedDiffusionModule, ready: _Ready, request: Request) -> Denoised:
+    """Conditional mean of everything unknown: one pass at level 1."""
+    gene_level, position_level = _levels(ready, ready.position.new_tensor(UNKNOWN), request)
+    cells = NoisyCells(ready.expression, gene_level, ready.position, position_level)
+    return module(cells, ready.sets.context())
 
 
 def _number(name: str) -> int:
     """Turn a name into a number, the same in every process."""
     return zlib.crc32(name.encode())
-
-
-class PlacementSet(NamedTuple):
-    """Cells to be placed together: part ``part`` of a section, indices ``(N,)``."""
-
-    section: str
-    part: int
-    cells: NDArray[np.int64]
-
-
-def placement_sets(data: TissueData, max_set: int) -> Iterator[PlacementSet]:
-    """Sections cut into sets of at most ``max_set`` cells.
-
-    Cells are taken in the order of their names, so that the order of the input changes nothing. A
-    larger section is dealt at random into sets of equal size, each a fair sample of it.
-    """
-    for section in sorted(pd.unique(data.section)):
-        cells = data.cells_of(section)
-        cells = cells[np.argsort(data.names[cells], kind="stable")]
-        n_sets = -(-len(cells) // max_set)
-        if n_sets > 1:
-            cells = np.random.default_rng(_number(section)).permutation(cells)
-        for part, some in enumerate(np.array_split(cells, n_sets)):
-            yield PlacementSet(section, part, some)
-
-
-def _standard_expression(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """Standardised expression and visibility of one set, each ``(1, N, G)``, on the device."""
-    one = cell_set(data, cells)
-    visible = one.visible[None].to(module.device)
-    return module.expression_transform(one.values[None].to(module.device), visible), visible
-
-
-def _place_sets(
-    module: MaskedDiffusionModule,
-    data: TissueData,
-    max_set: int,
-    place: Callable[[Tensor, Tensor, PlacementSet], Tensor],
-    progress: Callable[[int], object],
-) -> Array:
-    """Coordinates ``(n, d)`` in the units of training, set by set."""
-    out = np.full((len(data.names), module.position_dim), np.nan)
-    for one in placement_sets(data, max_set):
-        expression, visible = _standard_expression(module, data, one.cells)
-        standard = place(expression, visible, one)  # (1, N, d)
-        out[one.cells] = module.position_transform.inverse(standard[0]).cpu().double().numpy()
-        progress(len(one.cells))
-    for section in pd.unique(data.section):
-        cells = data.cells_of(section)
-        out[cells] -= out[cells].mean(0)
-    return out
-
-
-@torch.inference_mode()
-def predict_positions(
-    module: MaskedDiffusionModule, data: TissueData, *, max_set: int, progress_bar: bool
-) -> Array:
-    """Conditional means, ``(n, d)``."""
-
-    def place(expression: Tensor, visible: Tensor, one: PlacementSet) -> Tensor:
-        return module.place(expression, visible)
-
-    with tqdm(total=len(data.names), desc="Predicting", disable=not progress_bar) as bar:
-        return _place_sets(module, data, max_set, place, bar.update)
 
 
 @dataclass(frozen=True)
@@ -102,69 +100,141 @@ class DrawOptions:
     n_samples: int
     n_steps: int
     schedule: Schedule
+    frame: str
     allow_reflection: bool
     seed: int
 
 
-def _draw_set(
+def _draw(
     module: MaskedDiffusionModule,
-    expression: Tensor,
-    visible: Tensor,
+    ready: _Ready,
+    request: Request,
     options: DrawOptions,
     entropy: list[int],
-) -> Tensor:
-    """One draw of the positions of one set, ``(1, N, d)``."""
-    known = expression.new_zeros(expression.shape[:2])  # (1, N)
+) -> Denoised:
+    """One draw of everything unknown in a set, in the fields of ``Denoised``."""
+    mean = _mean(module, ready, request)
+    asked: list[tuple[Tensor, Tensor, float]] = []
+    if request.fill_position:
+        hidden = ~ready.sets.position_known[..., None]
+        asked.append((mean.position, hidden.to(mean.position), module.sigma_data))
+    if request.fill_expression:
+        start = torch.where(ready.gene_known, ready.expression, mean.expression)
+        asked.append((start, (~ready.gene_known).to(start), EXPRESSION_SIGMA_DATA))
+    turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
 
-    def denoise(z: Tensor, level: Tensor) -> Tensor:
-        return module(expression, visible, known, z, level.expand_as(known)).position
+    def denoise(z: State, level: Tensor) -> State:
+        gene_level, position_level = _levels(ready, level, request)
+        position = z[0] if request.fill_position else ready.position
+        expression = z[-1] if request.fill_expression else ready.expression
+        cells = NoisyCells(expression, gene_level, position, position_level)
+        out = module(cells, ready.sets.context())
+        placed = out.position
+        if turns:
+            weight = torch.ones_like(position_level)
+            placed = superpose(placed, position, weight, allow_reflection=options.allow_reflection)
+        return (placed,) * request.fill_position + (out.expression,) * request.fill_expression
 
     state = np.random.SeedSequence([options.seed, *entropy]).generate_state(1)
-    return sample_positions(
+    drawn = sample(
         denoise,
-        module.place(expression, visible),
-        sampling_levels(options.n_steps, options.schedule).to(known),
-        module.sigma_data,
+        tuple(a[0] for a in asked),
+        tuple(a[1] for a in asked),
+        sampling_levels(options.n_steps, options.schedule).to(mean.position),
+        [a[2] for a in asked],
         generator=torch.Generator().manual_seed(int(state[0])),
+    )
+    return mean._replace(
+        position=drawn[0] if request.fill_position else mean.position,
+        expression=drawn[-1] if request.fill_expression else mean.expression,
     )
 
 
-@torch.inference_mode()
-def draw_positions(
+def _fill(
     module: MaskedDiffusionModule,
-    data: TissueData,
+    request: Request,
+    max_set: int,
+    estimate: Callable[[_Ready, InferenceSet], Denoised],
+    progress: Callable[[int], object],
+) -> Filled:
+    """Estimate set by set."""
+    n, G = request.n, module.num_genes
+    filled = Filled(
+        position=np.full((n, module.position_dim), np.nan),
+        scale=np.full(n, np.nan),
+        expression=np.full((n, G), np.nan, np.float32) if request.fill_expression else None,
+    )
+    unit = module.position_transform.inverse
+    for one in inference_sets(request, max_set):
+        out = estimate(_prepare(module, request, one), one)
+        rows, cells = one.fill, one.cells[one.fill]
+        position = unit(out.position[0]).cpu().double().numpy()[rows]
+        filled.position[cells] = position + _centre(request, one.cells)
+        filled.scale[cells] = unit(out.log_scale[0].exp()).cpu().double().numpy()[rows]
+        if filled.expression is not None:
+            filled.expression[cells] = out.expression[0].cpu().float().numpy()[rows]
+        progress(len(cells))
+    for _, cells in request.unframed_sections() if request.fill_position else []:
+        filled.position[cells] -= filled.position[cells].mean(0)
+    return filled
+
+
+def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
+    """Centre of the known cells of a set ``(d,)``, the origin of its frame; 0 with none."""
+    known = cells[request.position_known[cells]]
+    if not len(known):
+        return 0.0
+    assert request.data.position is not None
+    return np.asarray(request.data.position[known].mean(0))
+
+
+@torch.inference_mode()
+def predict_missing(
+    module: MaskedDiffusionModule, request: Request, *, max_set: int, progress_bar: bool
+) -> Filled:
+    """Conditional means."""
+    with tqdm(
+        total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar
+    ) as bar:
+        return _fill(
+            module,
+            request,
+            max_set,
+            lambda ready, one: _mean(module, ready, request),
+            bar.update,
+        )
+
+
+@torch.inference_mode()
+def draw_missing(
+    module: MaskedDiffusionModule,
+    request: Request,
     options: DrawOptions,
     *,
     max_set: int,
     progress_bar: bool,
-) -> Array:
-    """Draws ``(n_samples, n, d)``, those of a section superposed on each other."""
-    S = options.n_samples
-    draws = np.empty((S, len(data.names), module.position_dim))
-    with tqdm(total=S * len(data.names), desc="Sampling", disable=not progress_bar) as bar:
-        for i in range(S):
+) -> Iterator[Filled]:
+    """Draws, one after the other."""
+    total = options.n_samples * int(request.to_fill.sum())
+    with tqdm(total=total, desc="Sampling", disable=not progress_bar) as bar:
+        for draw in range(options.n_samples):
 
-            def place(
-                expression: Tensor, visible: Tensor, one: PlacementSet, draw: int = i
-            ) -> Tensor:
+            def estimate(ready: _Ready, one: InferenceSet, draw: int = draw) -> Denoised:
                 entropy = [draw, _number(one.section), one.part]
-                return _draw_set(module, expression, visible, options, entropy)
+                return _draw(module, ready, request, options, entropy)
 
-            draws[i] = _place_sets(module, data, max_set, place, bar.update)
-    for section in pd.unique(data.section) if S > 1 else []:
-        cells = data.cells_of(section)
-        draws[:, cells] = generalised_procrustes(
-            draws[:, cells], allow_reflection=options.allow_reflection
-        )
-    return draws
+            yield _fill(module, request, max_set, estimate, bar.update)
 
 
-def summarise_draws(draws: Array, data: TissueData, point: str) -> Array:
-    """One position per cell, ``(n, d)``, from draws ``(S, n, d)``; a medoid for each section."""
-    if point == "consensus":
-        return consensus(draws)
-    chosen = np.empty_like(draws[0])
-    for section in pd.unique(data.section):
-        cells = data.cells_of(section)
-        chosen[cells] = draws[medoid(draws[:, cells])][cells]
-    return np.asarray(chosen)
+@torch.inference_mode()
+def embed(module: MaskedDiffusionModule, request: Request, max_set: int) -> NDArray[np.float32]:
+    """Token of every query cell after the last block, ``(n_query, D)``."""
+    tokens: NDArray[np.float32] | None = None
+    for one in inference_sets(request, max_set):
+        ready = _prepare(module, request, one)
+        out = _mean(module, ready, request).tokens[0].cpu().float().numpy()
+        if tokens is None:
+            tokens = np.full((request.n, out.shape[1]), np.nan, np.float32)
+        tokens[one.cells[one.fill]] = out[one.fill]
+    assert tokens is not None
+    return tokens[: request.n_query]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 from scvi.train import TrainRunner
 
+from alphastomics.diffusion_model.losses import Objective
 from alphastomics.model._data import TissueData
-from alphastomics.model._datamodule import SectionSets, SetDataModule
+from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._quiet import quiet
-from alphastomics.model._training_plan import Objective, PlacementPlan
+from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:
     from alphastomics.model._model import AlphaSTomics
@@ -33,6 +34,7 @@ class TrainingRecord:
     n_cells: int = 0
     train_sections: list[str] = field(default_factory=list)
     val_sections: list[str] = field(default_factory=list)
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; ``TrainingRecord(**d)`` is the inverse."""
@@ -55,8 +57,8 @@ def split_sections(
             f"val_sections names {seen}, on which the model was trained before: validate on other "
             "sections, or train a new model."
         )
-    train = [section for section in positioned if section not in val_sections]
-    if not train:
+    train = [section for section in sorted(pd.unique(data.section)) if section not in val_sections]
+    if not set(train) & set(positioned):
         raise ValueError(
             f"val_sections holds all sections with coordinates ({positioned}): leave at least one "
             "to train on."
@@ -71,12 +73,22 @@ def default_steps(n_cells: int, cells_per_step: int) -> int:
 
 def _fit_transforms(model: AlphaSTomics, data: TissueData, sections: list[str]) -> None:
     """Statistics of the training cells, taken once."""
-    training = np.isin(data.section, sections)
-    model.module.expression_transform.fit(data.expression[training])
+    training, known = np.isin(data.section, sections), data.expression_known
+    model.module.expression_transform.fit(
+        [
+            (data.expression[training & known & (data.panel == i)], panel)
+            for i, panel in enumerate(data.panels)
+            if (training & known & (data.panel == i)).any()
+        ]
+    )
     assert data.position is not None
     located = data.has_position
     model.module.position_transform.fit(
-        [data.position[located & (data.section == section)] for section in sections]
+        [
+            data.position[located & (data.section == section)]
+            for section in sections
+            if (located & (data.section == section)).any()
+        ]
     )
 
 
@@ -98,8 +110,12 @@ def fit(
     init = model._init_arguments()
     record, seed = model.training_record, init["seed"]
     sections = split_sections(data, val_sections, record.train_sections)
-    train_sets = SectionSets(data, sections, set_size, sets_per_section, seed)
-    val_sets = SectionSets(data, val_sections, set_size, 2, seed) if val_sections else None
+    set_options = SetOptions(
+        init["training_mode"], init["position_mask_ratio"], set_size, sets_per_section, seed
+    )
+    train_sets = SectionSets(data, sections, set_options)
+    val_options = replace(set_options, sets_per_section=2)
+    val_sets = SectionSets(data, val_sections, val_options) if val_sections else None
 
     batches_per_step = trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
@@ -112,12 +128,7 @@ def fit(
     if not model.is_trained_:
         _fit_transforms(model, data, sections)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    objective = Objective(
-        init["schedule"],
-        init["expression_mask_ratio"],
-        init["expression_noise"],
-        init["allow_reflection"],
-    )
+    objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
     options = {
         "check_val_every_n_epoch": 1 if val_sections else None,
         "log_every_n_steps": 1,
@@ -128,7 +139,7 @@ def fit(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed + record.steps)
-            plan = PlacementPlan(
+            plan = DenoisingPlan(
                 model.module.train(),
                 objective,
                 lr=lr,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 import lightning.pytorch as pl
@@ -12,24 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from alphastomics.diffusion_model.levels import Schedule
-from alphastomics.diffusion_model.losses import CellSets, placement_error, placement_loss
+from alphastomics.diffusion_model.losses import Objective, denoising_loss, placement_error
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.sets import CellSets
 
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
 FINAL_LR_SHARE = 0.05
 BETAS = (0.9, 0.99)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is hidden in training, see ``placement_loss``."""
-
-    schedule: Schedule
-    expression_mask_ratio: float
-    expression_noise: float
-    allow_reflection: bool
 
 
 def _moving_average(average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
@@ -45,8 +34,8 @@ def learning_rate_share(step: int, total: int) -> float:
     return warm * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
 
-class PlacementPlan(pl.LightningModule):
-    """Trains a :class:`MaskedDiffusionModule` to place cells, with an average of its weights.
+class DenoisingPlan(pl.LightningModule):
+    """Trains a :class:`MaskedDiffusionModule`, with an average of its weights.
 
     Parameters
     ----------
@@ -87,27 +76,18 @@ class PlacementPlan(pl.LightningModule):
         """Loss of a batch of sets."""
         entropy = np.random.SeedSequence([self.seed, self.batches_seen])
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
-        loss = placement_loss(
-            self.module,
-            sets,
-            schedule=self.objective.schedule,
-            expression_mask_ratio=self.objective.expression_mask_ratio,
-            expression_noise=self.objective.expression_noise,
-            allow_reflection=self.objective.allow_reflection,
-            generator=generator,
-        )
-        total = loss.unknown + loss.noisy
-        size = len(sets.values)
-        for name, value in (
-            ("train_loss", total),
-            *zip(("train_loss_unknown", "train_loss_noisy"), loss, strict=True),
-        ):
+        losses = denoising_loss(self.module, sets, self.objective, generator)
+        total = torch.stack(list(losses)).sum()
+        named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
+        # The scale only learns from, and does not change, the other errors.
+        named["train_loss"] = total.detach() - losses.scale.detach()
+        for name, value in named.items():
             self.log(
                 name,
                 value,
                 on_step=False,
                 on_epoch=True,
-                batch_size=size,
+                batch_size=len(sets.values),
                 prog_bar=name == "train_loss",
             )
         return total
@@ -123,7 +103,7 @@ class PlacementPlan(pl.LightningModule):
         error = placement_error(
             cast(MaskedDiffusionModule, self.average.module),
             sets,
-            allow_reflection=self.objective.allow_reflection,
+            self.objective,
         )
         self.log(
             "validation_loss", error, on_epoch=True, batch_size=len(sets.values), prog_bar=True

@@ -81,20 +81,8 @@ def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> None:
         )
 
 
-def check_positions(
-    positions: NDArray[np.float64], sections: NDArray[np.str_], spatial_key: str
-) -> None:
-    """Raise if coordinates cannot be learned from. Missing rows are NaN.
-
-    Parameters
-    ----------
-    positions
-        Shape ``(n, d)``.
-    sections
-        Section of each cell, shape ``(n,)``.
-    spatial_key
-        Name to use in the message.
-    """
+def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> None:
+    """Raise unless every row of ``(n, d)`` is a finite position or NaN as a whole."""
     where = f"adata.obsm[{spatial_key!r}]"
     if positions.ndim != 2 or positions.shape[1] not in (2, 3):
         raise ValueError(
@@ -111,6 +99,24 @@ def check_positions(
             f"{where} holds rows with some coordinates NaN and others not: "
             "a position is missing only where its whole row is NaN."
         )
+
+
+def check_positions(
+    positions: NDArray[np.float64], sections: NDArray[np.str_], spatial_key: str
+) -> None:
+    """Raise if coordinates, rows checked, cannot be learned from.
+
+    Parameters
+    ----------
+    positions
+        Shape ``(n, d)``; NaN rows where missing.
+    sections
+        Section of each cell, shape ``(n,)``.
+    spatial_key
+        Name to use in the message.
+    """
+    where = f"adata.obsm[{spatial_key!r}]"
+    missing = np.isnan(positions)
     known = ~missing.any(1)
     if not known.any():
         raise ValueError(

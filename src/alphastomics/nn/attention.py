@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from alphastomics.nn.geometry import Geometry, SpatialBias
 
 
 class SelfAttention(nn.Module):
@@ -34,10 +39,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.query_norm = nn.RMSNorm(d_model // num_heads)
         self.key_norm = nn.RMSNorm(d_model // num_heads)
+        self.spatial_bias = SpatialBias(num_heads)
         self.out = nn.Linear(d_model, d_model, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, attention_mask: Tensor | None = None, geometry: Geometry | None = None
+    ) -> Tensor:
         """Mix the tokens of each set.
 
         Parameters
@@ -47,11 +55,31 @@ class SelfAttention(nn.Module):
         attention_mask
             Boolean, broadcastable to ``(B, 1, N, N)``, True where a key may be attended to;
             ``None`` when every token is a real cell.
+        geometry
+            Where the cells are; ``None`` when no position is known.
         """
         B, N, D = x.shape
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, nh, N, hs)
         q, k = self.query_norm(q), self.key_norm(k)
-        y = scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)  # (B, nh, N, hs)
+        if geometry is None:
+            y = scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)  # (B, nh, N, hs)
+        else:
+            y = self._near(q, k, v, attention_mask, geometry)
         y = y.transpose(1, 2).reshape(B, N, D)
         return self.dropout(self.out(y))
+
+    def _near(
+        self, q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None, geometry: Geometry
+    ) -> Tensor:
+        """Attend with the spatial bias, in full precision also under autocast."""
+        size = q.shape[-1]
+        with torch.autocast(q.device.type, enabled=False):
+            query, key = self.spatial_bias(geometry)  # (B, nh, N, d + 3)
+            q = torch.cat([q.float(), math.sqrt(size) * query], dim=-1)
+            k = torch.cat([k.float(), key], dim=-1)
+            v = pad(v.float(), (0, query.shape[-1]))  # one size for all: the fused kernels need it
+            y = scaled_dot_product_attention(
+                q, k, v, attn_mask=attention_mask, scale=1 / math.sqrt(size)
+            )
+        return y[..., :size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from alphastomics.nn.attention import SelfAttention
+from alphastomics.nn.geometry import Geometry
 
 
 class FeedForward(nn.Sequential):
@@ -26,9 +27,11 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d_model, bias=False)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
 
-    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Transform tokens ``(B, N, D)``; ``attention_mask`` as in :class:`SelfAttention`."""
-        x = x + self.attention(self.attention_norm(x), attention_mask)  # (B, N, D)
+    def forward(
+        self, x: Tensor, attention_mask: Tensor | None = None, geometry: Geometry | None = None
+    ) -> Tensor:
+        """Transform tokens ``(B, N, D)``; the other arguments as in :class:`SelfAttention`."""
+        x = x + self.attention(self.attention_norm(x), attention_mask, geometry)  # (B, N, D)
         return x + self.feed_forward(self.feed_forward_norm(x))  # (B, N, D)
 
 
@@ -50,9 +53,11 @@ class SetTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(d_model, bias=False)
 
-    def forward(self, x: Tensor, cell_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cell_mask: Tensor | None = None, geometry: Geometry | None = None
+    ) -> Tensor:
         """Transform tokens ``(B, N, D)``; ``cell_mask`` ``(B, N)`` is True for real cells."""
         attention_mask = None if cell_mask is None else cell_mask[:, None, None, :]  # (B, 1, 1, N)
         for block in self.blocks:
-            x = block(x, attention_mask)
+            x = block(x, attention_mask, geometry)
         return self.norm(x)

@@ -68,6 +68,27 @@ class LevelEmbedding(nn.Module):
         return self.state(state) + torch.where(noisy, self.noise(log_noise), 0.0)  # (B, N, D)
 
 
+class FourierPositions(nn.Module):
+    """A position and sines and cosines of its coordinates, for detail (Tancik et al. 2020).
+
+    Parameters
+    ----------
+    position_dim
+        Dimension ``d`` of space.
+    num_frequencies
+        Frequencies per coordinate, geometrically spaced from 1 to 32 in units of the RMS radius.
+    """
+
+    def __init__(self, position_dim: int, num_frequencies: int = 8) -> None:
+        super().__init__()
+        self.features = SinusoidalFeatures(2 * num_frequencies)
+        self.out_features = position_dim * (1 + 2 * num_frequencies)
+
+    def forward(self, position: Tensor) -> Tensor:
+        """Map ``(B, N, d)`` to ``(B, N, out_features)``."""
+        return torch.cat([position, self.features(position).flatten(-2)], dim=-1)
+
+
 class ModalityEmbedding(nn.Module):
     """Embeds one modality of a cell, or its learned *unknown* token.
 
@@ -95,3 +116,19 @@ class ModalityEmbedding(nn.Module):
         """Embed values ``(B, N, F)`` of given states ``(B, N)`` as ``(B, N, D)``."""
         unknown = (state == LevelEmbedding.UNKNOWN)[..., None]
         return torch.where(unknown, self.unknown, self.value(value)) + self.level(state, log_noise)
+
+
+class OptionalEmbedding(nn.Embedding):
+    """Embeds a category; 0 stands for *not given* and adds nothing.
+
+    Parameters
+    ----------
+    num_categories
+        Number of categories, numbered from 1.
+    d_model
+        Width of a token.
+    """
+
+    def __init__(self, num_categories: int, d_model: int) -> None:
+        super().__init__(num_categories + 1, d_model, padding_idx=0)
+        nn.init.normal_(self.weight[1:], std=0.02)

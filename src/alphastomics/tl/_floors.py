@@ -16,7 +16,12 @@ from sklearn.neural_network import MLPRegressor
 
 from alphastomics import _keys
 from alphastomics.diffusion_model.transforms import ExpressionTransform
-from alphastomics.model._data import SetupArgs, read_query, read_training
+from alphastomics.model._data import (
+    SetupArgs,
+    read_categories,
+    read_query,
+    read_training,
+)
 from alphastomics.tl._score import placement_scores
 
 Array = NDArray[np.float64]
@@ -55,16 +60,16 @@ def floor_positions(
     cells: AnnData, atlas: AnnData, setup: SetupArgs, seed: int
 ) -> Iterator[tuple[str, Array]]:
     """Name and coordinates ``(n, d)`` of every floor."""
-    query = read_query(cells, setup, atlas.var_names)
     train = read_training(atlas, setup)
+    query = read_query(cells, setup, read_categories(atlas, setup), atlas.var_names)
     assert train.position is not None
     transform = ExpressionTransform(atlas.n_vars, setup.values)
-    transform.fit(train.expression)
+    transform.fit([(train.expression, np.ones(atlas.n_vars, dtype=bool))])
     expression = {}
     for name, data in (("query", query), ("train", train)):
         values = torch.from_numpy(data.expression.toarray()).float()
-        visible = torch.from_numpy(data.visible).expand_as(values)
-        expression[name] = transform(values, visible).numpy()
+        visible = torch.from_numpy(data.measured(np.arange(len(data.names))))
+        expression[name] = (transform(values, visible) * visible).numpy()
 
     located = train.has_position
     sections = sorted(pd.unique(train.section[located]))

@@ -1,0 +1,53 @@
+"""A batch of sets of cells, in measured units."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from alphastomics.diffusion_model.module import Context
+
+
+class CellSets(NamedTuple):
+    """Sets of cells and what the network may see of them.
+
+    Attributes
+    ----------
+    values
+        Expression, ``(B, N, G)``.
+    measured
+        Whether a gene was measured, boolean ``(B, N, G)``; False for padding.
+    position
+        Coordinates relative to the centre of the set, ``(B, N, d)``; anything where not located.
+    located
+        Whether the position of a cell was measured, boolean ``(B, N)``; False for padding.
+    position_known, expression_known
+        Whether the network is given the position and the measured genes of a cell, boolean
+        ``(B, N)``.
+    label, batch
+        Category of each cell, numbered from 1, 0 where there is none, ``(B, N)``.
+    scope
+        ``(B,)``, see :data:`~alphastomics.diffusion_model.module.SCOPES`.
+    cell_mask
+        True for real cells, boolean ``(B, N)``; ``None`` when nothing is padded.
+    """
+
+    values: Tensor
+    measured: Tensor
+    position: Tensor
+    located: Tensor
+    position_known: Tensor
+    expression_known: Tensor
+    label: Tensor
+    batch: Tensor
+    scope: Tensor
+    cell_mask: Tensor | None
+
+    def context(self) -> Context:
+        """What the network is told besides expression and positions.
+
+        A label only where expression is unknown: elsewhere it could give the position away.
+        """
+        label = self.label.masked_fill(self.expression_known, 0)
+        return Context(self.cell_mask, self.scope, label, self.batch)

@@ -1,0 +1,113 @@
+"""Which cells go through the network together at inference."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from alphastomics.model._datamodule import SECTION, WINDOW
+from alphastomics.model._request import Request
+
+Cells = NDArray[np.int64]
+
+
+class InferenceSet(NamedTuple):
+    """Cells that see each other.
+
+    Attributes
+    ----------
+    section, part
+        Part ``part`` of a section of the query.
+    cells
+        Indices into the request, ``(N,)``: those to fill in and their context.
+    fill
+        Which of them are to be filled in, ``(N,)``.
+    scope
+        Whether they are a random part of the section or a window of it.
+    """
+
+    section: str
+    part: int
+    cells: Cells
+    fill: NDArray[np.bool_]
+    scope: int
+
+
+def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
+    """Cut the sections of a query into sets of at most ``max_set`` cells.
+
+    Every section of the query is filled in by itself, with the whole reference as its context.
+    Cells are taken in the order of their names, so that the order of the input changes nothing.
+
+    A section that does not fit one set is dealt at random into parts of equal size, each a fair
+    sample of it, with a sample of the known cells; where all positions are known and some
+    expression is, it is cut into windows instead, because near cells tell most.
+    """
+    data, to_fill = request.data, request.to_fill
+    order = np.argsort(data.names, kind="stable")
+    is_query = order < request.n_query
+    reference = order[~is_query]
+    for section in sorted(pd.unique(data.section[: request.n_query])):
+        own = order[is_query & (data.section[order] == section)]
+        fill = own[to_fill[own]]
+        if not len(fill):
+            continue
+        context = np.concatenate([own[~to_fill[own]], reference])
+        rng = np.random.default_rng(zlib.crc32(section.encode()))
+        placed = not request.fill_position or bool(request.position_known[fill].all())
+        if len(fill) + len(context) <= max_set:
+            parts = [(fill, context)]
+            scope = SECTION
+        elif placed and len(context) and request.expression_known[context].any():
+            parts, scope = _windows(request, fill, context, max_set), WINDOW
+        else:
+            parts, scope = _random_parts(fill, context, max_set, rng), SECTION
+        for part, (some, beside) in enumerate(parts):
+            filled = np.arange(len(some) + len(beside)) < len(some)
+            yield InferenceSet(section, part, np.concatenate([some, beside]), filled, scope)
+
+
+def _random_parts(
+    fill: Cells, context: Cells, max_set: int, rng: np.random.Generator
+) -> list[tuple[Cells, Cells]]:
+    """Deal the cells to fill at random, half a set at most where there is context."""
+    size = max_set - min(len(context), max_set // 2)
+    n_parts = -(-len(fill) // size)
+    if n_parts > 1:
+        fill = rng.permutation(fill)
+    beside = max_set - -(-len(fill) // n_parts)
+    return [
+        (some, rng.permutation(context)[:beside]) for some in np.array_split(fill, n_parts)
+    ]
+
+
+def _windows(
+    request: Request, fill: Cells, context: Cells, max_set: int
+) -> list[tuple[Cells, Cells]]:
+    """Tiles of the cells to fill, each with the context nearest to it."""
+    assert request.data.position is not None
+    position = request.data.position
+    context = context[request.position_known[context]]
+    parts = []
+    for tile in _tiles(position, fill, max_set // 2):
+        distance, _ = KDTree(position[tile]).query(position[context])
+        nearest = np.argsort(distance, kind="stable")[: max_set - len(tile)]
+        parts.append((tile, context[nearest]))
+    return parts
+
+
+def _tiles(position: NDArray[np.float64], cells: Cells, size: int) -> list[Cells]:
+    """Halve the cells along their longest extent until no tile is larger than ``size``."""
+    if len(cells) <= size:
+        return [cells]
+    points = position[cells]
+    axis = int(np.ptp(points, axis=0).argmax())
+    order = cells[np.argsort(points[:, axis], kind="stable")]
+    half = len(order) // 2
+    return _tiles(position, order[:half], size) + _tiles(position, order[half:], size)

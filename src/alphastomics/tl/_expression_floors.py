@@ -1,0 +1,273 @@
+"""What simple methods reach when they predict expression: the floors of those tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.spatial import KDTree
+from sklearn.linear_model import RidgeCV
+from sklearn.neighbors import NearestNeighbors
+
+from alphastomics.metrics._alignment import checked_points
+from alphastomics.metrics._expression import expression_matrix
+from alphastomics.metrics._placement import MAX_ROWS
+
+Array = NDArray[np.float64]
+Neighbors = NDArray[np.int64]
+
+KNN = (5, 20, 50)
+N_DONORS = 20
+BANDWIDTH_NEIGHBORS = (1, 2, 4, 8, 16, 32, 64, 128)
+TRUNCATE = 3.0  # bandwidths
+CHUNK = 1000
+RIDGE_ALPHAS = np.logspace(-1, 5, 13)
+
+
+def _z_scores(X: Array) -> Array:
+    sd = X.std(0)
+    return np.asarray((X - X.mean(0)) / np.where(sd > 0, sd, 1))
+
+
+def gaussian_smooth(
+    known: Array, values: Array, query: Array, bandwidth: float, own: Neighbors | None = None
+) -> Array:
+    """Kernel regression of ``values (n, G)`` from ``known (n, d)`` to ``query (m, d)``.
+
+    Weights ``exp(-d² / 2h²)``, cut off at 3 bandwidths; a query cell without any known cell so near
+    takes its nearest. ``own (m,)`` are the known cells each query cell must not see: itself.
+    """
+    tree = KDTree(known)
+    smooth = np.empty((len(query), values.shape[1]))
+    for rows in np.split(np.arange(len(query)), range(CHUNK, len(query), CHUNK)):
+        pairs = KDTree(query[rows]).sparse_distance_matrix(
+            tree, TRUNCATE * bandwidth, output_type="ndarray"
+        )
+        if own is not None:
+            pairs = pairs[pairs["j"] != own[rows][pairs["i"]]]
+        weight = np.exp(-((pairs["v"] / bandwidth) ** 2) / 2)
+        W = csr_array((weight, (pairs["i"], pairs["j"])), shape=(len(rows), len(known)))
+        total = W.sum(1)
+        smooth[rows] = (W @ values) / np.where(total > 0, total, 1)[:, None]
+        alone = rows[total == 0]
+        if len(alone):
+            smooth[alone] = values[
+                _nearest(tree, query[alone], None if own is None else own[alone])
+            ]
+    return smooth
+
+
+def _nearest(tree: KDTree, query: Array, own: Neighbors | None) -> Neighbors:
+    """Find the nearest known cell of each query cell, ``(m,)``, other than itself."""
+    if own is None:
+        return np.asarray(tree.query(query)[1])
+    two = tree.query(query, k=2)[1]
+    return np.where(two[:, 0] == own, two[:, 1], two[:, 0])
+
+
+def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed: int = 0) -> float:
+    """Bandwidth with which a Gaussian kernel best predicts each cell from the others.
+
+    Least squared error over z-scored genes, one bandwidth for all genes. Candidates are the median
+    distances to the 1st, 2nd, 4th, …, 128th nearest cell. Of more than 2,000 cells, the error is
+    that of a seeded random 2,000, each predicted from all others.
+
+    Parameters
+    ----------
+    positions
+        Coordinates, shape ``(n_cells, n_dims)``.
+    expression
+        Shape ``(n_cells, n_genes)``.
+    seed
+        Of the cells that are predicted.
+
+    Returns
+    -------
+    float
+        In the units of ``positions``.
+    """
+    P = checked_points(positions, "positions")
+    Z = _z_scores(expression_matrix(expression, "expression"))
+    n = len(P)
+    if n < 3 or len(Z) != n:
+        raise ValueError(
+            f"positions and expression must hold the same 3 or more cells, found {n} and {len(Z)}."
+        )
+    rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
+    ranks = [k for k in BANDWIDTH_NEIGHBORS if k < n]
+    distances = KDTree(P).query(P[rows], k=[k + 1 for k in ranks])[0]  # the 1st is the cell itself
+    candidates = [float(b) for b in np.unique(np.median(distances, axis=0)) if b > 0]
+    if not candidates:
+        raise ValueError("positions coincide for most cells: there is no bandwidth to choose.")
+    errors = [
+        np.square(gaussian_smooth(P, Z, P[rows], b, rows) - Z[rows]).sum() for b in candidates
+    ]
+    return candidates[int(np.argmin(errors))]
+
+
+def _type_means(expression: Array, labels: NDArray[np.str_], wanted: NDArray[np.str_]) -> Array:
+    """Mean expression of the known cells of each wanted type, of all where it has none."""
+    means = np.tile(expression.mean(0), (len(wanted), 1))
+    for label in np.intersect1d(labels, wanted):
+        means[wanted == label] = expression[labels == label].mean(0)
+    return means
+
+
+def _draw(neighbors: Neighbors, rng: np.random.Generator) -> Neighbors:
+    """One of the neighbours ``(m, k)`` of each cell, ``(m,)``."""
+    rows = np.arange(len(neighbors))
+    return np.asarray(neighbors[rows, rng.integers(neighbors.shape[1], size=len(rows))])
+
+
+def expression_floors(
+    positions_known: ArrayLike,
+    expression_known: ArrayLike,
+    positions_hidden: ArrayLike,
+    labels_known: ArrayLike | None = None,
+    labels_hidden: ArrayLike | None = None,
+    *,
+    seed: int = 0,
+) -> Iterator[tuple[str, Array]]:
+    """Predict the expression of hidden cells of a section from where they are, in simple ways.
+
+    - ``"constant"``: the mean of the known cells.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many nearest known cells.
+    - ``"gaussian"``: a Gaussian kernel with the bandwidth of :func:`leave_one_out_bandwidth`.
+    - ``"donor"``: one of the 20 nearest known cells at random, the honest floor for a draw.
+    - ``"cell-type mean"``, with labels: an oracle, as it sees the types of the hidden cells.
+
+    Parameters
+    ----------
+    positions_known, positions_hidden
+        Coordinates in one frame, shapes ``(n, n_dims)`` and ``(m, n_dims)``.
+    expression_known
+        Log-normalised expression of the known cells, shape ``(n, n_genes)``.
+    labels_known, labels_hidden
+        Cell types, shapes ``(n,)`` and ``(m,)``; both or neither.
+    seed
+        Of the donors, and of the cells left out in large sections.
+
+    Returns
+    -------
+    iterator
+        Pairs of a name and the predicted expression ``(m, n_genes)``. Those that need more known
+        cells than there are are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> positions, expression = rng.normal(size=(60, 2)), rng.poisson(3, size=(60, 4))
+    >>> [name for name, _ in expression_floors(positions[:40], expression[:40], positions[40:])]
+    ['constant', 'knn5', 'knn20', 'gaussian', 'donor']
+    """
+    P, Q = (
+        checked_points(positions_known, "positions_known"),
+        checked_points(positions_hidden, "positions_hidden"),
+    )
+    X = expression_matrix(expression_known, "expression_known")
+    if len(P) != len(X) or len(P) < 3:
+        raise ValueError(
+            "positions_known and expression_known must hold the same 3 or more cells, found "
+            f"{len(P)} and {len(X)}."
+        )
+    if P.shape[1] != Q.shape[1]:
+        raise ValueError(
+            "positions_known and positions_hidden must have the same dimensions, found "
+            f"{P.shape[1]} and {Q.shape[1]}."
+        )
+    labels = None
+    if labels_known is not None or labels_hidden is not None:
+        labels = tuple(np.asarray(each).astype(str) for each in (labels_known, labels_hidden))
+        if labels[0].shape != (len(P),) or labels[1].shape != (len(Q),):
+            raise ValueError(
+                "labels_known and labels_hidden must both have one entry a cell, found shapes "
+                f"{labels[0].shape} for {len(P)} and {labels[1].shape} for {len(Q)} cells."
+            )
+    return _expression_floors(P, X, Q, labels, seed)
+
+
+def _expression_floors(
+    P: Array, X: Array, Q: Array, labels: tuple[NDArray[np.str_], ...] | None, seed: int
+) -> Iterator[tuple[str, Array]]:
+    yield "constant", np.tile(X.mean(0), (len(Q), 1))
+    tree = KDTree(P)
+    for k in (k for k in KNN if k <= len(P)):
+        yield f"knn{k}", X[tree.query(Q, k=range(1, k + 1))[1]].mean(1)
+    yield "gaussian", gaussian_smooth(P, X, Q, leave_one_out_bandwidth(P, X, seed=seed))
+    donors = tree.query(Q, k=range(1, min(N_DONORS, len(P)) + 1))[1]
+    yield "donor", X[_draw(donors, np.random.default_rng(seed))]
+    if labels is not None:
+        yield "cell-type mean", _type_means(X, *labels)
+
+
+def imputation_floors(
+    spatial_visible: ArrayLike,
+    reference_visible: ArrayLike,
+    reference_hidden: ArrayLike,
+    *,
+    seed: int = 0,
+) -> Iterator[tuple[str, Array]]:
+    """Predict genes a panel lacks from those it has and dissociated cells, in simple ways.
+
+    - ``"constant"``: the reference mean.
+    - ``"visible mean"``: the mean of a cell's visible genes for each hidden gene; no reference.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many reference cells nearest by cosine.
+    - ``"donor"``: one of the 20 nearest at random.
+    - ``"ridge"``: from the visible genes to the hidden ones, fitted on the reference with a penalty
+      chosen per gene by leave-one-out.
+
+    All see genes z-scored in each data set by itself; ``"visible mean (plain)"`` and
+    ``"knn… (plain)"`` see them as they are.
+
+    Parameters
+    ----------
+    spatial_visible
+        Expression of the genes in the panel, shape ``(n_cells, n_visible)``, log-normalised over
+        these genes only.
+    reference_visible, reference_hidden
+        Dissociated cells: the same genes, shape ``(m, n_visible)``, and those to predict, shape
+        ``(m, n_hidden)``, log-normalised by the visible genes only.
+    seed
+        Of the donors.
+
+    Returns
+    -------
+    iterator
+        Pairs of a name and the predicted expression ``(n_cells, n_hidden)`` in units of the
+        reference, but for ``"visible mean"``: z-scores, or plain the units of the section. Those
+        that need more reference cells than there are are left out.
+    """
+    S = expression_matrix(spatial_visible, "spatial_visible")
+    R = expression_matrix(reference_visible, "reference_visible")
+    H = expression_matrix(reference_hidden, "reference_hidden")
+    if S.shape[1] != R.shape[1]:
+        raise ValueError(
+            "spatial_visible and reference_visible must hold the same genes, found "
+            f"{S.shape[1]} and {R.shape[1]}."
+        )
+    if len(R) != len(H) or len(R) < 3:
+        raise ValueError(
+            "reference_visible and reference_hidden must hold the same 3 or more cells, found "
+            f"{len(R)} and {len(H)}."
+        )
+    return _imputation_floors(S, R, H, seed)
+
+
+def _imputation_floors(S: Array, R: Array, H: Array, seed: int) -> Iterator[tuple[str, Array]]:
+    yield "constant", np.tile(H.mean(0), (len(S), 1))
+    S_z, R_z = _z_scores(S), _z_scores(R)
+    for suffix, visible in (("", S_z), (" (plain)", S)):
+        yield f"visible mean{suffix}", np.tile(visible.mean(1, keepdims=True), (1, H.shape[1]))
+    most = min(max(KNN), len(R))
+    for suffix, query, fitted in (("", S_z, R_z), (" (plain)", S, R)):
+        search = NearestNeighbors(n_neighbors=most, metric="cosine", algorithm="brute").fit(fitted)
+        nearest = search.kneighbors(query, return_distance=False)
+        for k in (k for k in KNN if k <= most):
+            yield f"knn{k}{suffix}", H[nearest[:, :k]].mean(1)
+        if not suffix:
+            yield "donor", H[_draw(nearest[:, :N_DONORS], np.random.default_rng(seed))]
+    ridge = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(R_z, H)
+    yield "ridge", ridge.predict(S_z).reshape(len(S), H.shape[1])
