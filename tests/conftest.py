@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True, scope="session")
 def _two_threads():
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +35,29 @@ def split(adata, held_out):
     return adata[~test].copy(), adata[test].copy()
 
 
-@pytest.fixture(scope="session")
-def trained(tissue):
-    """A small model trained on two sections, and the third one."""
+def train_on_two_sections(tissue, training_mode):
     atlas, cells = split(tissue, "section_2")
     al.AlphaSTomics.setup_anndata(atlas, labels_key="cell_type")
-    model = al.AlphaSTomics(atlas, d_model=64, num_heads=2, num_layers=2, d_ff=128)
-    model.train(max_steps=60, set_size=128, progress_bar=False)
+    model = al.AlphaSTomics(
+        atlas, training_mode=training_mode, d_model=64, num_heads=2, num_layers=2, d_ff=128
+    )
+    model.train(max_steps=200, set_size=128, progress_bar=False)
     return model, cells
+
+
+@pytest.fixture(scope="session")
+def trained(tissue):
+    """A small model of every task, trained on two sections, and the third one."""
+    return train_on_two_sections(tissue, "joint")
+
+
+@pytest.fixture(scope="session")
+def placer(tissue):
+    """A small model that only places cells, trained on two sections, and the third one."""
+    return train_on_two_sections(tissue, "expr_to_pos")
+
+
+@pytest.fixture(scope="session")
+def half():
+    """Whether each cell of a section of 300 is in its first half."""
+    return np.random.default_rng(0).permutation(300) < 150

@@ -3,7 +3,8 @@ import torch
 
 from alphastomics.nn.attention import SelfAttention
 from alphastomics.nn.block import SetTransformer
-from alphastomics.nn.embeddings import LevelEmbedding, ModalityEmbedding
+from alphastomics.nn.embeddings import LevelEmbedding, ModalityEmbedding, OptionalEmbedding
+from alphastomics.nn.geometry import Geometry
 
 
 @pytest.fixture(autouse=True)
@@ -11,24 +12,99 @@ def _seed():
     torch.manual_seed(0)
 
 
-def test_transformer_has_no_order_and_ignores_padding():
+def located(n_sets, n_cells, dim=2):
+    """Known, noisy and unknown positions."""
+    certainty = torch.tensor([1.0, 0.6, 0.0]).repeat(n_cells)[:n_cells].expand(n_sets, n_cells)
+    position = 0.5 * torch.randn(n_sets, n_cells, dim)
+    return Geometry(position, 0.4 * (1 - certainty), certainty)
+
+
+@pytest.mark.parametrize("with_geometry", [False, True])
+def test_transformer_has_no_order_and_ignores_padding(with_geometry):
     network = SetTransformer(16, 2, 2, 32).eval()
     x = torch.randn(2, 10, 16)
-    plain = network(x)
+    geometry = located(2, 10) if with_geometry else None
+    plain = network(x, geometry=geometry)
     order = torch.randperm(10)
-    torch.testing.assert_close(network(x[:, order]), plain[:, order])
+    turned = Geometry(*(part[:, order] for part in geometry)) if geometry is not None else None
+    torch.testing.assert_close(
+        network(x[:, order], geometry=turned), plain[:, order], atol=1e-5, rtol=1e-5
+    )
     padded = torch.cat([x, 100 * torch.randn(2, 5, 16)], 1)
     mask = torch.arange(15).expand(2, 15) < 10
-    torch.testing.assert_close(network(padded, mask)[:, :10], plain)
+    longer = None
+    if geometry is not None:
+        longer = Geometry(
+            *(torch.cat([part, torch.ones_like(part[:, :5])], 1) for part in geometry)
+        )
+    torch.testing.assert_close(network(padded, mask, longer)[:, :10], plain, atol=1e-5, rtol=1e-5)
+
+
+def heads(layer, x):
+    """Queries, keys and values of each head, and the logits of plain attention."""
+    size = x.shape[-1] // layer.num_heads
+    q, k, v = (
+        part.view(*x.shape[:2], layer.num_heads, size).transpose(1, 2)
+        for part in layer.qkv(x).chunk(3, -1)
+    )
+    return layer.query_norm(q) @ layer.key_norm(k).mT / size**0.5, v
+
+
+def mixed(layer, logits, v):
+    y = (logits.softmax(-1) @ v).transpose(1, 2)
+    return layer.out(y.flatten(2))
 
 
 def test_attention_is_softmax_of_normed_queries_and_keys():
     layer = SelfAttention(8, 2).eval()
     x = torch.randn(1, 5, 8)
-    q, k, v = (part.view(1, 5, 2, 4).transpose(1, 2) for part in layer.qkv(x).chunk(3, -1))
-    weights = (layer.query_norm(q) @ layer.key_norm(k).transpose(-1, -2) / 2).softmax(-1)
-    expected = layer.out((weights @ v).transpose(1, 2).reshape(1, 5, 8))
-    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer(x), mixed(layer, *heads(layer, x)))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_known_positions_bias_attention_to_near_cells(dim):
+    """The bias matrix, written out: -c |x_i - x_j|^2 / 2 (h^2 + var_i)."""
+    layer = SelfAttention(16, 4).eval()
+    torch.nn.init.normal_(layer.spatial_bias.elsewhere)
+    x, geometry = torch.randn(2, 9, 16), located(2, 9, dim)
+    logits, v = heads(layer, x)
+    bias = torch.zeros_like(logits)
+    for b in range(2):
+        for h in range(4):
+            width = layer.spatial_bias.log_width[h].exp()
+            for i in range(9):
+                for j in range(9):
+                    square = (geometry.position[b, i] - geometry.position[b, j]).square().sum()
+                    near = -square / (2 * (width**2 + geometry.variance[b, i]))
+                    key_located = geometry.certainty[b, j] > 0
+                    unscaled = near if key_located else layer.spatial_bias.elsewhere[h]
+                    bias[b, h, i, j] = geometry.certainty[b, i] * unscaled
+    torch.testing.assert_close(
+        layer(x, geometry=geometry), mixed(layer, logits + bias, v), atol=1e-5, rtol=0
+    )
+
+
+def test_a_cell_of_unknown_position_attends_as_if_nothing_were_known():
+    layer = SelfAttention(16, 4).eval()
+    x, geometry = torch.randn(1, 9, 16), located(1, 9)
+    unknown = geometry.certainty[0] == 0
+    torch.testing.assert_close(
+        layer(x, geometry=geometry)[:, unknown], layer(x)[:, unknown], atol=1e-5, rtol=1e-5
+    )
+    moved = geometry.position + 1e3 * unknown[:, None]
+    torch.testing.assert_close(
+        layer(x, geometry=geometry._replace(position=moved)), layer(x, geometry=geometry)
+    )
+
+
+def test_near_attention_does_not_see_shifts_and_rotations():
+    layer = SelfAttention(16, 4).eval()
+    x, geometry = torch.randn(1, 9, 16), located(1, 9)
+    turn = torch.linalg.qr(torch.randn(2, 2)).Q
+    moved = geometry._replace(position=geometry.position @ turn + 0.5)
+    torch.testing.assert_close(
+        layer(x, geometry=moved), layer(x, geometry=geometry), atol=1e-4, rtol=0
+    )
 
 
 def test_heads_must_divide_the_width():
@@ -51,3 +127,10 @@ def test_level_matters_only_where_noisy():
     low, high = (embedding(state, torch.full((1, 3), noise)) for noise in (-1.0, 1.0))
     same = torch.isclose(low, high).all(-1)[0]
     assert same.tolist() == [True, False, True]
+
+
+def test_a_category_that_is_not_given_adds_nothing():
+    embedding = OptionalEmbedding(3, 8)
+    assert (embedding(torch.zeros(2, 4, dtype=torch.long)) == 0).all()
+    assert (embedding(torch.tensor([1, 2, 3])) != 0).any(-1).all()
+    assert (OptionalEmbedding(0, 8)(torch.tensor([0])) == 0).all()

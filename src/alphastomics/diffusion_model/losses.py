@@ -167,7 +167,7 @@ def superpose(moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection
 
 
 def _frame_of(estimate: Tensor, targets: Targets, objective: Objective) -> Tensor:
-    """The true positions ``(B, N, d)``, sets without a known one turned onto the estimate."""
+    """Turn the truth of sets without a known position onto the estimate, ``(B, N, d)``."""
     if objective.frame == "registered":
         return targets.position
     turned = superpose(

@@ -18,6 +18,7 @@ from alphastomics.nn.embeddings import (
     OptionalEmbedding,
 )
 from alphastomics.nn.geometry import Geometry
+from alphastomics.nn.neighborhood import Neighborhood
 
 EXPRESSION_SIGMA_DATA = 1.0  # standardised per gene
 SCOPES = ("section", "window")
@@ -151,6 +152,7 @@ class MaskedDiffusionModule(nn.Module):
         self.position_embedding = ModalityEmbedding(
             self.position_features.out_features, d_model, hidden=d_model
         )
+        self.neighborhood = Neighborhood(num_genes, d_model)
         self.scope = nn.Embedding(len(SCOPES), d_model)
         nn.init.zeros_(self.scope.weight)
         self.label = OptionalEmbedding(num_labels, d_model)
@@ -191,15 +193,20 @@ class MaskedDiffusionModule(nn.Module):
             x = x + self.batch(context.batch)
 
         # 2. Let the cells of a set see each other, near ones better where positions are known.
-        geometry = None
+        geometry, guess = None, torch.zeros_like(z_e)
         if not hidden.all():
             geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
+            known = (cells.expression_level <= KNOWN).to(z_e)
+            around, guess = self.neighborhood(z_e, known, geometry)
+            x = x + around
         tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
         network = self.position_head(tokens)  # (B, N, d)
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
-        expression = e.c_skip * z_e + e.c_out * self.expression_head(tokens)  # (B, N, G)
+        # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
+        network = self.expression_head(tokens) + e.c_out * guess  # (B, N, G)
+        expression = e.c_skip * z_e + e.c_out * network
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
         return Denoised(position, expression, log_scale, tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from alphastomics.diffusion_model.module import Context
@@ -44,8 +45,13 @@ class CellSets(NamedTuple):
     scope: Tensor
     cell_mask: Tensor | None
 
+    def to(self, device: torch.device) -> CellSets:
+        """Move all tensors."""
+        moved = (None if field is None else field.to(device) for field in self)
+        return CellSets(*moved)  # type: ignore[arg-type]
+
     def context(self) -> Context:
-        """What the network is told besides expression and positions.
+        """Tell the network what it may know besides expression and positions.
 
         A label only where expression is unknown: elsewhere it could give the position away.
         """

@@ -175,7 +175,7 @@ def _read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArr
 def _read_categories(
     adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
 ) -> NDArray[np.int64]:
-    """Number of each cell's category, from 1; 0 where missing, or where the column is absent."""
+    """Find the number of each cell's category, from 1; 0 where it is missing."""
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = adata.obs[key]

@@ -49,11 +49,12 @@ class InferenceMixin:
     """Fills in what is unknown of cells, with a trained model."""
 
     module: MaskedDiffusionModule
-    genes: pd.Index
     training_record: TrainingRecord
 
     if TYPE_CHECKING:
 
+        @property
+        def genes(self) -> pd.Index: ...
         def _setup(self) -> SetupArgs: ...
         def _categories(self) -> Categories: ...
         def _require_trained(self) -> None: ...
@@ -95,6 +96,11 @@ class InferenceMixin:
             spatial_key=self._setup().spatial_key,
             predicts=predicts,
         )
+        self._require_mode(request)
+        return request
+
+    def _require_mode(self, request: Request) -> None:
+        """Raise if the model was trained for the other direction only."""
         trained = self._init_arguments()["training_mode"]
         for asked, other, what in (
             (request.fill_position, "pos_to_expr", "place cells"),
@@ -105,7 +111,6 @@ class InferenceMixin:
                     f"This model was trained with training_mode={trained!r} and cannot {what}: "
                     "train one with training_mode='joint'."
                 )
-        return request
 
     def _ask(
         self,
@@ -271,10 +276,7 @@ class InferenceMixin:
         adata, request = self._ask(
             adata, mode, reference, output, key_added, layer_added, predicts=False
         )
-        init = self._init_arguments()
-        options = DrawOptions(
-            n_samples, n_steps, init["schedule"], init["frame"], init["allow_reflection"], seed
-        )
+        options = self._draw_options(n_samples, n_steps, seed)
         filled = list(
             draw_missing(
                 self.module,
@@ -288,7 +290,7 @@ class InferenceMixin:
         how |= {"n_samples": n_samples, "n_steps": n_steps, "point": str(point)}
         if request.fill_position and n_samples > 1:
             how["mirror"] = superpose_draws(
-                filled, request, allow_reflection=init["allow_reflection"]
+                filled, request, allow_reflection=options.allow_reflection
             )
         chosen = choose_draws(filled, request)
         if request.fill_position:
@@ -372,8 +374,16 @@ class InferenceMixin:
 
     def _radius_quantile(self, request: Request, method: str) -> float | None:
         """Ratio of the 90 % radius to the error scale; ``None`` when not calibrated."""
+        if not request.expression_known[: request.n_query].any():
+            return None  # a generated cell has no true position
         pattern = "framed" if request.position_known.any() else "unframed"
         return self.training_record.calibration.get(pattern, {}).get(method)
+
+    def _draw_options(self, n_samples: int, n_steps: int, seed: int) -> DrawOptions:
+        init = self._init_arguments()
+        return DrawOptions(
+            n_samples, n_steps, init["schedule"], init["frame"], init["allow_reflection"], seed
+        )
 
     def _record(self, adata: AnnData, key_added: str, **how: Any) -> None:
         record(adata, key_added, weights_fingerprint(self.module.state_dict()), **how)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -27,28 +25,28 @@ from alphastomics.model._data import (
     read_categories,
     read_training,
 )
-from alphastomics.model._inference import InferenceMixin
+from alphastomics.model._generation import GenerationMixin
+from alphastomics.model._learning import LearningMixin
 from alphastomics.model._quiet import quiet
 from alphastomics.model._saving import SavingMixin
-from alphastomics.model._training import TrainingRecord, fit
+from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
+class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
+    """Learns the architecture of a tissue and fills in what is unknown of its cells.
 
-class AlphaSTomics(InferenceMixin, SavingMixin, BaseModelClass):
-    """Learns the architecture of a tissue and places cells in it.
-
-    A transformer over the cells of a section denoises their positions given their expression
-    (masked diffusion). :meth:`predict` gives every cell its expected position in one pass of the
-    network, :meth:`sample` draws whole arrangements.
+    A transformer over the cells of a section denoises their positions and expression, whichever is
+    not known, given what is (masked diffusion). :meth:`predict` gives everything missing its
+    expected value in one pass of the network, :meth:`sample` draws whole arrangements.
 
     Parameters
     ----------
     adata
         AnnData that :meth:`setup_anndata` has seen.
     training_mode
-        What to learn: ``"expr_to_pos"``, positions given expression.
+        What to learn: ``"expr_to_pos"``, positions given expression; ``"pos_to_expr"``, expression
+        given positions; ``"joint"``, every pattern of known and unknown.
     d_model
         Width of a token.
     num_heads
@@ -62,10 +60,15 @@ class AlphaSTomics(InferenceMixin, SavingMixin, BaseModelClass):
     expression_mask_ratio
         Share of genes hidden from each cell in training, in [0, 1).
     expression_noise
-        Standard deviation of the noise added to standardised expression in training.
+        Standard deviation of the noise added to standardised expression of cells that are to be
+        placed, in training.
+    position_mask_ratio
+        Mean share of positions hidden in training sets that have only some hidden, in [0, 1). With
+        0 no set has, and the model does not learn to place cells among others.
     frame
         ``"learned"``: sections come in arbitrary rotations, and the network settles on a frame of
-        its own.
+        its own. ``"invariant"``: every draw has a random frame. ``"registered"``: sections share
+        the frame of their coordinates, and cells are placed in it.
     allow_reflection
         Whether sections may also be mirror images of each other.
     schedule
@@ -120,24 +123,25 @@ class AlphaSTomics(InferenceMixin, SavingMixin, BaseModelClass):
         check_share("expression_mask_ratio", expression_mask_ratio)
         check_share("position_mask_ratio", position_mask_ratio)
         super().__init__(adata, registry)
-        setup, categories = self._setup(), self._categories()
+        self.init_params_ = self._get_init_params(locals())
+        self.module = self._new_module()
+        self.module.eval()
+        self.training_record = TrainingRecord()
+
+    def _new_module(self) -> MaskedDiffusionModule:
+        """Build the network with its initial weights."""
+        init, setup, categories = self._init_arguments(), self._setup(), self._categories()
+        sizes = ("d_model", "num_heads", "num_layers", "d_ff", "dropout")
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.module = MaskedDiffusionModule(
+            torch.manual_seed(init["seed"])
+            return MaskedDiffusionModule(
                 len(self.genes),
                 int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
                 values=setup.values,
                 num_labels=len(categories.labels),
                 num_batches=len(categories.batches),
-                d_model=d_model,
-                num_heads=num_heads,
-                num_layers=num_layers,
-                d_ff=d_ff,
-                dropout=dropout,
+                **{name: init[name] for name in sizes},
             )
-        self.module.eval()
-        self.training_record = TrainingRecord()
-        self.init_params_ = self._get_init_params(locals())
 
     @classmethod
     def setup_anndata(
@@ -225,80 +229,6 @@ class AlphaSTomics(InferenceMixin, SavingMixin, BaseModelClass):
     def _require_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError("The model is not trained: call model.train() first.")
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        max_steps: int | None = None,
-        *,
-        val_sections: Sequence[str] | str | None = None,
-        batch_size: int = 4,
-        set_size: int = 512,
-        sets_per_section: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        precision: str = "32-true",
-        progress_bar: bool = True,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train the model; called again, train it further.
-
-        Parameters
-        ----------
-        max_epochs, max_steps
-            When to stop, one or both. When neither is given, after every training cell was seen
-            about 100 times, but 200 to 1,000 steps. An epoch draws ``sets_per_section`` sets from
-            every training section; a step takes ``batch_size`` sets.
-        val_sections
-            Names of sections to hold out and validate on after every epoch.
-        batch_size
-            Sets in a step.
-        set_size
-            Most cells in a set.
-        sets_per_section
-            Sets an epoch draws from every section.
-        lr, weight_decay
-            Highest learning rate and weight decay of AdamW.
-        accelerator, devices, precision
-            As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
-            ``"bf16-mixed"`` or ``"16-mixed"``.
-        progress_bar
-            Whether to show a progress bar.
-        **trainer_kwargs
-            More options of :class:`scvi.train.Trainer`.
-        """
-        for name, value in (
-            ("batch_size", batch_size),
-            ("set_size", set_size),
-            ("sets_per_section", sets_per_section),
-        ):
-            check_at_least(name, value, 3 if name == "set_size" else 1)
-        check_choice("precision", precision, PRECISIONS)
-        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
-            if limit is not None:
-                check_at_least(name, limit, 1)
-        if val_sections is None:
-            val_sections = []
-        held_out = [str(s) for s in np.atleast_1d(np.asarray(val_sections, dtype=object))]
-        fit(
-            self,
-            self._training_data(self._require_adata(None)),
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            val_sections=held_out,
-            batch_size=batch_size,
-            set_size=set_size,
-            sets_per_section=sets_per_section,
-            lr=lr,
-            weight_decay=weight_decay,
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,
-            enable_progress_bar=progress_bar,
-            **trainer_kwargs,
-        )
 
     def _init_arguments(self) -> dict[str, Any]:
         return dict(self.init_params_["non_kwargs"])

@@ -24,7 +24,7 @@ from alphastomics.diffusion_model.module import (
 )
 from alphastomics.diffusion_model.sampler import State, sample
 from alphastomics.diffusion_model.sets import CellSets
-from alphastomics.model._datamodule import cell_set
+from alphastomics.model._datamodule import cell_set, collate
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet, inference_sets
 
@@ -62,8 +62,8 @@ class _Ready(NamedTuple):
 def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet) -> _Ready:
     cells = one.cells
     pattern = Pattern(request.position_known[cells], request.expression_known[cells])
-    sets = cell_set(request.data, cells, pattern, scope=one.scope, n_dims=module.position_dim)
-    batch = CellSets(*(None if f is None else f[None].to(module.device) for f in sets))
+    single = cell_set(request.data, cells, pattern, scope=one.scope, n_dims=module.position_dim)
+    batch = collate([single]).to(module.device)
     # Positions that are hidden by the mode must not leak.
     batch = batch._replace(located=batch.position_known)
     gene_known = batch.measured & batch.expression_known[..., None]
@@ -193,9 +193,7 @@ def predict_missing(
     module: MaskedDiffusionModule, request: Request, *, max_set: int, progress_bar: bool
 ) -> Filled:
     """Conditional means."""
-    with tqdm(
-        total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar
-    ) as bar:
+    with tqdm(total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar) as bar:
         return _fill(
             module,
             request,

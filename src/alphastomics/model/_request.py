@@ -52,7 +52,7 @@ class Request:
         if self.fill_position:
             lacking |= ~self.position_known
         if self.fill_expression:
-            all_measured = self.data.panels.all(1)[self.data.panel]
+            all_measured = np.asarray(self.data.panels.all(axis=1))[self.data.panel]
             lacking |= ~(self.expression_known & all_measured)
         lacking[self.n_query :] = False
         return lacking
@@ -175,7 +175,7 @@ def _require_something_known(
 
 def hide_gene_columns(data: TissueData, hidden: Mask) -> TissueData:
     """Copy the cells, some genes ``(G,)`` unknown in all of them."""
-    keep = sparse.diags(~hidden).astype(data.expression.dtype)
+    keep = sparse.diags((~hidden).astype(data.expression.dtype))
     return replace(
         data, panels=data.panels & ~hidden, expression=sparse.csr_matrix(data.expression @ keep)
     )

@@ -82,9 +82,7 @@ def _random_parts(
     if n_parts > 1:
         fill = rng.permutation(fill)
     beside = max_set - -(-len(fill) // n_parts)
-    return [
-        (some, rng.permutation(context)[:beside]) for some in np.array_split(fill, n_parts)
-    ]
+    return [(some, rng.permutation(context)[:beside]) for some in np.array_split(fill, n_parts)]
 
 
 def _windows(

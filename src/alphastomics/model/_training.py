@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 200, 1000
+BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 4, 512, 32
+LR, WEIGHT_DECAY = 1e-3, 0.01
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def split_sections(
             f"val_sections names {seen}, on which the model was trained before: validate on other "
             "sections, or train a new model."
         )
-    train = [section for section in sorted(pd.unique(data.section)) if section not in val_sections]
+    train = [
+        str(section) for section in sorted(pd.unique(data.section)) if section not in val_sections
+    ]
     if not set(train) & set(positioned):
         raise ValueError(
             f"val_sections holds all sections with coordinates ({positioned}): leave at least one "
@@ -96,17 +101,18 @@ def fit(
     model: AlphaSTomics,
     data: TissueData,
     *,
-    max_epochs: int | None,
-    max_steps: int | None,
-    val_sections: list[str],
-    batch_size: int,
-    set_size: int,
-    sets_per_section: int,
-    lr: float,
-    weight_decay: float,
+    max_epochs: int | None = None,
+    max_steps: int | None = None,
+    val_sections: Sequence[str] = (),
+    batch_size: int = BATCH_SIZE,
+    set_size: int = SET_SIZE,
+    sets_per_section: int = SETS_PER_SECTION,
+    lr: float = LR,
+    weight_decay: float = WEIGHT_DECAY,
     **trainer_kwargs: Any,
 ) -> None:
     """Train ``model`` on ``data``; the arguments are those of ``AlphaSTomics.train``."""
+    val_sections = list(val_sections)
     init = model._init_arguments()
     record, seed = model.training_record, init["seed"]
     sections = split_sections(data, val_sections, record.train_sections)

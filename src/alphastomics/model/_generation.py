@@ -1,0 +1,266 @@
+"""One-line uses: impute genes, predict expression at positions, generate sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from alphastomics import _keys
+from alphastomics.model._inference import N_STEPS, InferenceMixin, Mode
+from alphastomics.model._prediction import draw_missing, predict_missing
+from alphastomics.model._request import Request, hide_gene_columns, join
+from alphastomics.model._results import OUTPUTS, Output, fill_in
+from alphastomics.model._validate import check_at_least, check_choice
+
+
+class GenerationMixin(InferenceMixin):
+    """New values and new cells, with a trained model."""
+
+    def impute(
+        self,
+        adata: AnnData | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        reference: AnnData | None = None,
+        draw: bool = False,
+        output: Output = "lognorm",
+        key_added: str = _keys.EXPRESSION_IMPUTED,
+        n_steps: int = N_STEPS,
+        seed: int = 0,
+        max_set: int | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Fill in genes that a panel lacks, given the genes it has and positions if known.
+
+        Parameters
+        ----------
+        adata, reference, output, max_set, progress_bar
+            As in :meth:`predict`.
+        genes
+            Genes of the model to fill in; those that ``adata`` lacks when ``None``. Where ``adata``
+            has one of them it is hidden first, so that nothing of it leaks.
+        draw
+            Whether to draw values instead of taking their mean.
+        key_added
+            Where to write.
+        n_steps, seed
+            Of the draw, as in :meth:`sample`.
+
+        Returns
+        -------
+        None
+            Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
+            columns.
+
+        Raises
+        ------
+        ValueError
+            If a gene was not in the training data, or nothing is to be filled in.
+        """
+        self._require_trained()
+        check_choice("output", output, OUTPUTS)
+        check_at_least("n_steps", n_steps, 1)
+        adata = self._require_adata(adata)
+        wanted = self._genes_to_impute(adata, genes)
+        data = hide_gene_columns(self._read_cells(adata), wanted)
+        n_query = len(data.names)
+        cells = self._read_reference(reference)
+        if cells is not None:
+            data = join(data, cells)
+        request = Request(
+            data,
+            n_query,
+            position_known=data.has_position,
+            expression_known=data.expression_known,
+            fill_position=False,
+            fill_expression=True,
+        )
+        self._require_mode(request)
+        options: dict[str, Any] = {
+            "max_set": self._max_set(max_set, request),
+            "progress_bar": progress_bar,
+        }
+        if draw:
+            how = self._draw_options(1, n_steps, seed)
+            (filled,) = draw_missing(self.module, request, how, **options)
+        else:
+            filled = predict_missing(self.module, request, **options)
+        assert filled.expression is not None
+        values = fill_in(
+            request,
+            np.arange(n_query),
+            filled.expression[:n_query],
+            self.module.expression_transform,
+            output,
+        )
+        adata.obsm[key_added] = pd.DataFrame(
+            values[:, wanted], index=adata.obs_names, columns=list(self.genes[wanted])
+        )
+        self._record(adata, key_added, method="impute", draw=draw, seed=seed, output=output)
+
+    def _genes_to_impute(self, adata: AnnData, genes: Sequence[str] | None) -> NDArray[np.bool_]:
+        """Which genes of the model are asked for, ``(G,)``."""
+        if genes is None:
+            wanted = ~self.genes.isin(adata.var_names)
+            if not wanted.any():
+                raise ValueError(
+                    "adata has all genes of the model, so there is nothing to impute: name by "
+                    "genes= those to hide and fill in."
+                )
+            return np.asarray(wanted)
+        genes = [genes] if isinstance(genes, str) else list(genes)
+        strange = [gene for gene in genes if gene not in self.genes]
+        if strange or not genes:
+            raise ValueError(
+                f"genes names {strange}, which the training data did not have: the model can only "
+                f"impute its {len(self.genes)} genes, such as {list(self.genes[:3])}."
+                if strange
+                else "genes is empty: name the genes to impute, or pass None for all missing ones."
+            )
+        return np.asarray(self.genes.isin(genes))
+
+    def predict_expression(
+        self,
+        positions: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        reference: AnnData | None = None,
+        draw: bool = False,
+        output: Output = "lognorm",
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> AnnData:
+        """Predict what cells at given positions express.
+
+        Parameters
+        ----------
+        positions
+            Coordinates in the units of training, shape ``(n_cells, n_dims)``; in the frame of the
+            reference if there is one.
+        labels
+            Cell type of each cell, if known; the model must have been set up with ``labels_key``.
+        reference
+            Measured cells around them, such as the rest of the section or the slices before and
+            behind.
+        draw
+            Whether to draw expression instead of taking its mean.
+        output
+            As in :meth:`predict`.
+        seed
+            Of the draw.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData
+            ``n_cells`` new cells with the genes of the model, expression in ``.X``, positions in
+            ``.obsm`` under the spatial key.
+        """
+        points = np.asarray(positions, dtype=np.float64)
+        n_dims = self.module.position_dim
+        if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
+            raise ValueError(
+                f"positions must have shape (n_cells, {n_dims}), found shape {points.shape}."
+            )
+        if not np.isfinite(points).all():
+            raise ValueError("positions holds values that are not finite: drop those cells.")
+        cells = self._new_cells(len(points), labels)
+        cells.obsm[self._setup().spatial_key] = points
+        return self._fill_new(
+            cells,
+            "auto",
+            draw=draw,
+            reference=reference,
+            output=output,
+            seed=seed,
+            progress_bar=progress_bar,
+        )
+
+    def generate(
+        self,
+        n_cells: int,
+        *,
+        labels: ArrayLike | None = None,
+        output: Output = "lognorm",
+        n_steps: int = N_STEPS,
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> AnnData:
+        """Draw a new section: positions and expression of cells that never were.
+
+        Parameters
+        ----------
+        n_cells
+            Number of cells.
+        labels
+            Cell type of each cell, if wanted; the model must have been set up with ``labels_key``.
+        output
+            As in :meth:`predict`.
+        n_steps, seed
+            As in :meth:`sample`.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData
+            Expression in ``.X``, positions in ``.obsm`` under the spatial key, in the units of
+            training, centred on the origin.
+        """
+        check_at_least("n_cells", n_cells, 1)
+        return self._fill_new(
+            self._new_cells(n_cells, labels),
+            "joint",
+            draw=True,
+            output=output,
+            seed=seed,
+            n_steps=n_steps,
+            progress_bar=progress_bar,
+        )
+
+    def _new_cells(self, n_cells: int, labels: ArrayLike | None) -> AnnData:
+        """Cells of which nothing is known but, maybe, their type."""
+        self._require_trained()
+        width = len(str(n_cells - 1))
+        obs = pd.DataFrame(index=[f"cell_{i:0{width}d}" for i in range(n_cells)])
+        obs[_keys.EXPRESSION_KNOWN] = False
+        setup = self._setup()
+        if labels is not None:
+            if setup.labels_key is None:
+                raise ValueError(
+                    "labels were given, but the model was set up without labels_key: set up the "
+                    "training data with setup_anndata(..., labels_key=...) and train again."
+                )
+            names = np.asarray(labels)
+            if names.shape != (n_cells,):
+                raise ValueError(
+                    f"labels must have one entry a cell, shape ({n_cells},), found {names.shape}."
+                )
+            obs[setup.labels_key] = pd.Categorical(names)
+        empty = sparse.csr_matrix((n_cells, len(self.genes)), dtype=np.float32)
+        layers = {} if setup.layer is None else {setup.layer: empty}
+        return AnnData(empty, obs=obs, var=pd.DataFrame(index=self.genes), layers=layers)
+
+    def _fill_new(self, cells: AnnData, mode: Mode, *, draw: bool, **options: Any) -> AnnData:
+        """Fill in new cells, and keep of them what a user wants to have."""
+        key, layer = _keys.SAMPLED, _keys.EXPRESSION_SAMPLED
+        if not draw:
+            options.pop("seed")
+        fill = self.sample if draw else self.predict
+        fill(cells, mode=mode, key_added=key, layer_added=layer, **options)
+        spatial_key = self._setup().spatial_key
+        new = AnnData(
+            cells.layers[layer],
+            obs=cells.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            var=cells.var,
+            obsm={spatial_key: cells.obsm[key if key in cells.obsm else spatial_key]},
+        )
+        new.uns[_keys.UNS] = cells.uns[_keys.UNS]
+        return new
