@@ -1,242 +1,152 @@
+"""What goes in and out of the network."""
+
 import pytest
 import torch
 
-from alphastomics.diffusion_model import MaskedDiffusionModule
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, sampling_levels
-from alphastomics.diffusion_model.losses import CellSets, placement_error, placement_loss
-from alphastomics.diffusion_model.masks import hide_genes
-from alphastomics.diffusion_model.sampler import sample_positions
-from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
+from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
+from alphastomics.diffusion_model.module import Context, NoisyCells
 
 B, N, G = 2, 12, 7
 
 
-@pytest.fixture(params=[2, 3], ids=["2D", "3D"])
-def module(request):
-    torch.manual_seed(0)
-    module = MaskedDiffusionModule(
-        G, request.param, d_model=16, num_heads=2, num_layers=2, d_ff=32
-    ).eval()
-    torch.nn.init.normal_(module.position_head.weight)
-    return module
-
-
-def inputs(module, generator=None):
-    generator = generator or torch.Generator().manual_seed(0)
-    expression = torch.randn(B, N, G, generator=generator)
-    position = torch.randn(B, N, module.position_dim, generator=generator)
-    visible = torch.rand(B, N, G, generator=generator) > 0.2
-    return expression, visible, position
-
-
-def test_known_positions_come_back_bit_for_bit(module):
-    expression, visible, position = inputs(module)
-    level = torch.full((B, N), UNKNOWN)
-    level[:, :5] = KNOWN
-    out = module(expression, visible, torch.zeros(B, N), position, level).position
-    assert torch.equal(out[:, :5], position[:, :5])
-    assert not torch.isclose(out[:, 5:], position[:, 5:]).all(-1).any()
-
-
-def test_unknown_values_do_not_reach_the_network(module):
-    expression, visible, position = inputs(module)
-    levels = torch.zeros(B, N), torch.full((B, N), UNKNOWN)
-    out = module(expression, visible, levels[0], position, levels[1]).position
-    garbage = torch.full_like(position, torch.nan)
-    torch.testing.assert_close(
-        module(expression, visible, levels[0], garbage, levels[1]).position, out
+def noisy_cells(module, seed=0):
+    """Cells with known, noisy and unknown genes and positions."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.tensor([KNOWN, 0.5, UNKNOWN])
+    return NoisyCells(
+        torch.randn(B, N, G, generator=generator),
+        levels[torch.randint(3, (B, N, G), generator=generator)],
+        torch.randn(B, N, module.position_dim, generator=generator),
+        levels[torch.randint(3, (B, N), generator=generator)],
     )
-    hidden = torch.where(visible, expression, torch.full_like(expression, 1e3))
-    torch.testing.assert_close(
-        module(hidden, visible, levels[0], position, levels[1]).position, out
+
+
+def outputs(module, cells, context=None):
+    out = module(cells, context)
+    return out.position, out.expression, out.log_scale, out.tokens
+
+
+def assert_same(first, second, **tolerance):
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+def test_what_is_known_comes_back_bit_for_bit(module):
+    cells = noisy_cells(module)
+    out = module(cells)
+    known = cells.position_level == KNOWN
+    assert torch.equal(out.position[known], cells.position[known])
+    assert not torch.isclose(out.position[~known], cells.position[~known]).all(-1).any()
+    known = cells.expression_level == KNOWN
+    assert torch.equal(out.expression[known], cells.expression[known])
+    assert not torch.isclose(out.expression[~known], cells.expression[~known]).any()
+
+
+@pytest.mark.parametrize("garbage", [1e3, torch.nan, torch.inf])
+def test_unknown_values_do_not_reach_the_network(module, garbage):
+    cells = noisy_cells(module)
+    unknown_gene = cells.expression_level == UNKNOWN
+    unknown_position = cells.position_level == UNKNOWN
+    changed = cells._replace(
+        expression=cells.expression.masked_fill(unknown_gene, garbage),
+        position=cells.position.masked_fill(unknown_position[..., None], garbage),
     )
-    nothing_known = torch.full((B, N), UNKNOWN)
-    torch.testing.assert_close(
-        module(expression, visible, nothing_known, position, levels[1]).position,
-        module(-expression, visible, nothing_known, position, levels[1]).position,
-    )
+    for a, b in zip(outputs(module, changed), outputs(module, cells), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_not_unknown_reaches_the_network(module):
+    cells = noisy_cells(module)
+    before = module(cells).tokens
+    for name in ("expression", "position"):
+        level = getattr(cells, f"{name}_level")
+        for value in (KNOWN, 0.5):
+            changed = getattr(cells, name).clone()
+            changed[level == value] += 1
+            after = module(cells._replace(**{name: changed})).tokens
+            assert not torch.isclose(after, before).all(-1).any()
 
 
 def test_a_hidden_gene_differs_from_zero(module):
-    expression, visible, _ = inputs(module)
-    zero = torch.zeros_like(expression)
-    assert not torch.allclose(module.place(zero, visible), module.place(zero, visible | True))
+    cells = noisy_cells(module)
+    cells = cells._replace(
+        expression=torch.zeros_like(cells.expression),
+        expression_level=torch.zeros_like(cells.expression_level),
+    )
+    hidden = cells.expression_level.clone()
+    hidden[..., 0] = UNKNOWN
+    assert not torch.allclose(
+        module(cells).tokens, module(cells._replace(expression_level=hidden)).tokens
+    )
 
 
-def test_levels_of_single_cells_matter(module):
-    expression, visible, position = inputs(module)
-    known, level = torch.zeros(B, N), torch.full((B, N), 0.5)
-    before = module(expression, visible, known, position, level).position
+def test_a_hidden_position_differs_from_the_origin(module):
+    cells = noisy_cells(module)
+    cells = cells._replace(position=torch.zeros_like(cells.position))
+    tokens = [
+        module(cells._replace(position_level=torch.full((B, N), level))).tokens
+        for level in (KNOWN, UNKNOWN)
+    ]
+    assert not torch.isclose(*tokens).all(-1).any()
+
+
+def test_levels_of_single_cells_matter_to_all(module):
+    cells = noisy_cells(module)
+    cells = cells._replace(position_level=torch.full((B, N), 0.5))
+    before = module(cells).position
+    level = cells.position_level.clone()
     level[:, 0] = 0.7
-    after = module(expression, visible, known, position, level).position
+    after = module(cells._replace(position_level=level)).position
     assert not torch.isclose(before, after).all(-1).any()
 
 
-def test_padding_and_order_change_nothing(module):
-    expression, visible, position = inputs(module)
-    known, level = torch.zeros(B, N), torch.full((B, N), 0.5)
-    out = module(expression, visible, known, position, level).position
+def test_order_changes_nothing(module):
+    cells = noisy_cells(module)
     order = torch.randperm(N)
-    permuted = module(
-        expression[:, order], visible[:, order], known, position[:, order], level
-    ).position
-    torch.testing.assert_close(permuted, out[:, order])
+    context = Context(label=torch.randint(3, (B, N)), batch=torch.randint(3, (B, N)))
+    permuted = outputs(
+        module,
+        NoisyCells(*(part[:, order] for part in cells)),
+        Context(label=context.label[:, order], batch=context.batch[:, order]),
+    )
+    expected = [part[:, order] for part in outputs(module, cells, context)]
+    assert_same(permuted, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("level", [KNOWN, 0.5, UNKNOWN])
+def test_padding_changes_nothing(module, level):
+    cells = noisy_cells(module)
 
     def pad(x, value):
         return torch.cat([x, torch.full((B, 3, *x.shape[2:]), value, dtype=x.dtype)], 1)
 
+    padded = NoisyCells(
+        pad(cells.expression, 0.0),
+        pad(cells.expression_level, UNKNOWN),  # nothing was measured there
+        pad(cells.position, 9.0),
+        pad(cells.position_level, level),
+    )
     mask = torch.arange(N + 3).expand(B, -1) < N
-    padded = module(
-        pad(expression, 9.0),
-        pad(visible, True),
-        pad(known, 0.0),
-        pad(position, 9.0),
-        pad(level, 0.5),
-        mask,
-    ).position
-    torch.testing.assert_close(padded[:, :N], out)
+    out = [part[:, :N] for part in outputs(module, padded, Context(mask))]
+    assert_same(out, outputs(module, cells), atol=1e-4, rtol=1e-4)
 
 
-def sets(module, seed=0, padding=0):
-    generator = torch.Generator().manual_seed(seed)
-    n = N + padding
-    values = torch.poisson(torch.rand(B, n, G, generator=generator) * 5, generator=generator)
-    position = torch.randn(B, n, module.position_dim, generator=generator)
-    mask = (torch.arange(n) < N).expand(B, -1)
-    has_position = mask.clone()
-    has_position[:, 0] = False
-    return CellSets(values, torch.ones(B, n, G, dtype=torch.bool), position, has_position, mask)
+def test_sets_of_a_batch_do_not_see_each_other(module):
+    cells = noisy_cells(module)
+    alone = outputs(module, NoisyCells(*(part[:1] for part in cells)))
+    together = [part[:1] for part in outputs(module, cells)]
+    assert_same(together, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_loss_does_not_see_the_frame_or_padding_or_missing_positions(module):
-    some = sets(module, padding=3)
-    error = placement_error(module, some)
-    orthogonal = torch.linalg.qr(torch.randn(module.position_dim, module.position_dim)).Q
-    moved = some._replace(position=some.position @ orthogonal + 5)
-    torch.testing.assert_close(placement_error(module, moved), error, rtol=1e-4, atol=1e-5)
-    garbage = some.position.clone()
-    garbage[~some.has_position] = torch.nan
-    garbage[~some.has_position] = 50.0
-    torch.testing.assert_close(placement_error(module, some._replace(position=garbage)), error)
-    unpadded = CellSets(*(field[:, :N] for field in some))
-    torch.testing.assert_close(placement_error(module, unpadded), error)
-    loud = some.values.clone()
-    loud[:, N:] = 1e4
-    torch.testing.assert_close(placement_error(module, some._replace(values=loud)), error)
-
-
-def test_loss_of_an_untrained_network_is_one_at_every_level():
-    torch.manual_seed(0)
-    module = MaskedDiffusionModule(G, 2, d_model=16, num_heads=2, num_layers=1, d_ff=32)
-    generator = torch.Generator().manual_seed(0)
-    position = torch.randn(64, 50, 2, generator=generator) * module.sigma_data
-    some = CellSets(
-        torch.ones(64, 50, G),
-        torch.ones(64, 50, G, dtype=torch.bool),
-        position,
-        torch.ones(64, 50, dtype=torch.bool),
-        None,
-    )
-    loss = placement_loss(
-        module,
-        some,
-        schedule="edm",
-        expression_mask_ratio=0.3,
-        expression_noise=0.5,
-        generator=generator,
-    )
-    assert loss.unknown.item() == pytest.approx(1, abs=0.1)
-    assert loss.noisy.item() == pytest.approx(1, abs=0.1)
-
-
-def test_same_generator_same_loss(module):
-    some = sets(module)
-    options = {"schedule": "edm", "expression_mask_ratio": 0.3, "expression_noise": 0.5}
-    losses = [
-        placement_loss(module, some, **options, generator=torch.Generator().manual_seed(seed))
-        for seed in (3, 3, 4)
-    ]
-    assert losses[0] == losses[1]
-    assert losses[0] != losses[2]
-
-
-def test_sampler_draws_from_a_gaussian_it_knows():
-    """With the exact denoiser of N(mu, s^2), draws have that mean and spread."""
-    sigma_data, mu, s = 0.7, torch.tensor([1.0, -2.0]), 0.3
-    levels = sampling_levels(40, "edm")
-
-    def denoise(z, level):
-        sigma = sigma_data * torch.tan(torch.pi / 2 * level)
-        return (s**2 * z + sigma**2 * mu) / (s**2 + sigma**2)
-
-    mean = mu.expand(1, 20_000, 2)
-    drawn = sample_positions(
-        denoise,
-        mean,
-        levels,
-        sigma_data,
-        generator=torch.Generator().manual_seed(0),
-    )
-    torch.testing.assert_close(drawn.mean((0, 1)), mu, atol=0.02, rtol=0)
-    torch.testing.assert_close(drawn.std((0, 1)), torch.full((2,), s), atol=0.02, rtol=0)
-
-
-def test_hide_genes_hides_its_share_and_never_reveals():
-    visible = torch.rand(4, 50, 40) > 0.5
-    kept = hide_genes(visible, 0.3, torch.Generator().manual_seed(0))
-    assert not (kept & ~visible).any()
-    assert (kept.sum() / visible.sum()).item() == pytest.approx(0.7, abs=0.03)
-    assert torch.equal(hide_genes(visible, 0.0), visible)
-
-
-class TestTransforms:
-    def counts(self):
-        rng = torch.Generator().manual_seed(0)
-        return torch.poisson(torch.rand(500, G, generator=rng) * 8, generator=rng)
-
-    def fitted(self, values="counts"):
-        from scipy import sparse
-
-        transform = ExpressionTransform(G, values)
-        transform.fit(sparse.csr_matrix(self.counts().numpy()))
-        return transform
-
-    @pytest.mark.parametrize("values", ["counts", "lognorm", "intensity"])
-    def test_training_cells_are_standardised(self, values):
-        x = self.counts()
-        out = self.fitted(values)(x, torch.ones_like(x, dtype=torch.bool))
-        torch.testing.assert_close(out.mean(0), torch.zeros(G), atol=1e-4, rtol=0)
-        torch.testing.assert_close(out.std(0), torch.ones(G), atol=1e-2, rtol=0)
-
-    def test_depth_cancels_and_hidden_genes_do_not_matter(self):
-        x = self.counts() + 1
-        visible = torch.ones_like(x, dtype=torch.bool)
-        visible[:, 0] = False
-        transform = self.fitted()
-        out = transform(x, visible)
-        torch.testing.assert_close(transform(3 * x, visible), out)
-        changed = x.clone()
-        changed[:, 0] = 1e6
-        torch.testing.assert_close(transform(changed, visible), out)
-        assert (out[:, 0] == 0).all()
-
-    def test_hiding_genes_keeps_the_others_in_place(self):
-        x = self.counts()
-        visible = torch.ones_like(x, dtype=torch.bool)
-        transform = self.fitted()
-        some = visible.clone()
-        some[:, : G // 2] = False
-        full, part = transform(x, visible)[:, G // 2 :], transform(x, some)[:, G // 2 :]
-        assert (full - part).mean().abs() < 0.1
-
-    def test_positions_keep_aspect_and_come_back(self):
-        rng = torch.Generator().manual_seed(0)
-        points = torch.randn(100, 2, generator=rng, dtype=torch.float64) * torch.tensor([300, 20])
-        transform = PositionTransform()
-        transform.fit([points.numpy()])
-        standard = transform(points - points.mean(0))
-        assert standard.square().sum(1).mean().sqrt() == pytest.approx(1)
-        torch.testing.assert_close(transform.inverse(transform(points)), points)
-        torch.testing.assert_close(
-            standard.std(0) / standard.std(0)[1], points.std(0) / points.std(0)[1]
-        )
+def test_scope_label_and_batch_are_heard_and_0_is_silence(module):
+    cells = noisy_cells(module)
+    torch.nn.init.normal_(module.scope.weight)
+    plain = module(cells).tokens
+    zero, one = torch.zeros(B, N, dtype=torch.long), torch.ones(B, N, dtype=torch.long)
+    assert torch.equal(module(cells, Context(label=zero, batch=zero)).tokens, plain)
+    for context in (
+        Context(label=one),
+        Context(batch=one),
+        Context(scope=torch.zeros(B, dtype=torch.long)),
+    ):
+        assert not torch.allclose(module(cells, context).tokens, plain)

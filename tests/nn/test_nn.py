@@ -15,7 +15,7 @@ def _seed():
 def located(n_sets, n_cells, dim=2):
     """Known, noisy and unknown positions."""
     certainty = torch.tensor([1.0, 0.6, 0.0]).repeat(n_cells)[:n_cells].expand(n_sets, n_cells)
-    position = 0.5 * torch.randn(n_sets, n_cells, dim)
+    position = 0.2 * torch.randn(n_sets, n_cells, dim)
     return Geometry(position, 0.4 * (1 - certainty), certainty)
 
 

@@ -52,13 +52,21 @@ def level_from_sigma(sigma: Tensor, sigma_data: float) -> Tensor:
     return torch.atan(sigma / sigma_data) * (2 / math.pi)
 
 
+def signal_and_noise(level: Tensor) -> tuple[Tensor, Tensor]:
+    """``cos`` and ``sin`` of ``pi / 2 * level``; no signal at all at level 1."""
+    angle = math.pi / 2 * level
+    return torch.where(level >= UNKNOWN, 0.0, torch.cos(angle)), torch.sin(angle)
+
+
 def precondition(level: Tensor, sigma_data: float) -> Preconditioning:
     """Coefficients of ``D(z) = c_skip z + c_out F(c_in z, c_noise)`` (EDM eq. 7)."""
-    angle = math.pi / 2 * level
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    cos = torch.where(level >= UNKNOWN, 0.0, cos)  # no skip connection from what is unknown
-    log_ratio = torch.log(torch.tan(angle).clamp(1e-4, 1e4))
-    return Preconditioning(cos**2, sigma_data * sin, cos / sigma_data, log_ratio / 4)
+    cos, sin = signal_and_noise(level)
+    return Preconditioning(cos**2, sigma_data * sin, cos / sigma_data, noise_condition(level))
+
+
+def noise_condition(level: Tensor) -> Tensor:
+    """``c_noise = ln(sigma / sigma_data) / 4`` (EDM table 1), bounded at both ends."""
+    return torch.log(torch.tan(math.pi / 2 * level).clamp(1e-4, 1e4)) / 4
 
 
 def draw_levels(

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from alphastomics.diffusion_model.arrangement import distance_correlation
 from alphastomics.diffusion_model.geometry import centroid, kabsch, random_orthogonal
 from alphastomics.diffusion_model.levels import (
     KNOWN,
@@ -29,8 +30,8 @@ from alphastomics.diffusion_model.sets import CellSets
 Frame = Literal["learned", "invariant", "registered"]
 FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
 
-# Weight of genes hidden from cells that are to be placed: there they only regularise.
-AUXILIARY_WEIGHT = 0.3
+ARRANGEMENT_WEIGHT = 4.0
+NOISY_SHARE = 0.5  # of the sets of a batch, which are seen again at a level between
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Objective:
     schedule
         How levels are drawn, see :func:`~alphastomics.diffusion_model.levels.draw_levels`.
     expression_mask_ratio
-        Share of genes hidden from each cell.
+        Mean share of genes hidden; each set draws its own.
     expression_noise
-        Standard deviation of noise on the standardised expression of cells that are to be placed.
+        Mean standard deviation of noise on the standardised expression of cells that are to be
+        placed; each set draws its own between 0 and twice that.
     frame
         See :func:`denoising_loss`.
     allow_reflection
@@ -62,14 +64,19 @@ class Losses(NamedTuple):
     """Mean squared errors in units of the data's variance, and the likelihood of the error scale.
 
     ``position`` and ``expression`` are those of the conditional mean at level 1, the ``noisy_``
-    ones those at a level between.
+    ones those at a level between; ``arrangement`` is one minus the correlation of distances.
     """
 
     position: Tensor
     expression: Tensor
     noisy_position: Tensor
     noisy_expression: Tensor
+    arrangement: Tensor
     scale: Tensor
+
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return sum(self, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
 
 
 class Targets(NamedTuple):
@@ -104,9 +111,9 @@ class Targets(NamedTuple):
 
 
 def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean of ``error**2`` ``(B, N, F)`` over the entries with ``weight``, a number a set."""
+    """Mean of ``error**2`` ``(B, N, F)`` over the entries of weight 1, not 0, for every set."""
     total = weight.expand_as(error).sum((1, 2)).clamp_min(1e-12)  # (B,)
-    return (weight * error.square()).sum((1, 2)) / total
+    return (weight * error).square().sum((1, 2)) / total
 
 
 def standard_positions(module: MaskedDiffusionModule, sets: CellSets) -> Tensor:
@@ -126,8 +133,10 @@ def make_targets(
 ) -> Targets:
     """Hide genes, add noise to what is seen, and turn sections at random."""
     known = sets.expression_known[..., None] & sets.measured  # (B, N, G)
-    panel = torch.rand(len(known), generator=generator) < PANEL_SHARE
-    visible = hide_genes(known, objective.expression_mask_ratio, panel, generator)
+    panel, ratio, strength = torch.rand(3, len(known), generator=generator).to(sets.values)
+    mean = objective.expression_mask_ratio
+    ratio = mean + (2 * ratio - 1) * min(mean, 1 - mean)
+    visible = hide_genes(known, ratio, panel < PANEL_SHARE, generator)
     counted = torch.where(sets.expression_known[..., None], visible, sets.measured)
     expression = module.expression_transform(sets.values, counted)  # (B, N, G)
 
@@ -145,11 +154,11 @@ def make_targets(
     real = torch.ones_like(sets.located) if sets.cell_mask is None else sets.cell_mask
     placing = hidden.any(1) & (sets.expression_known | ~real).all(1)
     noise = torch.randn(expression.shape, generator=generator).to(expression)
-    strength = objective.expression_noise * placing[:, None, None]
+    strength = 2 * objective.expression_noise * strength * placing  # (B,)
     return Targets(
         expression=expression,
         position=position,
-        seen=expression + strength * noise,
+        seen=expression + strength[:, None, None] * noise,
         gene_hidden=sets.measured & ~visible & real[..., None],
         gene_visible=visible,
         position_hidden=hidden,
@@ -220,17 +229,18 @@ def _errors(
 
     The mean over sets of each set's mean over what is hidden in it.
     """
-    c_out = precondition(level, sigma_data).c_out[:, None, None]
     position_loss = mean_square_per_set(
-        (denoised.position - position) / c_out, targets.position_hidden[..., None].to(position)
+        denoised.position - position, targets.position_hidden[..., None].to(position)
+    )
+    position_loss = position_loss / precondition(level, sigma_data).c_out.square()
+    expression_loss = mean_square_per_set(
+        denoised.expression - targets.expression, targets.gene_hidden.to(position)
     )
     gene_level = torch.where(targets.placing, UNKNOWN, level)
-    c_out = precondition(gene_level, EXPRESSION_SIGMA_DATA).c_out[:, None, None]
-    expression_loss = mean_square_per_set(
-        (denoised.expression - targets.expression) / c_out, targets.gene_hidden.to(position)
+    expression_loss = (
+        expression_loss / precondition(gene_level, EXPRESSION_SIGMA_DATA).c_out.square()
     )
-    weight = torch.where(targets.placing, AUXILIARY_WEIGHT, 1.0)
-    return position_loss.mean(), (weight * expression_loss).mean()
+    return position_loss.mean(), expression_loss.mean()
 
 
 def denoising_loss(
@@ -241,7 +251,7 @@ def denoising_loss(
 ) -> Losses:
     """Loss of everything that is hidden in a batch of sets.
 
-    Each set is seen twice: with everything hidden at level 1, and at one level between.
+    Each set is seen with everything hidden at level 1, and half of them again at one level between.
 
     Frames. Sections arrive in arbitrary rotations and mirror images. A set with a known position
     has the frame of its known cells; it is turned at random, because that frame is arbitrary. For a
@@ -273,13 +283,29 @@ def denoising_loss(
     at_unknown = _errors(mean, position, targets, unknown, sigma_data)
     scale = scale_loss(mean, position, targets.position_hidden)
 
-    level = draw_levels((B,), objective.schedule, generator).to(unknown)
+    arrangement = arrangement_loss(mean, targets)
+
+    some = max(1, round(NOISY_SHARE * B))
+    sets, targets = sets.first(some), Targets(*(field[:some] for field in targets))
+    position, context = position[:some], sets.context()
+    level = draw_levels((some,), objective.schedule, generator).to(unknown)
     start = targets.position if objective.frame == "invariant" else position
     denoised = module(_noisy(sets, targets, start, level, sigma_data, generator), context)
     if objective.frame == "invariant":
         position = _frame_of(denoised.position, targets, objective)
     at_noise = _errors(denoised, position, targets, level, sigma_data)
-    return Losses(*at_unknown, *at_noise, scale)
+    return Losses(*at_unknown, *at_noise, arrangement, scale)
+
+
+def arrangement_loss(mean: Denoised, targets: Targets) -> Tensor:
+    """One minus the correlation of distances, where no position is known; 0 in other sets."""
+    asked = targets.placing & ~targets.framed  # (B,)
+    if not bool(asked.any()):
+        return mean.arrangement.sum() * 0.0
+    correlation = distance_correlation(
+        mean.arrangement[asked].float(), targets.position[asked], targets.position_hidden[asked]
+    )
+    return (1 - correlation).sum() / len(asked)
 
 
 def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:

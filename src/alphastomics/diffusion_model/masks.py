@@ -133,7 +133,7 @@ def draw_pattern(
 
 
 def hide_genes(
-    measured: Tensor, ratio: float, panel: Tensor, generator: torch.Generator | None = None
+    measured: Tensor, ratio: Tensor, panel: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """Hide a random share of the measured genes.
 
@@ -142,7 +142,7 @@ def hide_genes(
     measured
         Boolean ``(B, N, G)``.
     ratio
-        Probability of hiding a gene.
+        Probability of hiding a gene in each set, ``(B,)``.
     panel
         Whether all cells of a set lack the same genes, boolean ``(B,)``; else each cell its own.
     generator
@@ -153,6 +153,6 @@ def hide_genes(
     Tensor
         Boolean ``(B, N, G)``, True for genes that stay visible.
     """
-    keep = torch.rand(measured.shape, generator=generator) >= ratio
+    keep = torch.rand(measured.shape, generator=generator) >= ratio.cpu()[:, None, None]
     keep = torch.where(panel.cpu()[:, None, None], keep[:, :1], keep)
     return measured & keep.to(measured.device)

@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Preconditioning, precondition
+from alphastomics.diffusion_model.levels import (
+    KNOWN,
+    UNKNOWN,
+    noise_condition,
+    precondition,
+    signal_and_noise,
+)
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.block import SetTransformer
 from alphastomics.nn.embeddings import (
@@ -20,7 +26,7 @@ from alphastomics.nn.embeddings import (
 from alphastomics.nn.geometry import Geometry
 from alphastomics.nn.neighborhood import Neighborhood
 
-EXPRESSION_SIGMA_DATA = 1.0  # standardised per gene
+EXPRESSION_SIGMA_DATA = 1.0  # expression is standardised per gene
 SCOPES = ("section", "window")
 
 
@@ -71,6 +77,9 @@ class Denoised(NamedTuple):
     ----------
     position
         Expected clean positions in the standardised space, ``(B, N, d)``.
+    arrangement
+        Positions whose distances follow the true ones, ``(B, N, d)``, in no frame or scale: made
+        for sets without a known position at level 1.
     expression
         Expected clean expression in the standardised space, ``(B, N, G)``.
     log_scale
@@ -80,6 +89,7 @@ class Denoised(NamedTuple):
     """
 
     position: Tensor
+    arrangement: Tensor
     expression: Tensor
     log_scale: Tensor
     tokens: Tensor
@@ -159,6 +169,7 @@ class MaskedDiffusionModule(nn.Module):
         self.batch = OptionalEmbedding(num_batches, d_model)
         self.transformer = SetTransformer(d_model, num_heads, num_layers, d_ff, dropout)
         self.position_head = nn.Linear(d_model, position_dim)
+        self.arrangement_head = nn.Linear(d_model, position_dim)
         self.expression_head = nn.Linear(d_model, num_genes)
         self.scale_head = nn.Sequential(
             nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, 1)
@@ -177,12 +188,13 @@ class MaskedDiffusionModule(nn.Module):
         context = context or Context()
 
         # 1. Embed each modality at its level, EDM eq. 7: the network sees c_in z and c_noise.
-        e = precondition(cells.expression_level, EXPRESSION_SIGMA_DATA)  # each (B, N, G)
+        # Standardised expression has a standard deviation of 1: c_in = cos, c_out = sin.
+        cos, sin = signal_and_noise(cells.expression_level)  # each (B, N, G)
         z_e = torch.where(cells.expression_level >= UNKNOWN, 0.0, cells.expression)  # (B, N, G)
         p = precondition(cells.position_level, self.sigma_data)  # each (B, N)
         hidden = (cells.position_level >= UNKNOWN)[..., None]
         z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
-        x = self._embed_expression(z_e, cells.expression_level, e)  # (B, N, D)
+        x = self._embed_expression(cos, cos * z_e, cells.expression_level)  # (B, N, D)
         features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
         x = x + self.position_embedding(features, _state(cells.position_level), p.c_noise)
         if context.scope is not None:
@@ -193,7 +205,7 @@ class MaskedDiffusionModule(nn.Module):
             x = x + self.batch(context.batch)
 
         # 2. Let the cells of a set see each other, near ones better where positions are known.
-        geometry, guess = None, torch.zeros_like(z_e)
+        geometry, guess = None, None
         if not hidden.all():
             geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
             known = (cells.expression_level <= KNOWN).to(z_e)
@@ -205,15 +217,19 @@ class MaskedDiffusionModule(nn.Module):
         network = self.position_head(tokens)  # (B, N, d)
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
         # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
-        network = self.expression_head(tokens) + e.c_out * guess  # (B, N, G)
-        expression = e.c_skip * z_e + e.c_out * network
+        network = self.expression_head(tokens)  # (B, N, G)
+        if guess is not None:
+            network = network + sin * guess
+        expression = cos.square() * z_e + sin * network
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
-        return Denoised(position, expression, log_scale, tokens)
+        return Denoised(position, self.arrangement_head(tokens), expression, log_scale, tokens)
 
-    def _embed_expression(self, z: Tensor, level: Tensor, e: Preconditioning) -> Tensor:
+    def _embed_expression(self, cos: Tensor, scaled: Tensor, level: Tensor) -> Tensor:
         """Embed expression ``(B, N, G)`` as ``(B, N, D)``: each value and how much is signal."""
-        genes = torch.cat([e.c_in * z, e.c_skip], dim=-1)  # (B, N, 2G)
         cell_level = _cell_level(level)  # (B, N)
-        c_noise = precondition(cell_level, EXPRESSION_SIGMA_DATA).c_noise
-        return self.expression_embedding(genes, _state(cell_level), c_noise)
+        return self.expression_embedding(
+            torch.cat([scaled, cos.square()], dim=-1),  # (B, N, 2G)
+            _state(cell_level),
+            noise_condition(cell_level),
+        )

@@ -45,6 +45,11 @@ class CellSets(NamedTuple):
     scope: Tensor
     cell_mask: Tensor | None
 
+    def first(self, n: int) -> CellSets:
+        """Keep the first ``n`` sets."""
+        kept = (None if field is None else field[:n] for field in self)
+        return CellSets(*kept)  # type: ignore[arg-type]
+
     def to(self, device: torch.device) -> CellSets:
         """Move all tensors."""
         moved = (None if field is None else field.to(device) for field in self)

@@ -64,7 +64,13 @@ def section_ratios(model: AlphaSTomics, data: TissueData, patterns: tuple[str, .
             continue
         quiet: dict[str, Any] = {"max_set": MAX_SET, "progress_bar": False}
         (draw,) = draw_missing(model.module, request, options, **quiet)
-        mean = predict_missing(model.module, request, **quiet)
+        mean = predict_missing(
+            model.module,
+            request,
+            arrange=True,
+            allow_reflection=init["allow_reflection"],
+            **quiet,
+        )
         for method, filled in (("predict", mean), ("sample", draw)):
             scored = data.has_position & ~request.position_known
             assert data.position is not None

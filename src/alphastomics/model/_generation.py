@@ -90,7 +90,9 @@ class GenerationMixin(InferenceMixin):
             how = self._draw_options(1, n_steps, seed)
             (filled,) = draw_missing(self.module, request, how, **options)
         else:
-            filled = predict_missing(self.module, request, **options)
+            filled = predict_missing(
+                self.module, request, arrange=False, allow_reflection=True, **options
+            )
         assert filled.expression is not None
         values = fill_in(
             request,

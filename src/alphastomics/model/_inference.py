@@ -39,6 +39,8 @@ from alphastomics.model._validate import check_at_least, check_choice
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
+Estimate = Literal["arrangement", "mean"]
+ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 MAX_SET = 2048
 MAX_PLACED_SET = 8192
@@ -145,6 +147,7 @@ class InferenceMixin:
         *,
         mode: Mode = "auto",
         reference: AnnData | None = None,
+        estimate: Estimate = "arrangement",
         output: Output = "lognorm",
         key_added: str = _keys.PREDICTED,
         layer_added: str = _keys.EXPRESSION_PREDICTED,
@@ -172,6 +175,11 @@ class InferenceMixin:
             Cells with known positions, all in one frame, such as the other half of the section or
             the two neighbouring slices: the query is filled in given them, in their frame and
             units. Coordinates of the query must be in the same frame.
+        estimate
+            How cells are placed where no position is known. ``"arrangement"``: so that their
+            distances to each other rank as the true ones are expected to, turned and scaled onto
+            the conditional mean. ``"mean"``: the conditional mean itself, which has the least
+            squared error. Given known positions it is always the mean.
         output
             Expression is written ``"lognorm"``, log-normalised as the network reads it, values
             below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
@@ -206,13 +214,16 @@ class InferenceMixin:
         adata, request = self._ask(
             adata, mode, reference, output, key_added, layer_added, predicts=True
         )
+        check_choice("estimate", estimate, ESTIMATES)
         filled = predict_missing(
             self.module,
             request,
+            arrange=estimate == "arrangement",
+            allow_reflection=self._init_arguments()["allow_reflection"],
             max_set=self._max_set(max_set, request),
             progress_bar=progress_bar,
         )
-        how = {"method": "predict", "mode": mode, "level": 1.0}
+        how = {"method": "predict", "mode": mode, "estimate": estimate, "level": 1.0}
         if request.fill_position:
             adata.obsm[key_added] = with_known_positions(filled.position, request)
             quantile = self._radius_quantile(request, "predict")

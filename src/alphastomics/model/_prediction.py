@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alphastomics.diffusion_model.geometry import procrustes
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sampling_levels
 from alphastomics.diffusion_model.losses import standard_positions, superpose
 from alphastomics.diffusion_model.masks import Pattern
@@ -188,19 +189,36 @@ def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
     return np.asarray(request.data.position[known].mean(0))
 
 
+def _arranged(
+    module: MaskedDiffusionModule, ready: _Ready, request: Request, *, allow_reflection: bool
+) -> Denoised:
+    """Conditional mean; cells placed with no position known are arranged, in place of its frame."""
+    mean = _mean(module, ready, request)
+    if not request.fill_position or bool(ready.sets.position_known.any()):
+        return mean
+    arranged = procrustes(mean.arrangement, mean.position, allow_reflection=allow_reflection)
+    return mean._replace(position=arranged)
+
+
 @torch.inference_mode()
 def predict_missing(
-    module: MaskedDiffusionModule, request: Request, *, max_set: int, progress_bar: bool
+    module: MaskedDiffusionModule,
+    request: Request,
+    *,
+    arrange: bool,
+    allow_reflection: bool,
+    max_set: int,
+    progress_bar: bool,
 ) -> Filled:
-    """Conditional means."""
+    """Conditional means; where no position is known and ``arrange``, arrangements."""
+
+    def estimate(ready: _Ready, one: InferenceSet) -> Denoised:
+        if arrange:
+            return _arranged(module, ready, request, allow_reflection=allow_reflection)
+        return _mean(module, ready, request)
+
     with tqdm(total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar) as bar:
-        return _fill(
-            module,
-            request,
-            max_set,
-            lambda ready, one: _mean(module, ready, request),
-            bar.update,
-        )
+        return _fill(module, request, max_set, estimate, bar.update)
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 200, 1000
-BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 4, 512, 32
+BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 8, 256, 64
 LR, WEIGHT_DECAY = 1e-3, 0.01
 
 

@@ -77,7 +77,7 @@ class DenoisingPlan(pl.LightningModule):
         entropy = np.random.SeedSequence([self.seed, self.batches_seen])
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
         losses = denoising_loss(self.module, sets, self.objective, generator)
-        total = torch.stack(list(losses)).sum()
+        total = losses.total()
         named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
         # The scale only learns from, and does not change, the other errors.
         named["train_loss"] = total.detach() - losses.scale.detach()

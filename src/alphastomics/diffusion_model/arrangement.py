@@ -1,0 +1,47 @@
+"""Arrangements: positions that matter only by their distances to each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SOFTENING = 1e-4  # added to squared distances, whose root has no slope at 0
+
+
+def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -> Tensor:
+    """Correlate arranged distances with the ranks of the true ones, cell by cell.
+
+    The mean over cells i of Pearson's correlation, over cells j, of the arranged distance ``ij``
+    with the rank of the true distance ``ij`` among those of i: Spearman's correlation, ranked on
+    one side only, so that it has a gradient. Invariant to rotation, mirror image, shift and scale
+    of both.
+
+    Parameters
+    ----------
+    arrangement, position
+        ``(B, N, d)``.
+    cells
+        Which cells count, boolean ``(B, N)``.
+
+    Returns
+    -------
+    Tensor
+        A number in [-1, 1] for each set, ``(B,)``; 0 for a set without cells.
+    """
+    pair = (cells[:, :, None] & cells[:, None]).float()  # (B, N, N)
+    square = (arrangement[:, :, None] - arrangement[:, None]).square().sum(-1)
+    arranged = (square + SOFTENING).sqrt()  # (B, N, N)
+    with torch.no_grad():
+        true = torch.cdist(position, position).masked_fill(pair == 0, torch.inf)
+        rank = true.argsort(-1).argsort(-1).to(arranged)
+        rank = _centred(rank, pair)
+    arranged = _centred(arranged, pair)
+    norm = (arranged.square().sum(-1) * rank.square().sum(-1)).sqrt().clamp_min(1e-6)
+    per_cell = (arranged * rank).sum(-1) / norm  # (B, N)
+    return (per_cell * cells).sum(-1) / cells.sum(-1).clamp_min(1)
+
+
+def _centred(values: Tensor, weight: Tensor) -> Tensor:
+    """Subtract the mean of each row ``(B, N, N)`` over the entries of weight 1."""
+    mean = (values * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp_min(1)
+    return (values - mean) * weight
