@@ -54,11 +54,12 @@ class Oracle(MaskedDiffusionModule):
 
     def forward(self, cells, context=None):
         known = (cells.position_level == KNOWN).float()
-        turn = kabsch(self.truth, cells.position.nan_to_num(), known)
-        turn = torch.where(known.any(1)[:, None, None], turn, torch.eye(self.truth.shape[-1]))
+        truth = self.truth[: len(known)]
+        turn = kabsch(truth, cells.position.nan_to_num(), known)
+        turn = torch.where(known.any(1)[:, None, None], turn, torch.eye(truth.shape[-1]))
         other = dict.fromkeys(Denoised._fields, torch.zeros_like(cells.position[..., 0]))
-        answer = {"position": self.truth @ turn, "expression": cells.expression}
-        return Denoised(**{**other, "arrangement": self.truth, **answer})
+        answer = {"position": truth @ turn, "expression": cells.expression}
+        return Denoised(**{**other, "arrangement": truth, **answer})
 
 
 def centred(position, on):

@@ -118,11 +118,18 @@ def test_setup_refuses_unknown_values_and_empty_or_foreign_objects(atlas):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"training_mode": "both"}, "training_mode must be one of 'expr_to_pos', found 'both'"),
+        (
+            {"training_mode": "both"},
+            "training_mode must be one of 'expr_to_pos', 'pos_to_expr', 'joint', found 'both'",
+        ),
         ({"schedule": "linear"}, "schedule must be one of 'edm', 'cosine'"),
-        ({"frame": "fixed"}, "frame must be one of 'learned'"),
+        (
+            {"frame": "fixed"},
+            "frame must be one of 'learned', 'invariant', 'registered', found 'fixed'",
+        ),
         ({"d_model": 30}, "d_model=30 is not divisible by num_heads=4"),
         ({"expression_mask_ratio": 1.0}, "expression_mask_ratio must be at least 0 and below 1"),
+        ({"position_mask_ratio": -0.1}, "position_mask_ratio must be at least 0 and below 1"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
         ({"num_heads": 0}, "num_heads must be at least 1"),
     ],
@@ -164,20 +171,141 @@ def test_query_errors_leave_the_query_alone(trained):
     known = cells.copy()
     with pytest.raises(ValueError, match=r"nothing is missing.*mode='expr_to_pos'"):
         model.predict(known)
-    known.obsm["spatial"][:10] = np.nan
-    with pytest.raises(ValueError, match="290 cells have one"):
-        model.predict(known)
     strangers = known.copy()
     strangers.var_names = [f"other_{i}" for i in range(strangers.n_vars)]
     with pytest.raises(ValueError, match=r"shares no gene with the model: .*'other_0'.*'gene_0'"):
         model.predict(strangers, mode="expr_to_pos")
-    with pytest.raises(ValueError, match="mode must be one of 'auto', 'expr_to_pos', found 'x'"):
+    with pytest.raises(ValueError, match=r"mode must be one of 'auto', .*'joint', found 'x'"):
         model.predict(known, mode="x")
     with pytest.raises(ValueError, match="n_samples must be at least 1, found 0"):
         model.sample(known, n_samples=0)
+    with pytest.raises(ValueError, match="n_steps must be at least 1, found 0"):
+        model.sample(known, n_steps=0)
+    with pytest.raises(ValueError, match="max_set must be at least"):
+        model.predict(known, mode="expr_to_pos", max_set=0)
+    with pytest.raises(ValueError, match="output must be one of 'lognorm', 'counts', found 'raw'"):
+        model.predict(known, mode="pos_to_expr", output="raw")
     with pytest.raises(ValueError, match="point must be 'medoid', 'consensus' or None"):
         model.sample(known, point="mean")
     with pytest.raises(ValueError, match="adata is empty"):
         model.predict(ad.AnnData(np.zeros((0, 3))))
     assert list(known.obsm) == ["spatial"]
+    assert not known.layers
     assert "alphastomics" not in known.uns
+
+
+def without_positions(cells):
+    cells = cells.copy()
+    del cells.obsm["spatial"]
+    return cells
+
+
+def unmeasured(cells):
+    cells = cells.copy()
+    cells.obs["expression_known"] = False
+    return cells
+
+
+def test_hiding_everything_is_refused_with_the_way_out(trained):
+    model, cells = trained
+    for query, mode, message in (
+        (unmeasured(cells), "expr_to_pos", "hides everything: no cell's expression is known"),
+        (without_positions(cells), "pos_to_expr", "hides everything: no cell has a position"),
+        (cells, "joint", r"mode='joint' hides everything.*model.sample"),
+        (unmeasured(without_positions(cells)), "auto", "mode='auto' hides everything"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict(query, mode=mode, progress_bar=False)
+    with pytest.raises(ValueError, match="hides everything: no cell has a position"):
+        model.sample(without_positions(cells), mode="pos_to_expr", progress_bar=False)
+
+
+def test_coordinates_of_another_dimension_are_refused(trained):
+    model, cells = trained
+    volume = cells.copy()
+    volume.obsm["spatial"] = np.c_[volume.obsm["spatial"], np.zeros(volume.n_obs)]
+    query = without_positions(cells)
+    with pytest.raises(ValueError, match=r"adata.obsm\['spatial'\] has 3 columns.* model is 2D"):
+        model.predict(volume, mode="pos_to_expr")
+    with pytest.raises(ValueError, match=r"reference.obsm\['spatial'\] has 3 columns"):
+        model.predict(query, reference=volume)
+    assert list(query.obsm) == []
+
+
+def test_a_reference_needs_coordinates_and_genes(trained):
+    model, cells = trained
+    query = without_positions(cells)
+    nowhere = cells.copy()
+    nowhere.obsm["spatial"][:] = np.nan
+    for reference in (query.copy(), nowhere):
+        with pytest.raises(ValueError, match=r"reference has no coordinates in reference.obsm"):
+            model.predict(query, reference=reference)
+    strangers = cells.copy()
+    strangers.var_names = [f"other_{i}" for i in range(strangers.n_vars)]
+    with pytest.raises(ValueError, match="reference shares no gene with the model"):
+        model.predict(query, reference=strangers)
+    with pytest.raises(TypeError, match="reference must be an AnnData, found str"):
+        model.predict(query, reference="the other half")
+
+
+def test_half_a_position_is_none(trained):
+    model, cells = trained
+    query = cells.copy()
+    query.obsm["spatial"][3, 0] = np.nan
+    with pytest.raises(ValueError, match="some coordinates NaN and others not"):
+        model.predict(query, progress_bar=False)
+
+
+def test_labels_the_model_never_saw_are_named(trained):
+    model, cells = trained
+    query = cells.copy()
+    query.obs["cell_type"] = query.obs["cell_type"].astype(str)
+    query.obs.iloc[0, query.obs.columns.get_loc("cell_type")] = "Neuroblast"
+    with pytest.raises(ValueError, match=r"labels_key\) holds 'Neuroblast', .* never saw.*'L1'"):
+        model.predict(query, mode="pos_to_expr", progress_bar=False)
+    query.obs["cell_type"] = query.obs["cell_type"].where(np.arange(query.n_obs) > 0, np.nan)
+    model.predict(query, mode="pos_to_expr", progress_bar=False)
+    del query.obs["cell_type"]
+    model.predict(query, mode="pos_to_expr", progress_bar=False)
+
+
+def test_expression_known_must_say_yes_or_no(trained):
+    model, cells = trained
+    query = cells.copy()
+    query.obs["expression_known"] = "maybe"
+    with pytest.raises(ValueError, match=r"obs\['expression_known'\] must hold True or False"):
+        model.predict(query, progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("training_mode", "mode", "message"),
+    [
+        ("expr_to_pos", "pos_to_expr", "training_mode='expr_to_pos' and cannot predict expression"),
+        ("expr_to_pos", "joint", "training_mode='expr_to_pos' and cannot predict expression"),
+        ("pos_to_expr", "expr_to_pos", "training_mode='pos_to_expr' and cannot place cells"),
+        ("pos_to_expr", "joint", "training_mode='pos_to_expr' and cannot place cells"),
+    ],
+)
+def test_a_model_of_one_direction_refuses_the_other(atlas, training_mode, mode, message):
+    al.AlphaSTomics.setup_anndata(atlas)
+    model = al.AlphaSTomics(atlas, training_mode=training_mode, d_model=16, num_layers=1, d_ff=16)
+    model.train(max_steps=1, set_size=16, progress_bar=False)
+    with pytest.raises(ValueError, match=f"{message}: train one with training_mode='joint'"):
+        model.sample(atlas, mode=mode, progress_bar=False)
+    assert "alphastomics" not in atlas.uns
+    allowed = "pos_to_expr" if training_mode == "pos_to_expr" else "expr_to_pos"
+    model.predict(atlas, mode=allowed, progress_bar=False)
+
+
+def test_panels_must_name_every_section_and_measure_something(atlas):
+    table = pd.DataFrame(True, index=atlas.var_names, columns=["section_0", "section_1"])
+    atlas.varm["measured"] = table
+    with pytest.raises(ValueError, match="must be a DataFrame with a boolean column for each"):
+        al.AlphaSTomics.setup_anndata(atlas)
+    atlas.varm["measured"] = table.assign(section_2=False)
+    with pytest.raises(ValueError, match="section 'section_2' measures no gene"):
+        al.AlphaSTomics.setup_anndata(atlas)
+    first = np.arange(atlas.n_vars) < 20
+    atlas.varm["measured"] = table.assign(section_1=first, section_2=~first)
+    with pytest.raises(ValueError, match="leaves no gene that all sections measure"):
+        al.AlphaSTomics.setup_anndata(atlas)

@@ -124,14 +124,15 @@ def test_missing_folder_and_overwriting(saved, tmp_path):
 
 
 def test_a_loaded_model_trains_further_on_sections_with_genes_in_another_order(saved, tissue):
-    _, cells, folder = saved
+    model, cells, folder = saved
+    model_steps = model.training_record.steps
     loaded = al.AlphaSTomics.load(folder)
     with pytest.raises(ValueError, match=r"adata is missing.*load\(folder, adata\)"):
         loaded.train(max_steps=1, progress_bar=False)
     atlas = tissue[:, ::-1].copy()
     loaded = al.AlphaSTomics.load(folder, atlas)
     loaded.train(max_steps=1, set_size=32, lr=0.0, weight_decay=0.0, progress_bar=False)
-    assert loaded.training_record.steps == 61
+    assert loaded.training_record.steps == model_steps + 1
     fresh = al.AlphaSTomics.load(folder)
     for model in (loaded, fresh):
         model.predict(cells, key_added=str(model is fresh), **QUIET)
@@ -141,3 +142,25 @@ def test_a_loaded_model_trains_further_on_sections_with_genes_in_another_order(s
     volume = al.datasets.simulate_tissue(2, 50, 40, n_dims=3)
     with pytest.raises(ValueError, match="has 3 columns, but the model is 2D"):
         al.AlphaSTomics.load(folder, volume)
+
+
+@pytest.mark.parametrize("mode", ["auto", "pos_to_expr", "joint"])
+def test_a_loaded_model_fills_in_the_same_in_every_mode(saved, half, mode):
+    model, cells, folder = saved
+    loaded = al.AlphaSTomics.load(folder)
+    reference = cells[~half].copy()
+    filled = []
+    for each in (model, loaded):
+        query = cells[half].copy()
+        query.obsm["spatial"][:50] = np.nan
+        query.obs["expression_known"] = np.arange(query.n_obs) < 100
+        each.predict(query, mode=mode, reference=reference, progress_bar=False)
+        each.sample(query, mode=mode, n_steps=2, n_samples=2, progress_bar=False)
+        filled.append(query)
+    first, second = filled
+    assert set(first.obsm) == set(second.obsm)
+    assert set(first.layers) == set(second.layers)
+    for part in ("obsm", "layers"):
+        for key, value in getattr(first, part).items():
+            np.testing.assert_array_equal(getattr(second, part)[key], value)
+    assert first.uns["alphastomics"] == second.uns["alphastomics"]

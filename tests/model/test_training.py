@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import alphastomics as al
+from alphastomics.diffusion_model.masks import Pattern
 from alphastomics.model._data import SetupArgs, read_training
-from alphastomics.model._datamodule import SectionSets, collate
+from alphastomics.model._datamodule import SectionSets, SetOptions, cell_set, collate
 from alphastomics.model._training_plan import learning_rate_share
 
 TINY = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
@@ -42,7 +43,8 @@ def test_validation_sections_are_not_trained_on(tissue):
 
 def test_training_goes_on(tissue):
     model = tiny_model(tissue)
-    options = {"max_steps": 3, "set_size": 16, "sets_per_section": 4, "progress_bar": False}
+    options = {"max_steps": 3, "batch_size": 4, "set_size": 16, "sets_per_section": 4}
+    options["progress_bar"] = False
     model.train(**options)
     scale = model.module.position_transform.scale.clone()
     weights = model.module.position_head.weight.clone()
@@ -71,11 +73,12 @@ def test_sets_hold_cells_with_positions(tissue):
     atlas = tissue.copy()
     atlas.obsm["spatial"][5:300] = np.nan
     data = read_training(atlas, SETUP)
-    sets = SectionSets(data, ["section_0"], 20, 8, seed=0)
-    for i in range(8):
+    sets = SectionSets(data, ["section_0"], SetOptions("joint", 0.33, 20, 40, seed=0))
+    for i in range(40):
         one = sets[i]
-        assert len(one.values) == 20
-        assert one.has_position.sum() >= 3
+        assert len(one.values) == 20 or one.located.all()  # a window holds located cells only
+        assert one.located.sum() >= 3
+        assert not (one.position_known & ~one.located).any()
         assert torch.isfinite(one.position).all()
 
 
@@ -166,9 +169,10 @@ def test_bf16_trains_and_a_lossy_precision_is_refused(tissue):
 def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue):
     data = read_training(tissue, SETUP)
     sections = ["section_0", "section_2"]
-    sets = SectionSets(data, sections, 50, 3, seed=1)
+    options = SetOptions("joint", 0.33, 50, 3, seed=1)
+    sets = SectionSets(data, sections, options)
     assert len(sets) == 6
-    same = SectionSets(data, sections, 50, 3, seed=1)[4]
+    same = SectionSets(data, sections, options)[4]
     assert torch.equal(sets[4].values, same.values)
     sets.epoch = 1
     assert not torch.equal(sets[4].values, same.values)
@@ -178,13 +182,17 @@ def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue
 
 def test_collate_pads_and_masks(tissue):
     data = read_training(tissue, SETUP)
-    from alphastomics.model._datamodule import cell_set
 
-    batch = collate([cell_set(data, np.arange(5)), cell_set(data, np.arange(8))])
+    def first(n):
+        return cell_set(data, np.arange(n), Pattern(np.arange(n) < 2, np.arange(n) > 0))
+
+    batch = collate([first(5), first(8)])
     assert batch.values.shape == (2, 8, tissue.n_vars)
     assert batch.cell_mask.sum(1).tolist() == [5, 8]
-    assert not batch.has_position[0, 5:].any()
-    assert collate([cell_set(data, np.arange(5))] * 2).cell_mask is None
+    for field in (batch.located, batch.measured, batch.position_known, batch.expression_known):
+        assert not field[0, 5:].any()
+    assert batch.position_known.sum(1).tolist() == [2, 2]
+    assert collate([first(5)] * 2).cell_mask is None
 
 
 def test_learning_rate_rises_then_falls():
@@ -196,5 +204,5 @@ def test_learning_rate_rises_then_falls():
 def test_repr_tells_what_it_was_trained_on(trained):
     model, _ = trained
     text = repr(model)
-    assert "trained 60 steps on 600 cells of 2 sections (section_0, section_1)" in text
+    assert "trained 200 steps on 600 cells of 2 sections (section_0, section_1)" in text
     assert "40 genes (counts), 2D" in text

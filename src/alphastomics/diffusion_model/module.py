@@ -174,7 +174,14 @@ class MaskedDiffusionModule(nn.Module):
         self.scale_head = nn.Sequential(
             nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, 1)
         )
-        for head in (self.position_head, self.expression_head):
+        self.position_gate = nn.Linear(d_model, 1)
+        self.expression_gate = nn.Linear(d_model, num_genes)
+        for head in (
+            self.position_head,
+            self.expression_head,
+            self.position_gate,
+            self.expression_gate,
+        ):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -214,10 +221,13 @@ class MaskedDiffusionModule(nn.Module):
         tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
-        network = self.position_head(tokens)  # (B, N, d)
+        # What the network knows of a cell makes its noisy value count for less than c_skip says: with
+        # a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2). Hence the gates.
+        scaled = p.c_in[..., None] * z_p  # (B, N, d)
+        network = self.position_head(tokens) + self.position_gate(tokens) * scaled
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
         # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
-        network = self.expression_head(tokens)  # (B, N, G)
+        network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
         if guess is not None:
             network = network + sin * guess
         expression = cos.square() * z_e + sin * network
