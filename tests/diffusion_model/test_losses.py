@@ -106,19 +106,17 @@ class TestFrames:
         assert loss(oracle, sets, Objective(allow_reflection=False)).position > 0.1
 
     def test_a_network_gives_the_same_loss_in_any_frame(self, module):
-        sets = some_sets(module)
-        d = module.position_dim
-        turn = random_orthogonal((B, d), torch.Generator().manual_seed(2))
-        moved = sets._replace(position=sets.position @ turn + 5)
-        torch.testing.assert_close(
-            torch.stack(loss(module, moved)),
-            torch.stack(loss(module, sets)),
-            rtol=2e-4,
-            atol=1e-5,
-        )
+        sets, before = some_sets(module), torch.stack(loss(module, some_sets(module)))
         registered = Objective(expression_mask_ratio=0.0, expression_noise=0.0, frame="registered")
-        before, after = (loss(module, s, registered).position for s in (sets, moved))
-        assert not torch.isclose(before, after, rtol=2e-4)
+        changes = []
+        for seed in range(3):
+            turn = random_orthogonal((B, module.position_dim), torch.Generator().manual_seed(seed))
+            moved = sets._replace(position=sets.position @ turn + 5)
+            after = torch.stack(loss(module, moved))
+            torch.testing.assert_close(after, before, rtol=5e-5, atol=1e-5)
+            unturned, turned = (loss(module, s, registered).position for s in (sets, moved))
+            changes.append(abs(turned / unturned - 1))
+        assert max(changes) > 2e-4
 
 
 def zero_heads(module):

@@ -26,9 +26,9 @@ def test_learns_the_tissue(kind, request):
     score = al.tl.score(cells, labels_key="cell_type").iloc[0]
     assert score["distance_spearman"] > 0.35
     assert score["neighbor_recall@20"] > 2 * 20 / 299
-    assert 0.2 < score["spread"] < 1.2
-    position_loss = model.history["train_loss_position"]["train_loss_position"]
-    assert position_loss.iloc[-1] < 0.97  # 1 when untrained; genes are hidden, noise added
+    assert (0.2 if kind == "placer" else 0.1) < score["spread"] < 1.2
+    loss = model.history["train_loss"]["train_loss"]
+    assert loss.iloc[-1] < 0.95 * loss.iloc[0]
 
 
 def test_units_and_aspect_are_those_of_training(tissue):
@@ -177,8 +177,9 @@ def test_draws_of_a_section_without_a_frame_are_superposed(trained):
     model.sample(cells, n_samples=3, n_steps=4, point=None, **QUIET)
     draws = cells.obsm["spatial_sampled_draws"].transpose(1, 0, 2)
     mean = draws.mean(0)
+    tolerance = 0.02 * al.metrics.rms_radius(mean)
     for draw in draws:
-        np.testing.assert_allclose(al.metrics.superpose(draw, mean), draw, atol=1.0)
+        np.testing.assert_allclose(al.metrics.superpose(draw, mean), draw, atol=tolerance)
     mirror = cells.uns["alphastomics"]["spatial_sampled_draws"]["mirror"]["section_2"]
     assert mirror.keys() == {"opposite_sides", "same_distance", "ambiguous"}
 
