@@ -55,7 +55,7 @@ class Objective:
 
     schedule: Schedule = "edm"
     expression_mask_ratio: float = 0.4
-    expression_noise: float = 0.6
+    expression_noise: float = 0.4
     frame: Frame = "learned"
     allow_reflection: bool = True
 

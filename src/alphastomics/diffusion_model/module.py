@@ -25,6 +25,7 @@ from alphastomics.nn.embeddings import (
 )
 from alphastomics.nn.geometry import Geometry
 from alphastomics.nn.neighborhood import Neighborhood
+from alphastomics.nn.pointer import Pointer
 
 EXPRESSION_SIGMA_DATA = 1.0  # expression is standardised per gene
 SCOPES = ("section", "window")
@@ -162,6 +163,9 @@ class MaskedDiffusionModule(nn.Module):
         self.position_embedding = ModalityEmbedding(
             self.position_features.out_features, d_model, hidden=d_model
         )
+        self.first_pointer = Pointer(d_model, num_heads)
+        self.guess_embedding = nn.Linear(self.position_features.out_features + num_heads, d_model)
+        self.last_pointer = Pointer(d_model, num_heads)
         self.neighborhood = Neighborhood(num_genes, d_model)
         self.scope = nn.Embedding(len(SCOPES), d_model)
         nn.init.zeros_(self.scope.weight)
@@ -202,6 +206,9 @@ class MaskedDiffusionModule(nn.Module):
         hidden = (cells.position_level >= UNKNOWN)[..., None]
         z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
         x = self._embed_expression(cos, cos * z_e, cells.expression_level)  # (B, N, D)
+        framed = bool((cells.position_level <= KNOWN).any())
+        if framed:
+            x = x + self._guess_embedded(x, z_p, cells.position_level)
         features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
         x = x + self.position_embedding(features, _state(cells.position_level), p.c_noise)
         if context.scope is not None:
@@ -225,6 +232,9 @@ class MaskedDiffusionModule(nn.Module):
         # a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2). Hence the gates.
         scaled = p.c_in[..., None] * z_p  # (B, N, d)
         network = self.position_head(tokens) + self.position_gate(tokens) * scaled
+        if framed:
+            guess_p, _ = self.last_pointer(tokens, z_p, cells.position_level <= KNOWN)
+            network = network + p.c_out[..., None] / self.sigma_data**2 * guess_p
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
         # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
         network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
@@ -234,6 +244,14 @@ class MaskedDiffusionModule(nn.Module):
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
         return Denoised(position, self.arrangement_head(tokens), expression, log_scale, tokens)
+
+    def _guess_embedded(self, x: Tensor, position: Tensor, level: Tensor) -> Tensor:
+        """Embed a first guess of the cells that are not placed yet, ``(B, N, D)``."""
+        known = level <= KNOWN
+        guess, variance = self.first_pointer(x, position, known)
+        features = torch.cat([self.position_features(guess / self.sigma_data), variance], dim=-1)
+        asked = known.any(1, keepdim=True) & ~known  # (B, N)
+        return asked[..., None] * self.guess_embedding(features)
 
     def _embed_expression(self, cos: Tensor, scaled: Tensor, level: Tensor) -> Tensor:
         """Embed expression ``(B, N, G)`` as ``(B, N, D)``: each value and how much is signal."""

@@ -104,7 +104,7 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         d_ff: int = 256,
         dropout: float = 0.1,
         expression_mask_ratio: float = 0.4,
-        expression_noise: float = 0.6,
+        expression_noise: float = 0.4,
         position_mask_ratio: float = 0.33,
         frame: Frame = "learned",
         allow_reflection: bool = True,
