@@ -18,6 +18,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import ortho_group
 
 import alphastomics as al
@@ -63,49 +64,59 @@ def place(
     del query.obsm["spatial"]
     started = time.perf_counter()
     al.AlphaSTomics.setup_anndata(atlas, values=args.values)
-    model = al.AlphaSTomics(atlas, seed=seed)
+    model = al.AlphaSTomics(atlas, training_mode=args.training_mode, seed=seed)
     model.train(max_steps=args.max_steps, progress_bar=False)
     trained = time.perf_counter()
     model.predict(query, progress_bar=False)
+    model.predict(query, estimate="mean", key_added="mean", progress_bar=False)
     predicted = time.perf_counter()
-    model.sample(query, n_samples=N_DRAWS, point=None, seed=seed, progress_bar=False)
+    estimates = {
+        "predict": query.obsm["spatial_predicted"],
+        "predict, mean": query.obsm["mean"],
+    }
+    if seed in args.draw_seeds:
+        estimates |= draw(model, query, seed)
     sampled = time.perf_counter()
     print(
         f"seed {seed}: train {trained - started:.0f} s, predict {predicted - trained:.1f} s, "
-        f"{N_DRAWS} draws {sampled - predicted:.0f} s",
+        f"draws {sampled - predicted:.0f} s",
         flush=True,
     )
+    return {
+        name: {**placement_scores(true, estimate, labels, seed=seed), "seconds": trained - started}
+        for name, estimate in estimates.items()
+    }
+
+
+def draw(model: al.AlphaSTomics, query: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
+    """One draw, medoid and consensus of several."""
+    model.sample(query, n_samples=N_DRAWS, point=None, seed=seed, progress_bar=False)
     draws = query.obsm["spatial_sampled_draws"].transpose(1, 0, 2)
-    estimates = {
-        "predict": query.obsm["spatial_predicted"],
+    return {
         "one draw": draws[0],
         f"medoid of {N_DRAWS}": draws[al.metrics.medoid(draws)],
         f"consensus of {N_DRAWS}": al.metrics.consensus(draws),
     }
-    return {
-        name: {**placement_scores(true, estimate, labels, seed=seed), "seconds": sampled - started}
-        for name, estimate in estimates.items()
-    }
+
+
+def cell(mean: float, sd: float) -> str:
+    """Mean ± sd; the mean alone of a single seed."""
+    digits = 3 if mean < 100 else 0
+    return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if np.isfinite(sd) else "")
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Mean ± sd over seeds, floors best first."""
     shown = [column for column in SHOWN if column in results]
     groups = results.groupby(["kind", "method"], sort=False)[shown]
-    mean, sd = groups.mean(), groups.std(ddof=1).fillna(0)
+    mean, sd = groups.mean(), groups.std(ddof=1)
     order = (
         mean.assign(model=mean.index.get_level_values("kind") == "model")
         .sort_values(["model", "distance_spearman"], ascending=False)
         .index
     )
     text = pd.DataFrame(
-        {
-            c: [
-                f"{m:.3f} ± {s:.3f}" if m < 100 else f"{m:.0f} ± {s:.0f}"
-                for m, s in zip(mean[c], sd[c], strict=True)
-            ]
-            for c in shown
-        },
+        {c: [cell(m, s) for m, s in zip(mean[c], sd[c], strict=True)] for c in shown},
         index=mean.index,
     )
     return text.loc[order]
@@ -129,11 +140,17 @@ def main() -> None:
     parser.add_argument("--values", default="counts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument("--training_mode", default="expr_to_pos")
+    parser.add_argument(
+        "--draw_seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds to draw samples with"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -144,32 +161,38 @@ def main() -> None:
     cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
     labels_key = "cell_type" if "cell_type" in adata.obs else None
 
+    args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     given = atlas
     for seed in args.seeds:
         atlas = turn_sections(given, seed) if args.rotate else given
         for name, scores in place(atlas, cells, labels_key, args, seed).items():
             rows.append({"kind": "model", "method": name, "seed": seed, **scores})
+        predicted = next(
+            row["distance_spearman"]
+            for row in rows
+            if (row["method"], row["seed"]) == ("predict", seed)
+        )
         floors = al.tl.placement_floors(
             cells, atlas, values=args.values, labels_key=labels_key, seed=seed
         )
         for name, scores in floors.iterrows():
             rows.append({"kind": "floor", "method": name, "seed": seed, **scores})
         print(
-            f"seed {seed}: predict {rows[-len(floors) - 4]['distance_spearman']:.3f}, best floor "
+            f"seed {seed}: predict {predicted:.3f}, best floor "
             f"{floors['distance_spearman'].idxmax()} {floors['distance_spearman'].max():.3f}",
             flush=True,
         )
     results = pd.DataFrame(rows)
     name = f"placement_{args.data.stem}_{args.test}" + ("_rotated" if args.rotate else "")
-    args.out.mkdir(parents=True, exist_ok=True)
     results.round(5).to_csv(args.out / f"{name}.csv", index=False)
     seconds = results["seconds"].dropna().groupby(results["seed"]).first()
     text = (
         f"# {args.data.stem}, {args.test} held out{', training sections rotated' * args.rotate}\n\n"
         f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
         f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
-        f"{seconds.mean():.0f} s a seed (train, predict, {N_DRAWS} draws). Lengths in the unit of "
+        f"{seconds.mean():.0f} s of training a seed ({args.training_mode}, {args.threads} threads, "
+        f"other jobs beside); draws with seeds {args.draw_seeds}. Lengths in the unit of "
         "the data.\n\n" + to_markdown(summarise(results)) + "\n"
     )
     (args.out / f"{name}.md").write_text(text)

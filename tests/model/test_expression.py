@@ -182,7 +182,6 @@ class TestPanels:
             loud.layers["expression_predicted"], cells.layers["expression_predicted"]
         )
 
-    @pytest.mark.xfail(strict=True, reason="NaN is refused before unmeasured genes are dropped")
     def test_unmeasured_genes_may_be_nan(self, atlas):
         self.learned(self.loud(atlas, np.nan))
 

@@ -76,13 +76,7 @@ def test_sections_larger_than_a_set_are_filled_in_whole(patchy, half, mode, max_
         assert np.isfinite(value).all()
 
 
-NO_WINDOW = pytest.mark.xfail(strict=True, reason="windows are cut around cells without a position")
-
-
-@pytest.mark.parametrize(
-    "mode",
-    ["auto", "expr_to_pos", pytest.param("pos_to_expr", marks=NO_WINDOW), "joint"],
-)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("max_set", [2, 40, 140])
 def test_sections_and_references_larger_than_a_set(patchy, mode, max_set):
     model, cells = patchy
@@ -93,7 +87,6 @@ def test_sections_and_references_larger_than_a_set(patchy, mode, max_set):
         assert np.isfinite(value).all()
 
 
-@pytest.mark.xfail(strict=True, reason="max_set=1: tiles of no cell, for ever")
 def test_a_set_of_one_cell_is_refused_or_works(patchy):
     model, cells = patchy
     cells = cells[60::20].copy()
@@ -103,7 +96,6 @@ def test_a_set_of_one_cell_is_refused_or_works(patchy):
         assert "max_set must be at least" in str(error)  # noqa: PT017
 
 
-@pytest.mark.xfail(strict=True, reason="a part without a known cell loses the section's frame")
 def test_every_part_of_a_section_is_placed_in_its_frame(trained):
     """Also where the few cells of known position lack their expression."""
     model, cells = trained

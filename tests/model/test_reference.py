@@ -40,9 +40,6 @@ def partly_placed(query, reference):
     return ad.concat([query, reference])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="after 200 to 700 steps the known cells' frame is hardly used, see report"
-)
 def test_cells_are_placed_in_the_frame_of_the_reference_better_than_by_chance(halves):
     """Whatever the frame; a guess of the centre has an error of 1, one of any cell 1.4."""
     model, query, reference, truth = halves

@@ -156,7 +156,6 @@ def test_sections_may_be_numbers(tissue):
     assert "validation_loss" in model.history
 
 
-@pytest.mark.xfail(strict=True, reason="kabsch in losses._frame_of mixes bfloat16 and float32")
 def test_bf16_trains_and_a_lossy_precision_is_refused(tissue):
     model = tiny_model(tissue, allow_reflection=False)
     model.train(max_steps=2, set_size=16, precision="bf16-mixed", progress_bar=False)

@@ -33,10 +33,13 @@ def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -
     arranged = (square + SOFTENING).sqrt()  # (B, N, N)
     with torch.no_grad():
         true = torch.cdist(position, position).masked_fill(pair == 0, torch.inf)
-        rank = true.argsort(-1).argsort(-1).to(arranged)
+        order = true.argsort(-1)
+        places = torch.arange(true.shape[-1], device=true.device, dtype=true.dtype)
+        rank = torch.empty_like(true).scatter_(-1, order, places.expand_as(true))
         rank = _centred(rank, pair)
     arranged = _centred(arranged, pair)
-    norm = (arranged.square().sum(-1) * rank.square().sum(-1)).sqrt().clamp_min(1e-6)
+    # Bounded before the root: a row of zeros, of a cell that does not count, would have a slope NaN.
+    norm = (arranged.square().sum(-1) * rank.square().sum(-1)).clamp_min(1e-12).sqrt()
     per_cell = (arranged * rank).sum(-1) / norm  # (B, N)
     return (per_cell * cells).sum(-1) / cells.sum(-1).clamp_min(1)
 

@@ -75,7 +75,7 @@ class Losses(NamedTuple):
     scale: Tensor
 
     def total(self) -> Tensor:
-        """What is minimised."""
+        """Sum them up, the arrangement with its weight: what is minimised."""
         return sum(self, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
 
 
@@ -171,7 +171,8 @@ def make_targets(
 def superpose(moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection: bool) -> Tensor:
     """Turn points ``(B, N, d)`` onto others, in full precision also under autocast."""
     with torch.autocast(moving.device.type, enabled=False):
-        rotation = kabsch(moving, fixed.float(), weight, allow_reflection=allow_reflection)
+        moving, fixed = moving.float(), fixed.float()
+        rotation = kabsch(moving, fixed, weight.float(), allow_reflection=allow_reflection)
         return moving @ rotation
 
 
@@ -272,7 +273,8 @@ def denoising_loss(
     generator
         Source of randomness, on the CPU.
     """
-    targets = make_targets(module, sets, objective, generator)
+    with torch.autocast(module.device.type, enabled=False):
+        targets = make_targets(module, sets, objective, generator)
     sigma_data, context = module.sigma_data, sets.context()
     B = len(sets.values)
 
@@ -317,14 +319,22 @@ def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def placement_error(module: MaskedDiffusionModule, sets: CellSets, objective: Objective) -> Tensor:
-    """Mean squared error of placing sets with no position known, nothing hidden and no noise."""
-    nothing, everything = torch.zeros_like(sets.located), torch.ones_like(sets.located)
-    sets = sets._replace(position_known=nothing, expression_known=everything)
+def unknown_error(
+    module: MaskedDiffusionModule, sets: CellSets, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """Position and expression errors at level 1, no genes hidden from known cells and no noise."""
     plain = replace(objective, expression_mask_ratio=0.0, expression_noise=0.0)
-    targets = make_targets(module, sets, plain)
+    with torch.autocast(module.device.type, enabled=False):
+        targets = make_targets(module, sets, plain)
     unknown = targets.position.new_full((len(sets.values),), UNKNOWN)
     cells = _noisy(sets, targets, targets.position, unknown, module.sigma_data, None)
     mean = module(cells, sets.context())
     position = _frame_of(mean.position, targets, plain)
-    return _errors(mean, position, targets, unknown, module.sigma_data)[0]
+    return _errors(mean, position, targets, unknown, module.sigma_data)
+
+
+def placement_error(module: MaskedDiffusionModule, sets: CellSets, objective: Objective) -> Tensor:
+    """Mean squared error of placing sets with no position known and all expression known."""
+    nothing, everything = torch.zeros_like(sets.located), torch.ones_like(sets.located)
+    sets = sets._replace(position_known=nothing, expression_known=everything)
+    return unknown_error(module, sets, objective)[0]

@@ -222,14 +222,13 @@ class MaskedDiffusionModule(nn.Module):
         geometry, guess = None, None
         if not hidden.all():
             geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
-            known = (cells.expression_level <= KNOWN).to(z_e)
-            around, guess = self.neighborhood(z_e, known, geometry)
+            around, guess = self._surroundings(z_e, cells.expression_level, geometry, context)
             x = x + around
         tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
-        # What the network knows of a cell makes its noisy value count for less than c_skip says: with
-        # a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2). Hence the gates.
+        # What the network knows of a cell makes its noisy value count for less than c_skip says:
+        # with a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2). Hence gates.
         scaled = p.c_in[..., None] * z_p  # (B, N, d)
         network = self.position_head(tokens) + self.position_gate(tokens) * scaled
         if framed:
@@ -244,6 +243,26 @@ class MaskedDiffusionModule(nn.Module):
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
         return Denoised(position, self.arrangement_head(tokens), expression, log_scale, tokens)
+
+    def _surroundings(
+        self, z: Tensor, level: Tensor, geometry: Geometry, context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """Describe the surroundings of the cells in sets whose positions are all known or noisy.
+
+        Where cells are still to be placed, expression is not what is asked for.
+        """
+        placed = geometry.certainty > 0  # (B, N)
+        if context.cell_mask is not None:
+            placed = placed | ~context.cell_mask
+        some = placed.all(1)  # (B,)
+        B, N, _ = z.shape
+        around, guess = z.new_zeros(B, N, self.scope.embedding_dim), torch.zeros_like(z)
+        if bool(some.any()):
+            known = (level[some] <= KNOWN).to(z)
+            where = Geometry(*(field[some] for field in geometry))
+            found = self.neighborhood(z[some], known, where)
+            around, guess = around.index_put((some,), found[0]), guess.index_put((some,), found[1])
+        return around, guess
 
     def _guess_embedded(self, x: Tensor, position: Tensor, level: Tensor) -> Tensor:
         """Embed a first guess of the cells that are not placed yet, ``(B, N, D)``."""

@@ -169,7 +169,7 @@ def _read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArr
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
         )
-    return panels, pd.Index(names).get_indexer(section)
+    return panels, pd.Index(names).get_indexer(pd.Index(section))
 
 
 def _read_categories(
@@ -268,7 +268,6 @@ def _read(
     """Read an AnnData whose names were checked, genes in the given order."""
     matrix, where = _read_matrix(adata, setup.layer)
     expression_known = _read_known(adata)
-    check_values(matrix[expression_known], setup.values, where)
     section = _read_sections(adata, setup.section_key, required=required)
     position = None
     if setup.spatial_key in adata.obsm:
@@ -277,9 +276,10 @@ def _read(
     panels, panel = _read_panels(adata, section)
     column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
     panels = panels[:, column] & (column >= 0)
-    aligned = _select_genes(matrix, column)
+    expression = _only_measured(_select_genes(matrix, column), panels, panel, expression_known)
+    check_values(expression, setup.values, where)
     return TissueData(
-        expression=_only_measured(aligned, panels, panel, expression_known),
+        expression=expression,
         panels=panels,
         panel=panel,
         expression_known=expression_known,

@@ -402,5 +402,5 @@ class InferenceMixin:
     def _max_set(self, max_set: int | None, request: Request) -> int:
         if max_set is None:
             return MAX_SET if request.fill_position else MAX_PLACED_SET
-        check_at_least("max_set", max_set, 1)
+        check_at_least("max_set", max_set, 2)
         return max_set

@@ -66,7 +66,7 @@ class LearningMixin:
         ----------
         max_epochs, max_steps
             When to stop, one or both. When neither is given, after every training cell was seen
-            about 100 times, but 200 to 1,000 steps. An epoch draws ``sets_per_section`` sets from
+            about 100 times, but 250 to 600 steps. An epoch draws ``sets_per_section`` sets from
             every training section; a step takes ``batch_size`` sets.
         val_sections
             Names of sections to hold out and validate on after every epoch.

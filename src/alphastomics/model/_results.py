@@ -28,13 +28,13 @@ CHUNK = 4096
 
 def superpose_draws(
     filled: Sequence[Filled], request: Request, *, allow_reflection: bool
-) -> dict[str, dict[str, Any]]:
+) -> pd.DataFrame:
     """Put the draws of every section without a frame into one, in place.
 
     Returns
     -------
-    dict
-        For each such section, whether the draws disagree by a mirror image.
+    DataFrame
+        A row for each such section: whether the draws disagree by a mirror image.
     """
     mirrors = {}
     for section, cells in request.unframed_sections():
@@ -54,7 +54,7 @@ def superpose_draws(
                 UserWarning,
                 stacklevel=4,
             )
-    return mirrors
+    return pd.DataFrame.from_dict(mirrors, orient="index")
 
 
 def choose_draws(filled: Sequence[Filled], request: Request) -> NDArray[np.int64]:

@@ -60,29 +60,42 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
             continue
         context = np.concatenate([own[~to_fill[own]], reference])
         rng = np.random.default_rng(zlib.crc32(section.encode()))
-        placed = not request.fill_position or bool(request.position_known[fill].all())
+        placed = bool(request.position_known[fill].all())
         if len(fill) + len(context) <= max_set:
             parts = [(fill, context)]
             scope = SECTION
         elif placed and len(context) and request.expression_known[context].any():
             parts, scope = _windows(request, fill, context, max_set), WINDOW
         else:
-            parts, scope = _random_parts(fill, context, max_set, rng), SECTION
+            known = request.position_known
+            parts, scope = _random_parts(fill, context, known, max_set, rng), SECTION
         for part, (some, beside) in enumerate(parts):
             filled = np.arange(len(some) + len(beside)) < len(some)
             yield InferenceSet(section, part, np.concatenate([some, beside]), filled, scope)
 
 
 def _random_parts(
-    fill: Cells, context: Cells, max_set: int, rng: np.random.Generator
+    fill: Cells,
+    context: Cells,
+    position_known: NDArray[np.bool_],
+    max_set: int,
+    rng: np.random.Generator,
 ) -> list[tuple[Cells, Cells]]:
-    """Deal the cells to fill at random, half a set at most where there is context."""
-    size = max_set - min(len(context), max_set // 2)
+    """Deal the cells to fill at random, half a set at most where there is context.
+
+    Cells that only lack expression are context of the other parts, so that all share one frame.
+    """
+    anchors = fill[position_known[fill]]
+    size = max_set - min(len(context) + len(anchors), max_set // 2)
     n_parts = -(-len(fill) // size)
     if n_parts > 1:
         fill = rng.permutation(fill)
     beside = max_set - -(-len(fill) // n_parts)
-    return [(some, rng.permutation(context)[:beside]) for some in np.array_split(fill, n_parts)]
+    parts = []
+    for some in np.array_split(fill, n_parts):
+        others = np.concatenate([anchors[~np.isin(anchors, some)], context])
+        parts.append((some, rng.permutation(others)[:beside]))
+    return parts
 
 
 def _windows(
@@ -93,7 +106,9 @@ def _windows(
     position = request.data.position
     context = context[request.position_known[context]]
     parts = []
-    for tile in _tiles(position, fill, max_set // 2):
+    # A tile and the known cells of its own area fill a set, with as much again around them.
+    share = len(fill) / (len(fill) + len(context))
+    for tile in _tiles(position, fill, max(1, int(max_set * share / 2))):
         distance, _ = KDTree(position[tile]).query(position[context])
         nearest = np.argsort(distance, kind="stable")[: max_set - len(tile)]
         parts.append((tile, context[nearest]))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
-LEAST_STEPS, MOST_STEPS = 200, 1000
-BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 8, 256, 64
+LEAST_STEPS, MOST_STEPS = 250, 600
+BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 6, 256, 48
 LR, WEIGHT_DECAY = 1e-3, 0.01
 
 
@@ -72,7 +72,7 @@ def split_sections(
 
 
 def default_steps(n_cells: int, cells_per_step: int) -> int:
-    """Count steps until each of ``n_cells`` was seen about 100 times, 200 to 1,000."""
+    """Count steps until each of ``n_cells`` was seen about 100 times, 250 to 600."""
     return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
 
 
@@ -150,6 +150,7 @@ def fit(
                 objective,
                 lr=lr,
                 weight_decay=weight_decay,
+                places_cells=init["training_mode"] != "pos_to_expr",
                 total_steps=total_steps,
                 seed=seed,
                 first_step=record.steps,

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from alphastomics.diffusion_model.losses import Objective, denoising_loss, placement_error
+from alphastomics.diffusion_model.losses import (
+    Objective,
+    denoising_loss,
+    placement_error,
+    unknown_error,
+)
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 
@@ -45,6 +50,8 @@ class DenoisingPlan(pl.LightningModule):
         What is hidden in training.
     lr, weight_decay
         Of AdamW; biases, norms and tokens are not decayed.
+    places_cells
+        Whether to validate the placing of cells, or else of expression.
     total_steps
         Steps over which the learning rate falls.
     seed, first_step
@@ -58,6 +65,7 @@ class DenoisingPlan(pl.LightningModule):
         *,
         lr: float,
         weight_decay: float,
+        places_cells: bool,
         total_steps: int,
         seed: int,
         first_step: int,
@@ -68,6 +76,7 @@ class DenoisingPlan(pl.LightningModule):
         self.objective = objective
         self.lr = lr
         self.weight_decay = weight_decay
+        self.places_cells = places_cells
         self.total_steps = total_steps
         self.seed = seed
         self.batches_seen = first_step
@@ -98,13 +107,13 @@ class DenoisingPlan(pl.LightningModule):
         self.average.update_parameters(self.module)
 
     def validation_step(self, sets: CellSets, batch_idx: int) -> None:
-        """Error of placing held-out sections, with the averaged weights."""
+        """Error of placing held-out sections, or of their expression, with averaged weights."""
         self.average.eval()
-        error = placement_error(
-            cast(MaskedDiffusionModule, self.average.module),
-            sets,
-            self.objective,
-        )
+        module = cast(MaskedDiffusionModule, self.average.module)
+        if self.places_cells:
+            error = placement_error(module, sets, self.objective)
+        else:
+            error = unknown_error(module, sets, self.objective)[1]
         self.log(
             "validation_loss", error, on_epoch=True, batch_size=len(sets.values), prog_bar=True
         )

@@ -76,9 +76,11 @@ class SelfAttention(nn.Module):
         size = q.shape[-1]
         with torch.autocast(q.device.type, enabled=False):
             query, key = self.spatial_bias(geometry)  # (B, nh, N, d + 3)
-            q = torch.cat([q.float(), math.sqrt(size) * query], dim=-1)
-            k = torch.cat([k.float(), key], dim=-1)
-            v = pad(v.float(), (0, query.shape[-1]))  # one size for all: the fused kernels need it
+            # One size for q, k and v, a multiple of 8: the fused kernels want it so.
+            more = -(size + query.shape[-1]) % 8
+            q = pad(torch.cat([q.float(), math.sqrt(size) * query], dim=-1), (0, more))
+            k = pad(torch.cat([k.float(), key], dim=-1), (0, more))
+            v = pad(v.float(), (0, q.shape[-1] - size))
             y = scaled_dot_product_attention(
                 q, k, v, attn_mask=attention_mask, scale=1 / math.sqrt(size)
             )
