@@ -19,6 +19,7 @@ from alphastomics.metrics._expression import (
     pcc,
     ssim,
 )
+from alphastomics.metrics._mirror import mirror_ambiguity
 from alphastomics.metrics._pattern import (
     composition_distance,
     lins_concordance,
@@ -52,6 +53,7 @@ __all__ = [
     "jensen_shannon",
     "lins_concordance",
     "medoid",
+    "mirror_ambiguity",
     "mmd2",
     "moment_distance",
     "morans_i",
