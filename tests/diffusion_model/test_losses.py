@@ -127,7 +127,7 @@ def zero_heads(module):
 
 class TestWhatIsAskedFor:
     def test_hidden_positions_only(self, module):
-        """An untrained network answers the centre, whatever it sees: truths can be told apart."""
+        """Cells 0-3 are known, 4-9 hidden, 10 and 11 not located."""
         sets = some_sets(zero_heads(module), position_known=4, located=10)
         before = loss(module, sets)
 
@@ -136,8 +136,7 @@ class TestWhatIsAskedFor:
             position[:, cells] += torch.tensor([1.0, -1.0])[:, None]  # the centre stays
             return loss(module, sets._replace(position=position))
 
-        for cells in ([0, 1], [10, 11]):
-            torch.testing.assert_close(moved(cells).position, before.position)
+        torch.testing.assert_close(moved([10, 11]).position, before.position)
         assert abs(moved([6, 7]).position - before.position) > 1e-3
         assert abs(moved([6, 7]).noisy_position - before.noisy_position) > 1e-3
 
@@ -233,8 +232,9 @@ def test_loss_of_an_untrained_network_is_one_at_every_level(schedule, position_k
         cell_mask=None,
     )
     losses = denoising_loss(module, sets, Objective(schedule=schedule), generator)
+    # Where some positions are known, the first guess is a mean of a few of them: error 1 + 1 / few.
     for value in losses[:4]:
-        assert value.item() == pytest.approx(1, abs=0.1)
+        assert value.item() == pytest.approx(1, abs=0.2 if position_known else 0.1)
 
 
 def test_same_generator_same_loss(module):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alphastomics.diffusion_model.masks import (
+    EXPRESSION_SHARE,
     TASKS,
     TRAINING_MODES,
     choose_some,
@@ -60,7 +61,7 @@ def test_shares_have_the_mean_that_is_asked_for(rng):
         1 - draw_pattern("complete", position, located, 0.33, rng).expression_known.mean()
         for _ in range(2000)
     ]
-    assert np.mean(hidden) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(hidden) == pytest.approx(EXPRESSION_SHARE, abs=0.02)
 
 
 @pytest.mark.parametrize("training_mode", TRAINING_MODES)

@@ -152,7 +152,7 @@ def simulate_tissue(
         {
             _keys.SECTION: pd.Categorical(np.repeat(sections, n_cells), categories=sections),
             _keys.CELL_TYPE: pd.Categorical.from_codes(
-                np.concatenate(types), categories=list(CELL_TYPES)
+                np.concatenate(types).tolist(), categories=list(CELL_TYPES)
             ),
         },
         index=[f"{name}_cell_{i}" for name in sections for i in range(n_cells)],

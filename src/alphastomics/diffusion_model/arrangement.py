@@ -38,7 +38,7 @@ def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -
         rank = torch.empty_like(true).scatter_(-1, order, places.expand_as(true))
         rank = _centred(rank, pair)
     arranged = _centred(arranged, pair)
-    # Bounded before the root: a row of zeros, of a cell that does not count, would have a slope NaN.
+    # Bounded before the root: the zeros of a cell that does not count would have a slope of NaN.
     norm = (arranged.square().sum(-1) * rank.square().sum(-1)).clamp_min(1e-12).sqrt()
     per_cell = (arranged * rank).sum(-1) / norm  # (B, N)
     return (per_cell * cells).sum(-1) / cells.sum(-1).clamp_min(1)

@@ -31,7 +31,6 @@ Frame = Literal["learned", "invariant", "registered"]
 FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
 
 ARRANGEMENT_WEIGHT = 4.0
-NOISY_SHARE = 0.5  # of the sets of a batch, which are seen again at a level between
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,8 @@ def make_targets(
     panel, ratio, strength = torch.rand(3, len(known), generator=generator).to(sets.values)
     mean = objective.expression_mask_ratio
     ratio = mean + (2 * ratio - 1) * min(mean, 1 - mean)
+    # Where whole cells are asked for, what the others express is given as it is.
+    ratio = ratio * (sets.expression_known | ~sets.located).all(1)
     visible = hide_genes(known, ratio, panel < PANEL_SHARE, generator)
     counted = torch.where(sets.expression_known[..., None], visible, sets.measured)
     expression = module.expression_transform(sets.values, counted)  # (B, N, G)
@@ -252,7 +253,8 @@ def denoising_loss(
 ) -> Losses:
     """Loss of everything that is hidden in a batch of sets.
 
-    Each set is seen with everything hidden at level 1, and half of them again at one level between.
+    Each set is seen with everything hidden at level 1, and again at one level between; of the sets
+    that ask for positions given expression, every second one.
 
     Frames. Sections arrive in arbitrary rotations and mirror images. A set with a known position
     has the frame of its known cells; it is turned at random, because that frame is arbitrary. For a
@@ -287,10 +289,10 @@ def denoising_loss(
 
     arrangement = arrangement_loss(mean, targets)
 
-    some = max(1, round(NOISY_SHARE * B))
-    sets, targets = sets.first(some), Targets(*(field[:some] for field in targets))
-    position, context = position[:some], sets.context()
-    level = draw_levels((some,), objective.schedule, generator).to(unknown)
+    again = ~targets.placing | (torch.arange(B, device=unknown.device) % 2 == 0)  # (B,)
+    sets, targets = sets.take(again), Targets(*(field[again] for field in targets))
+    position, context = position[again], sets.context()
+    level = draw_levels((len(position),), objective.schedule, generator).to(unknown)
     start = targets.position if objective.frame == "invariant" else position
     denoised = module(_noisy(sets, targets, start, level, sigma_data, generator), context)
     if objective.frame == "invariant":

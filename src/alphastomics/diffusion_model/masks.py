@@ -23,7 +23,7 @@ TASKS = {
 }
 TASK_SHARES: dict[str, dict[str, float]] = {
     "expr_to_pos": {"place": 0.7, "map": 0.3},
-    "pos_to_expr": {"express": 0.35, "complete": 0.5, "impute": 0.15},
+    "pos_to_expr": {"express": 0.15, "complete": 0.75, "impute": 0.1},
     "joint": {
         "place": 0.4,
         "map": 0.15,
@@ -36,6 +36,7 @@ TASK_SHARES: dict[str, dict[str, float]] = {
 }
 TRAINING_MODES = tuple(TASK_SHARES)
 WINDOW_SHARE = 0.5  # of the sets whose positions are known
+EXPRESSION_SHARE = 0.3  # mean share of cells whose expression is hidden where only some is
 PANEL_SHARE = 0.25  # of the sets in which all cells lack the same genes
 
 
@@ -127,7 +128,7 @@ def draw_pattern(
         "same": hidden_position,
     }.get(which_expression)
     if hidden_expression is None:
-        share = hidden_share(0.5, rng)
+        share = hidden_share(EXPRESSION_SHARE, rng)
         hidden_expression = choose_some(share, position, located, rng)
     return Pattern(located & ~hidden_position, ~hidden_expression)
 

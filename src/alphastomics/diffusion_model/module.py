@@ -206,9 +206,13 @@ class MaskedDiffusionModule(nn.Module):
         hidden = (cells.position_level >= UNKNOWN)[..., None]
         z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
         x = self._embed_expression(cos, cos * z_e, cells.expression_level)  # (B, N, D)
-        framed = bool((cells.position_level <= KNOWN).any())
+        real = torch.ones_like(hidden[..., 0])
+        if context.cell_mask is not None:
+            real = context.cell_mask  # (B, N)
+        placed = (cells.position_level <= KNOWN) & real
+        framed = bool(placed.any())
         if framed:
-            x = x + self._guess_embedded(x, z_p, cells.position_level)
+            x = x + self._guess_embedded(x, z_p, placed)
         features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
         x = x + self.position_embedding(features, _state(cells.position_level), p.c_noise)
         if context.scope is not None:
@@ -222,17 +226,18 @@ class MaskedDiffusionModule(nn.Module):
         geometry, guess = None, None
         if not hidden.all():
             geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
-            around, guess = self._surroundings(z_e, cells.expression_level, geometry, context)
+            known = (cells.expression_level <= KNOWN) & real[..., None]  # (B, N, G)
+            around, guess = self._surroundings(z_e, known, geometry, real)
             x = x + around
         tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
-        # What the network knows of a cell makes its noisy value count for less than c_skip says:
-        # with a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2). Hence gates.
+        # The gates: what is known of a cell makes its noisy value count for less than c_skip says,
+        # with a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2).
         scaled = p.c_in[..., None] * z_p  # (B, N, d)
         network = self.position_head(tokens) + self.position_gate(tokens) * scaled
         if framed:
-            guess_p, _ = self.last_pointer(tokens, z_p, cells.position_level <= KNOWN)
+            guess_p, _ = self.last_pointer(tokens, z_p, placed)
             network = network + p.c_out[..., None] / self.sigma_data**2 * guess_p
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
         # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
@@ -245,28 +250,23 @@ class MaskedDiffusionModule(nn.Module):
         return Denoised(position, self.arrangement_head(tokens), expression, log_scale, tokens)
 
     def _surroundings(
-        self, z: Tensor, level: Tensor, geometry: Geometry, context: Context
+        self, z: Tensor, known: Tensor, geometry: Geometry, real: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Describe the surroundings of the cells in sets whose positions are all known or noisy.
 
         Where cells are still to be placed, expression is not what is asked for.
         """
-        placed = geometry.certainty > 0  # (B, N)
-        if context.cell_mask is not None:
-            placed = placed | ~context.cell_mask
-        some = placed.all(1)  # (B,)
+        some = ((geometry.certainty > 0) | ~real).all(1)  # (B,)
         B, N, _ = z.shape
         around, guess = z.new_zeros(B, N, self.scope.embedding_dim), torch.zeros_like(z)
         if bool(some.any()):
-            known = (level[some] <= KNOWN).to(z)
             where = Geometry(*(field[some] for field in geometry))
-            found = self.neighborhood(z[some], known, where)
+            found = self.neighborhood(z[some], known[some].to(z), where)
             around, guess = around.index_put((some,), found[0]), guess.index_put((some,), found[1])
         return around, guess
 
-    def _guess_embedded(self, x: Tensor, position: Tensor, level: Tensor) -> Tensor:
+    def _guess_embedded(self, x: Tensor, position: Tensor, known: Tensor) -> Tensor:
         """Embed a first guess of the cells that are not placed yet, ``(B, N, D)``."""
-        known = level <= KNOWN
         guess, variance = self.first_pointer(x, position, known)
         features = torch.cat([self.position_features(guess / self.sigma_data), variance], dim=-1)
         asked = known.any(1, keepdim=True) & ~known  # (B, N)

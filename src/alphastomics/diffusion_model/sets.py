@@ -45,9 +45,9 @@ class CellSets(NamedTuple):
     scope: Tensor
     cell_mask: Tensor | None
 
-    def first(self, n: int) -> CellSets:
-        """Keep the first ``n`` sets."""
-        kept = (None if field is None else field[:n] for field in self)
+    def take(self, chosen: Tensor) -> CellSets:
+        """Keep some of the sets, ``(B,)``."""
+        kept = (None if field is None else field[chosen] for field in self)
         return CellSets(*kept)  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> CellSets:
