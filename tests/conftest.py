@@ -41,7 +41,7 @@ def train_on_two_sections(tissue, training_mode):
     model = al.AlphaSTomics(
         atlas, training_mode=training_mode, d_model=64, num_heads=2, num_layers=2, d_ff=128
     )
-    model.train(max_steps=200, batch_size=4, set_size=128, progress_bar=False)
+    model.train(max_steps=280, batch_size=4, set_size=128, progress_bar=False)
     return model, cells
 
 

@@ -180,8 +180,8 @@ def test_draws_of_a_section_without_a_frame_are_superposed(trained):
     tolerance = 0.02 * al.metrics.rms_radius(mean)
     for draw in draws:
         np.testing.assert_allclose(al.metrics.superpose(draw, mean), draw, atol=tolerance)
-    mirror = cells.uns["alphastomics"]["spatial_sampled_draws"]["mirror"]["section_2"]
-    assert mirror.keys() == {"opposite_sides", "same_distance", "ambiguous"}
+    mirror = cells.uns["alphastomics"]["spatial_sampled_draws"]["mirror"].loc["section_2"]
+    assert set(mirror.index) == {"opposite_sides", "same_distance", "ambiguous"}
 
 
 def test_coordinates_are_centred_on_the_origin(trained, tissue):

@@ -151,8 +151,8 @@ def simulate_tissue(
     obs = pd.DataFrame(
         {
             _keys.SECTION: pd.Categorical(np.repeat(sections, n_cells), categories=sections),
-            _keys.CELL_TYPE: pd.Categorical.from_codes(
-                np.concatenate(types).tolist(), categories=list(CELL_TYPES)
+            _keys.CELL_TYPE: pd.Categorical(
+                np.asarray(CELL_TYPES)[np.concatenate(types)], categories=list(CELL_TYPES)
             ),
         },
         index=[f"{name}_cell_{i}" for name in sections for i in range(n_cells)],

@@ -299,7 +299,7 @@ class InferenceMixin:
         )
         how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
         how |= {"n_samples": n_samples, "n_steps": n_steps, "point": str(point)}
-        if request.fill_position and n_samples > 1:
+        if n_samples > 1 and request.fill_position and request.unframed_sections():
             how["mirror"] = superpose_draws(
                 filled, request, allow_reflection=options.allow_reflection
             )
