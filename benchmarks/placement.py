@@ -37,6 +37,9 @@ SHOWN = [
     "rssd/sqrt_n",
     "niche_cosine@20",
     "spread",
+    "coverage",
+    "radius",
+    "radius_error_spearman",
 ]
 
 
@@ -70,6 +73,12 @@ def place(
     model.predict(query, progress_bar=False)
     model.predict(query, estimate="mean", key_added="mean", progress_bar=False)
     predicted = time.perf_counter()
+    radii = {}
+    if args.calibrate:
+        model.calibrate(progress_bar=False)
+        model.predict(query, progress_bar=False)
+        radius = query.obs["spatial_predicted_radius"]
+        radii["predict"] = al.metrics.radius_scores(true, query.obsm["spatial_predicted"], radius)
     estimates = {
         "predict": query.obsm["spatial_predicted"],
         "predict, mean": query.obsm["mean"],
@@ -83,7 +92,11 @@ def place(
         flush=True,
     )
     return {
-        name: {**placement_scores(true, estimate, labels, seed=seed), "seconds": trained - started}
+        name: {
+            **placement_scores(true, estimate, labels, seed=seed),
+            **radii.get(name, {}),
+            "seconds": trained - started,
+        }
         for name, estimate in estimates.items()
     }
 
@@ -101,6 +114,8 @@ def draw(model: al.AlphaSTomics, query: ad.AnnData, seed: int) -> dict[str, np.n
 
 def cell(mean: float, sd: float) -> str:
     """Mean ± sd; the mean alone of a single seed."""
+    if np.isnan(mean):
+        return ""
     digits = 3 if mean < 100 else 0
     return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if np.isfinite(sd) else "")
 
@@ -144,6 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--draw_seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds to draw samples with"
     )
+    parser.add_argument("--calibrate", action="store_true", help="also score the 90 %% radius")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"

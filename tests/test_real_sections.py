@@ -11,7 +11,9 @@ def test_an_unseen_animal_is_placed_well_above_chance(shared_data):
     atlas, cells = adata[~held_out].copy(), adata[held_out].copy()
     truth = cells.obsm.pop("spatial")
     al.AlphaSTomics.setup_anndata(atlas)
-    model = al.AlphaSTomics(atlas, d_model=64, num_heads=2, num_layers=2, d_ff=128)
+    model = al.AlphaSTomics(
+        atlas, training_mode="expr_to_pos", d_model=64, num_heads=2, num_layers=2, d_ff=128
+    )
     model.train(max_steps=100, set_size=256, progress_bar=False)
     model.predict(cells, progress_bar=False)
     assert al.metrics.distance_spearman(truth, cells.obsm["spatial_predicted"]) > 0.25
