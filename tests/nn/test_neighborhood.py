@@ -11,7 +11,8 @@ N, G = 12, 5
 def network():
     torch.manual_seed(0)
     network = Neighborhood(G, 8).eval()
-    torch.nn.init.uniform_(network.share)
+    torch.nn.init.uniform_(network.weight)
+    network.basis.copy_(torch.linalg.qr(torch.randn(G, G)).Q)
     return network
 
 
@@ -26,23 +27,23 @@ def surroundings(n=N, seed=1):
 
 
 def naive_guess(network, values, known, geometry):
-    """Kernel means over the known values, cell by cell and gene by gene."""
+    """Kernel means over the known values, shrunk by one cell more, then the linear map."""
     guess = torch.zeros_like(values)
     located = geometry.certainty > 0
     for b, i, g in torch.cartesian_prod(*map(torch.arange, values.shape)).tolist():
         if not located[b, i]:
             continue
-        for h, log_width in enumerate(network.log_width):
+        for h, width in enumerate(network.width):
             square = (geometry.position[b, i] - geometry.position[b]).square().sum(-1)
-            weight = torch.exp(-square / (2 * (log_width.exp() ** 2 + geometry.variance[b, i])))
+            weight = torch.exp(-square / (2 * (width**2 + geometry.variance[b, i])))
             weight = weight * located[b] * known[b, :, g]
-            mean = (weight * values[b, :, g]).sum() / weight.sum()
-            guess[b, i, g] += network.share[h, g] * mean
+            mean = (weight * values[b, :, g]).sum() / (weight.sum() + 1)
+            guess[b, i] += mean * network.basis[g] @ network.weight[h]
     return guess
 
 
-def test_the_guess_is_a_mean_of_kernel_smoothers(network):
-    torch.nn.init.uniform_(network.log_width, -1.5, -0.5)
+def test_the_guess_is_a_linear_map_of_shrunk_kernel_means(network):
+    network.width.uniform_(0.2, 0.6)
     values, known, geometry = surroundings()
     _, guess = network(values, known, geometry)
     expected = naive_guess(network, values, known, geometry)

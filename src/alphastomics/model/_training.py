@@ -15,6 +15,7 @@ from scvi.train import TrainRunner
 from alphastomics.diffusion_model.losses import Objective
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
+from alphastomics.model._fitting import fit_neighborhood, fit_transforms
 from alphastomics.model._quiet import quiet
 from alphastomics.model._training_plan import DenoisingPlan
 
@@ -76,27 +77,6 @@ def default_steps(n_cells: int, cells_per_step: int) -> int:
     return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
 
 
-def _fit_transforms(model: AlphaSTomics, data: TissueData, sections: list[str]) -> None:
-    """Statistics of the training cells, taken once."""
-    training, known = np.isin(data.section, sections), data.expression_known
-    model.module.expression_transform.fit(
-        [
-            (data.expression[training & known & (data.panel == i)], panel)
-            for i, panel in enumerate(data.panels)
-            if (training & known & (data.panel == i)).any()
-        ]
-    )
-    assert data.position is not None
-    located = data.has_position
-    model.module.position_transform.fit(
-        [
-            data.position[located & (data.section == section)]
-            for section in sections
-            if (located & (data.section == section)).any()
-        ]
-    )
-
-
 def fit(
     model: AlphaSTomics,
     data: TissueData,
@@ -132,7 +112,9 @@ def fit(
     total_steps = min(limits)
 
     if not model.is_trained_:
-        _fit_transforms(model, data, sections)
+        fit_transforms(model.module, data, sections)
+        if init["training_mode"] != "expr_to_pos":
+            fit_neighborhood(model.module, data, sections, seed)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
     options = {

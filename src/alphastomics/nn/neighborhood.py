@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from alphastomics.nn.geometry import Geometry
 
-WIDEST, NARROWEST = 0.3, 0.03  # initial kernel widths, in RMS radii of a section
+WIDEST, NARROWEST = 0.28, 0.035  # kernel widths, in RMS radii of a section
 ROWS = 1024  # rows of the distance matrix that are held at a time
+MAX_RANK = 128
+PRIOR = 1.0  # kernel means are shrunk to the mean of all cells as if by that many cells more
 
 
 class Neighborhood(nn.Module):
     """Gaussian kernel means of the known values around every cell (Nadaraya 1964, Watson 1964).
 
-    A smoother of one width is the natural first guess of what a cell at a place expresses. The
-    network starts from several, of learned width, and learns what they miss.
+    A smoother of one width is the natural first guess of what a cell at a place expresses. A linear
+    map of several, fitted in closed form by :meth:`fit`, is a better one; it is kept as it was
+    fitted, and the network learns what it misses.
 
     Parameters
     ----------
@@ -29,12 +32,18 @@ class Neighborhood(nn.Module):
         Number of kernel widths ``H``.
     """
 
+    width: Tensor
+    basis: Tensor
+    weight: Tensor
+
     def __init__(self, num_genes: int, d_model: int, num_widths: int = 4) -> None:
         super().__init__()
+        rank = min(num_genes, MAX_RANK)
         widths = torch.logspace(math.log10(WIDEST), math.log10(NARROWEST), num_widths)
-        self.log_width = nn.Parameter(widths.log())
-        self.share = nn.Parameter(torch.full((num_widths, num_genes), 1 / num_widths))
-        self.embedding = nn.Linear(num_widths * (num_genes + 1), d_model)
+        self.register_buffer("width", widths)
+        self.register_buffer("basis", torch.eye(num_genes, rank))  # (G, R)
+        self.register_buffer("weight", torch.zeros(num_widths, rank, num_genes))  # (H, R, G)
+        self.embedding = nn.Linear(num_widths * (rank + 1), d_model)
 
     def forward(self, values: Tensor, known: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Describe the surroundings of every cell.
@@ -42,7 +51,7 @@ class Neighborhood(nn.Module):
         Parameters
         ----------
         values
-            ``(B, N, G)``.
+            ``(B, N, G)``, standardised.
         known
             1 where a value is known, else 0, ``(B, N, G)``.
         geometry
@@ -51,34 +60,66 @@ class Neighborhood(nn.Module):
         Returns
         -------
         token, guess : Tensor
-            ``(B, N, D)`` for the network, and the mean over widths as a guess of the values,
-            ``(B, N, G)``. Both are 0 for cells of unknown position.
+            ``(B, N, D)`` for the network, and a guess of the values, ``(B, N, G)``. Both are 0 for
+            cells of unknown position and where nothing is known.
         """
+        mean, density = self.means(values, known, geometry)  # (B, H, N, R), (B, H, N)
+        is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
+        reached = (geometry.certainty * is_key.any(1, keepdim=True))[..., None]  # (B, N, 1)
+        features = torch.cat([mean, density[..., None]], dim=-1).transpose(1, 2).flatten(2)
+        guess = torch.einsum("bhnr,hrg->bng", mean, self.weight)
+        return reached * self.embedding(features), reached * guess
+
+    def means(
+        self, values: Tensor, known: Tensor, geometry: Geometry, *, without_self: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Shrunk kernel means in the basis ``(B, H, N, R)``, log density of cells ``(B, H, N)``."""
         content = torch.cat([values * known, known], dim=-1)  # (B, N, 2G)
         is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
         rows = [
-            self._smooth(content, is_key, geometry, slice(start, start + ROWS))
+            self._smooth(content, is_key, geometry, start, without_self=without_self)
             for start in range(0, values.shape[1], ROWS)
         ]
-        mean = torch.cat([m for m, _ in rows], dim=2)  # (B, H, N, G)
-        density = torch.cat([s for _, s in rows], dim=2)  # (B, H, N)
-        reached = (geometry.certainty * is_key.any(1, keepdim=True))[..., None]  # (B, N, 1)
-        features = torch.cat([mean, density[..., None]], dim=-1).transpose(1, 2).flatten(2)
-        guess = torch.einsum("bhng,hg->bng", mean, self.share)
-        return reached * self.embedding(features), reached * guess
+        return torch.cat([m for m, _ in rows], dim=2), torch.cat([s for _, s in rows], dim=2)
 
     def _smooth(
-        self, content: Tensor, is_key: Tensor, geometry: Geometry, rows: slice
+        self, content: Tensor, is_key: Tensor, geometry: Geometry, start: int, *, without_self: bool
     ) -> tuple[Tensor, Tensor]:
-        """Means ``(B, H, R, G)`` and log density of known cells ``(B, H, R)`` at some cells."""
+        """Of ``ROWS`` cells from ``start`` on: ``(B, H, R, rank)`` and ``(B, H, R)``."""
+        rows = slice(start, start + ROWS)
         at, G = geometry.position[:, rows], content.shape[-1] // 2
         with torch.autocast(at.device.type, enabled=False):
             square = torch.cdist(at.float(), geometry.position.float()).square()[:, None]
-            variance = self.log_width.exp().square()[:, None, None]  # (H, 1, 1)
+            variance = self.width.square()[:, None, None]  # (H, 1, 1)
             variance = variance + geometry.variance[:, None, rows, None]  # (B, H, R, 1)
             logits = -square / (2 * variance)  # (B, H, R, N)
-            logits = logits.masked_fill(~is_key[:, None, None, :], -1e9)
+            hidden = ~is_key[:, None, None, :]
+            if without_self:
+                own = torch.arange(at.shape[1], device=at.device)
+                hidden = hidden.repeat(1, 1, at.shape[1], 1)
+                hidden[:, :, own, start + own] = True
+            logits = logits.masked_fill(hidden, -1e9)
             density = logits.logsumexp(-1).clamp_min(-10.0)
             total = torch.einsum("bhrn,bng->bhrg", logits.softmax(-1), content.float())
-        mean = total[..., :G] / total[..., G:].clamp_min(1e-6)
-        return torch.where(total[..., G:] > 1e-6, mean, 0.0), density
+            # The kernel's sums are softmax means times their total weight, exp(density).
+            cells = density.exp()[..., None]
+            mean = total[..., :G] * cells / (total[..., G:] * cells + PRIOR)
+            return mean @ self.basis, density
+
+    @torch.no_grad()
+    def fit(self, basis: Tensor, gram: Tensor, product: Tensor, penalty: float) -> None:
+        """Set the linear map by ridge regression (Hoerl & Kennard 1970).
+
+        Parameters
+        ----------
+        basis
+            Orthonormal directions of expression, ``(G, R)``.
+        gram, product
+            ``F^T F`` ``(H R, H R)`` and ``F^T Z`` ``(H R, G)`` of the means ``F`` in that basis
+            around training cells, themselves left out, and their values ``Z``; each centred.
+        penalty
+            Added to the diagonal of ``gram``.
+        """
+        self.basis.copy_(basis)
+        ridge = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
+        self.weight.copy_(torch.linalg.solve(ridge, product).view_as(self.weight))
