@@ -14,6 +14,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import _keys
+from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
 from alphastomics.diffusion_model.losses import FRAMES, Frame
 from alphastomics.diffusion_model.masks import TRAINING_MODES
@@ -27,7 +28,6 @@ from alphastomics.model._data import (
 )
 from alphastomics.model._generation import GenerationMixin
 from alphastomics.model._learning import LearningMixin
-from alphastomics.model._quiet import quiet
 from alphastomics.model._saving import SavingMixin
 from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice, check_share

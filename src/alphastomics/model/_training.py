@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from scvi.train import TrainRunner
 
+from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.losses import Objective
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import fit_neighborhood, fit_transforms
-from alphastomics.model._quiet import quiet
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:

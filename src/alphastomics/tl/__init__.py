@@ -1,4 +1,4 @@
-"""Tools: scores and floors."""
+"""Tools: frames, neighbours, uncertainty, scores and floors."""
 
 from alphastomics.tl._expression_floors import (
     expression_floors,
@@ -7,13 +7,19 @@ from alphastomics.tl._expression_floors import (
 )
 from alphastomics.tl._expression_score import expression_scores
 from alphastomics.tl._floors import placement_floors
+from alphastomics.tl._neighbors import neighbors
 from alphastomics.tl._score import score
+from alphastomics.tl._superpose import superpose
+from alphastomics.tl._uncertainty import uncertainty
 
 __all__ = [
     "expression_floors",
     "expression_scores",
     "imputation_floors",
     "leave_one_out_bandwidth",
+    "neighbors",
     "placement_floors",
     "score",
+    "superpose",
+    "uncertainty",
 ]
