@@ -2,144 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics.model._data import Categories, SetupArgs, TissueData, read_query
-from alphastomics.model._persistence import weights_fingerprint
+from alphastomics.model._asking import AskingMixin
 from alphastomics.model._prediction import (
-    DrawOptions,
     Filled,
     draw_missing,
     embed,
     predict_missing,
 )
-from alphastomics.model._request import MODES, Request, make_request
+from alphastomics.model._request import Request
 from alphastomics.model._results import (
-    OUTPUTS,
     POINTS,
     Output,
     Point,
     choose_draws,
     expression_matrix,
     point_estimate,
-    record,
     superpose_draws,
     with_known_positions,
     write_radius,
 )
-from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice
-
-if TYPE_CHECKING:
-    from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
-MAX_SET = 2048
-MAX_PLACED_SET = 8192
 N_STEPS = 16
 
 
-class InferenceMixin:
+class InferenceMixin(AskingMixin):
     """Fills in what is unknown of cells, with a trained model."""
-
-    module: MaskedDiffusionModule
-    training_record: TrainingRecord
-
-    if TYPE_CHECKING:
-
-        @property
-        def genes(self) -> pd.Index: ...
-        def _setup(self) -> SetupArgs: ...
-        def _categories(self) -> Categories: ...
-        def _require_trained(self) -> None: ...
-        def _require_adata(self, adata: AnnData | None) -> AnnData: ...
-        def _init_arguments(self) -> dict[str, Any]: ...
-
-    def _read_cells(self, adata: AnnData, name: str = "adata") -> TissueData:
-        """Read a query or reference, which must have the dimension of the model."""
-        data = read_query(adata, self._setup(), self._categories(), self.genes, name)
-        if data.position is not None and data.position.shape[1] != self.module.position_dim:
-            raise ValueError(
-                f"{name}.obsm[{self._setup().spatial_key!r}] has {data.position.shape[1]} columns, "
-                f"but the model is {self.module.position_dim}D: pass cells of its dimension, or "
-                "delete those coordinates to have the cells placed."
-            )
-        return data
-
-    def _read_reference(self, reference: AnnData | None) -> TissueData | None:
-        """Read the cells of a reference that have a position."""
-        if reference is None:
-            return None
-        data = self._read_cells(reference, "reference")
-        if not data.has_position.any():
-            raise ValueError(
-                f"reference has no coordinates in reference.obsm[{self._setup().spatial_key!r}]: "
-                "a reference is what the query is placed into; leave it out to place cells in the "
-                "model's own frame."
-            )
-        return data.take(np.flatnonzero(data.has_position))
-
-    def _request(
-        self, data: TissueData, mode: str, reference: AnnData | None, *, predicts: bool
-    ) -> Request:
-        """Turn what is asked of cells into a pattern, if the model was trained for it."""
-        request = make_request(
-            data,
-            self._read_reference(reference),
-            mode,
-            spatial_key=self._setup().spatial_key,
-            predicts=predicts,
-        )
-        self._require_mode(request)
-        return request
-
-    def _require_mode(self, request: Request) -> None:
-        """Raise if the model was trained for the other direction only."""
-        trained = self._init_arguments()["training_mode"]
-        for asked, other, what in (
-            (request.fill_position, "pos_to_expr", "place cells"),
-            (request.fill_expression, "expr_to_pos", "predict expression"),
-        ):
-            if asked and trained == other:
-                raise ValueError(
-                    f"This model was trained with training_mode={trained!r} and cannot {what}: "
-                    "train one with training_mode='joint'."
-                )
-
-    def _ask(
-        self,
-        adata: AnnData | None,
-        mode: str,
-        reference: AnnData | None,
-        output: Output,
-        key_added: str,
-        layer_added: str,
-        *,
-        predicts: bool,
-    ) -> tuple[AnnData, Request]:
-        """Check the arguments of a call and read its cells."""
-        self._require_trained()
-        setup = self._setup()
-        if key_added == setup.spatial_key:
-            raise ValueError(
-                f"key_added={key_added!r} is where the true coordinates are: choose another name."
-            )
-        if layer_added == setup.layer:
-            raise ValueError(
-                f"layer_added={layer_added!r} is what the model reads: choose another name."
-            )
-        check_choice("mode", mode, MODES)
-        check_choice("output", output, OUTPUTS)
-        adata = self._require_adata(adata)
-        return adata, self._request(self._read_cells(adata), mode, reference, predicts=predicts)
 
     def predict(
         self,
@@ -382,25 +280,3 @@ class InferenceMixin:
             self.genes,
             output,
         )
-
-    def _radius_quantile(self, request: Request, method: str) -> float | None:
-        """Ratio of the 90 % radius to the error scale; ``None`` when not calibrated."""
-        if not request.expression_known[: request.n_query].any():
-            return None  # a generated cell has no true position
-        pattern = "framed" if request.position_known.any() else "unframed"
-        return self.training_record.calibration.get(pattern, {}).get(method)
-
-    def _draw_options(self, n_samples: int, n_steps: int, seed: int) -> DrawOptions:
-        init = self._init_arguments()
-        return DrawOptions(
-            n_samples, n_steps, init["schedule"], init["frame"], init["allow_reflection"], seed
-        )
-
-    def _record(self, adata: AnnData, key_added: str, **how: Any) -> None:
-        record(adata, key_added, weights_fingerprint(self.module.state_dict()), **how)
-
-    def _max_set(self, max_set: int | None, request: Request) -> int:
-        if max_set is None:
-            return MAX_SET if request.fill_position else MAX_PLACED_SET
-        check_at_least("max_set", max_set, 2)
-        return max_set
