@@ -19,7 +19,6 @@ RADIUS_SUFFIX: Final = "_radius"
 EXPRESSION_PREDICTED: Final = "expression_predicted"
 EXPRESSION_SAMPLED: Final = "expression_sampled"
 EXPRESSION_IMPUTED: Final = "expression_imputed"
-LATENT: Final = "X_alphastomics"
 UNS: Final = "alphastomics"
 UNITS: Final = "units"
 

@@ -59,7 +59,7 @@ def draw_task(
         return "impute"
     shares = dict(TASK_SHARES[training_mode])
     if position_mask_ratio == 0:
-        shares = {task: share for task, share in shares.items() if "some" not in TASKS[task][:1]}
+        shares = {task: share for task, share in shares.items() if TASKS[task][0] != "some"}
     weights = np.array(list(shares.values()))
     return str(rng.choice(list(shares), p=weights / weights.sum()))
 
