@@ -5,15 +5,11 @@ import torch
 
 from alphastomics.diffusion_model import MaskedDiffusionModule
 from alphastomics.diffusion_model.geometry import kabsch, random_orthogonal
+from alphastomics.diffusion_model.interface import Denoised
 from alphastomics.diffusion_model.levels import KNOWN
-from alphastomics.diffusion_model.losses import (
-    Objective,
-    denoising_loss,
-    make_targets,
-    placement_error,
-)
-from alphastomics.diffusion_model.module import Denoised
+from alphastomics.diffusion_model.losses import denoising_loss, placement_error
 from alphastomics.diffusion_model.sets import CellSets
+from alphastomics.diffusion_model.targets import Objective, make_targets
 
 B, N, G = 2, 12, 7
 PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0)
@@ -188,7 +184,7 @@ class TestWhatIsAskedFor:
             **{
                 name: getattr(sets, name)[:, :N]
                 for name in CellSets._fields
-                if name not in ("scope", "cell_mask")
+                if name not in ("scope", "cell_mask", "n_bank")
             },
             cell_mask=None,
         )
@@ -246,7 +242,7 @@ def test_same_generator_same_loss(module):
 
 def test_the_error_scale_is_learned_beside_the_positions(module):
     """It has the best likelihood at the true error, and its gradient reaches only its head."""
-    losses = loss(module, some_sets(module, position_known=3))
+    losses = loss(module, some_sets(module))
     losses.scale.backward()
     reached = {name for name, p in module.named_parameters() if p.grad is not None}
     reached = {name for name in reached if module.get_parameter(name).grad.abs().sum() > 0}

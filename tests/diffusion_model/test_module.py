@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from alphastomics.diffusion_model.interface import Context, NoisyCells
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
-from alphastomics.diffusion_model.module import Context, NoisyCells
 
 B, N, G = 2, 12, 7
 
@@ -150,3 +150,31 @@ def test_scope_label_and_batch_are_heard_and_0_is_silence(module):
         Context(scope=torch.zeros(B, dtype=torch.long)),
     ):
         assert not torch.allclose(module(cells, context).tokens, plain)
+
+
+def test_a_bank_is_as_good_as_known_cells_in_the_set(module):
+    """Where cells sit among known ones does not depend on how many of those are in their set."""
+    cells = noisy_cells(module)
+    known = (torch.arange(N) >= 5).expand(B, N)
+    cells = cells._replace(
+        expression_level=torch.full_like(cells.expression_level, KNOWN),
+        position_level=torch.where(known, KNOWN, UNKNOWN),
+    )
+    inside = module(cells)
+    beside = module(cells, Context(n_bank=4))
+    assert beside.position.shape[1] == beside.tokens.shape[1] == N - 4
+    torch.testing.assert_close(beside.position[:, :5], inside.position[:, :5])
+    torch.testing.assert_close(beside.log_scale[:, :5], inside.log_scale[:, :5])
+    fewer = module(cells._replace(position_level=torch.where(known, 0.5, UNKNOWN)))
+    assert fewer.pointed is None
+
+
+def test_padding_in_a_bank_changes_nothing(module):
+    cells = noisy_cells(module)._replace(
+        position_level=torch.where((torch.arange(N) >= 5).expand(B, N), KNOWN, UNKNOWN)
+    )
+    padded = NoisyCells(*(torch.cat([field, field[:, :2] + 9], dim=1) for field in cells))
+    mask = (torch.arange(N + 2) < N).expand(B, -1)
+    expected = module(cells, Context(n_bank=4))
+    found = module(padded, Context(cell_mask=mask, n_bank=6))
+    torch.testing.assert_close(found.position, expected.position)

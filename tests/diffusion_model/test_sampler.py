@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from alphastomics.diffusion_model.interface import NoisyCells
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, sampling_levels
-from alphastomics.diffusion_model.module import NoisyCells
 from alphastomics.diffusion_model.sampler import sample
 
 MEAN = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.0, 3.0])

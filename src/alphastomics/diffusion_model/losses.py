@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from alphastomics.diffusion_model.arrangement import distance_correlation
-from alphastomics.diffusion_model.geometry import centroid, kabsch, random_orthogonal
-from alphastomics.diffusion_model.levels import (
-    KNOWN,
-    UNKNOWN,
-    Schedule,
-    draw_levels,
-    precondition,
-    sigma_from_level,
-)
-from alphastomics.diffusion_model.masks import PANEL_SHARE, hide_genes
-from alphastomics.diffusion_model.module import (
-    EXPRESSION_SIGMA_DATA,
-    Denoised,
-    MaskedDiffusionModule,
-    NoisyCells,
-)
+from alphastomics.diffusion_model.geometry import kabsch
+from alphastomics.diffusion_model.interface import Denoised
+from alphastomics.diffusion_model.levels import UNKNOWN, draw_levels, precondition
+from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
-
-Frame = Literal["learned", "invariant", "registered"]
-FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
+from alphastomics.diffusion_model.targets import Objective, Targets, make_targets, noisy_cells
 
 ARRANGEMENT_WEIGHT = 4.0
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What training hides, and the frame in which it asks for positions.
-
-    Attributes
-    ----------
-    schedule
-        How levels are drawn, see :func:`~alphastomics.diffusion_model.levels.draw_levels`.
-    expression_mask_ratio
-        Mean share of genes hidden; each set draws its own.
-    expression_noise
-        Mean standard deviation of noise on the standardised expression of cells that are to be
-        placed; each set draws its own between 0 and twice that.
-    frame
-        See :func:`denoising_loss`.
-    allow_reflection
-        Whether sections may be mirror images of each other.
-    """
-
-    schedule: Schedule = "edm"
-    expression_mask_ratio: float = 0.4
-    expression_noise: float = 0.4
-    frame: Frame = "learned"
-    allow_reflection: bool = True
 
 
 class Losses(NamedTuple):
@@ -78,94 +38,10 @@ class Losses(NamedTuple):
         return sum(self, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
 
 
-class Targets(NamedTuple):
-    """The truth of a batch in the standardised space, and what of it is asked for.
-
-    Attributes
-    ----------
-    expression, position
-        ``(B, N, G)`` and ``(B, N, d)``.
-    seen
-        Expression as the network is given it, with noise, ``(B, N, G)``.
-    gene_hidden
-        Measured but hidden, boolean ``(B, N, G)``.
-    gene_visible
-        Boolean ``(B, N, G)``.
-    position_hidden
-        Measured but hidden, boolean ``(B, N)``.
-    placing
-        Sets that ask for positions given expression, boolean ``(B,)``.
-    framed
-        Sets with a known position, which fixes the frame, boolean ``(B,)``.
-    """
-
-    expression: Tensor
-    position: Tensor
-    seen: Tensor
-    gene_hidden: Tensor
-    gene_visible: Tensor
-    position_hidden: Tensor
-    placing: Tensor
-    framed: Tensor
-
-
 def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
     """Mean of ``error**2`` ``(B, N, F)`` over the entries of weight 1, not 0, for every set."""
     total = weight.expand_as(error).sum((1, 2)).clamp_min(1e-12)  # (B,)
     return (weight * error).square().sum((1, 2)) / total
-
-
-def standard_positions(module: MaskedDiffusionModule, sets: CellSets) -> Tensor:
-    """Standardised positions ``(B, N, d)``, centred on the known cells, or on all if none is."""
-    framed = sets.position_known.any(1, keepdim=True)  # (B, 1)
-    centred_on = torch.where(framed, sets.position_known, sets.located)
-    position = module.position_transform(torch.where(sets.located[..., None], sets.position, 0.0))
-    position = position - centroid(position, centred_on.to(position))
-    return torch.where(sets.located[..., None], position, 0.0)
-
-
-def make_targets(
-    module: MaskedDiffusionModule,
-    sets: CellSets,
-    objective: Objective,
-    generator: torch.Generator | None = None,
-) -> Targets:
-    """Hide genes, add noise to what is seen, and turn sections at random."""
-    known = sets.expression_known[..., None] & sets.measured  # (B, N, G)
-    panel, ratio, strength = torch.rand(3, len(known), generator=generator).to(sets.values)
-    mean = objective.expression_mask_ratio
-    ratio = mean + (2 * ratio - 1) * min(mean, 1 - mean)
-    # Where whole cells are asked for, what the others express is given as it is.
-    ratio = ratio * (sets.expression_known | ~sets.located).all(1)
-    visible = hide_genes(known, ratio, panel < PANEL_SHARE, generator)
-    counted = torch.where(sets.expression_known[..., None], visible, sets.measured)
-    expression = module.expression_transform(sets.values, counted)  # (B, N, G)
-
-    position = standard_positions(module, sets)  # (B, N, d)
-    framed = sets.position_known.any(1)  # (B,)
-    turned = framed if objective.frame == "learned" else torch.ones_like(framed)
-    if objective.frame != "registered":
-        B, _, d = position.shape
-        rotation = random_orthogonal((B, d), generator, reflect=objective.allow_reflection)
-        identity = torch.eye(d).expand(B, d, d)
-        rotation = torch.where(turned.cpu()[:, None, None], rotation, identity)
-        position = position @ rotation.to(position)
-
-    hidden = sets.located & ~sets.position_known
-    real = torch.ones_like(sets.located) if sets.cell_mask is None else sets.cell_mask
-    placing = hidden.any(1) & (sets.expression_known | ~real).all(1)
-    noise = torch.randn(expression.shape, generator=generator).to(expression)
-    strength = 2 * objective.expression_noise * strength * placing  # (B,)
-    return Targets(
-        expression=expression,
-        position=position,
-        seen=expression + strength[:, None, None] * noise,
-        gene_hidden=sets.measured & ~visible & real[..., None],
-        gene_visible=visible,
-        position_hidden=hidden,
-        placing=placing,
-        framed=framed,
-    )
 
 
 @torch.no_grad()
@@ -188,40 +64,6 @@ def _frame_of(estimate: Tensor, targets: Targets, objective: Objective) -> Tenso
         allow_reflection=objective.allow_reflection,
     )
     return torch.where(targets.framed[:, None, None], targets.position, turned)
-
-
-def _noisy(
-    sets: CellSets,
-    targets: Targets,
-    position: Tensor,
-    level: Tensor,
-    sigma_data: float,
-    generator: torch.Generator | None,
-) -> NoisyCells:
-    """Add noise of a level ``(B,)`` to what is hidden; everything hidden is unknown at level 1.
-
-    Genes hidden from cells that are to be placed stay unknown, as genes a query lacks do.
-    """
-    gene_level = torch.where(targets.placing, UNKNOWN, level)[:, None, None]
-    expression_level = torch.where(targets.gene_hidden, gene_level, UNKNOWN)
-    expression_level = torch.where(targets.gene_visible, KNOWN, expression_level)  # (B, N, G)
-    position_level = torch.where(targets.position_hidden, level[:, None], UNKNOWN)
-    position_level = torch.where(sets.position_known, KNOWN, position_level)  # (B, N)
-    if bool((level >= UNKNOWN).all()):
-        return NoisyCells(targets.seen, expression_level, position, position_level)
-
-    def add_noise(clean: Tensor, hidden: Tensor, scale: float) -> Tensor:
-        sigma = sigma_from_level(level, scale)[:, None, None]
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        return clean + sigma * noise * hidden
-
-    expression = torch.where(targets.gene_visible, targets.seen, targets.expression)
-    return NoisyCells(
-        add_noise(expression, targets.gene_hidden, EXPRESSION_SIGMA_DATA),
-        expression_level,
-        add_noise(position, targets.position_hidden[..., None], sigma_data),
-        position_level,
-    )
 
 
 def _errors(
@@ -277,24 +119,23 @@ def denoising_loss(
     """
     with torch.autocast(module.device.type, enabled=False):
         targets = make_targets(module, sets, objective, generator)
-    sigma_data, context = module.sigma_data, sets.context()
+    sigma_data = module.sigma_data
     B = len(sets.values)
 
     unknown = targets.position.new_full((B,), UNKNOWN)
-    cells = _noisy(sets, targets, targets.position, unknown, sigma_data, generator)
-    mean = module(cells, context)
+    cells = noisy_cells(sets, targets, targets.position, unknown, sigma_data, generator)
+    mean = module(cells, sets.context())
     position = _frame_of(mean.position, targets, objective)
     at_unknown = _errors(mean, position, targets, unknown, sigma_data)
+    arrangement = arrangement_loss(mean, targets)
     scale = scale_loss(mean, position, targets.position_hidden)
 
-    arrangement = arrangement_loss(mean, targets)
-
     again = ~targets.placing | (torch.arange(B, device=unknown.device) % 2 == 0)  # (B,)
-    sets, targets = sets.take(again), Targets(*(field[again] for field in targets))
-    position, context = position[again], sets.context()
+    sets, targets, position = sets.take(again), targets.take(again), position[again]
     level = draw_levels((len(position),), objective.schedule, generator).to(unknown)
     start = targets.position if objective.frame == "invariant" else position
-    denoised = module(_noisy(sets, targets, start, level, sigma_data, generator), context)
+    cells = noisy_cells(sets, targets, start, level, sigma_data, generator)
+    denoised = module(cells, sets.context())
     if objective.frame == "invariant":
         position = _frame_of(denoised.position, targets, objective)
     at_noise = _errors(denoised, position, targets, level, sigma_data)
@@ -329,7 +170,7 @@ def unknown_error(
     with torch.autocast(module.device.type, enabled=False):
         targets = make_targets(module, sets, plain)
     unknown = targets.position.new_full((len(sets.values),), UNKNOWN)
-    cells = _noisy(sets, targets, targets.position, unknown, module.sigma_data, None)
+    cells = noisy_cells(sets, targets, targets.position, unknown, module.sigma_data, None)
     mean = module(cells, sets.context())
     position = _frame_of(mean.position, targets, plain)
     return _errors(mean, position, targets, unknown, module.sigma_data)

@@ -14,7 +14,6 @@ Mask = NDArray[np.bool_]
 # Task: which cells' positions are hidden, which cells' expression is.
 TASKS = {
     "place": ("all", "none"),
-    "map": ("some", "none"),
     "express": ("none", "all"),
     "complete": ("none", "some"),
     "repair": ("some", "same"),
@@ -22,13 +21,12 @@ TASKS = {
     "impute": ("none", "none"),  # only genes
 }
 TASK_SHARES: dict[str, dict[str, float]] = {
-    "expr_to_pos": {"place": 0.7, "map": 0.3},
+    "expr_to_pos": {"place": 1.0},
     "pos_to_expr": {"express": 0.15, "complete": 0.75, "impute": 0.1},
     "joint": {
-        "place": 0.4,
-        "map": 0.15,
+        "place": 0.5,
         "express": 0.1,
-        "complete": 0.2,
+        "complete": 0.25,
         "repair": 0.05,
         "generate": 0.05,
         "impute": 0.05,
@@ -37,6 +35,7 @@ TASK_SHARES: dict[str, dict[str, float]] = {
 TRAINING_MODES = tuple(TASK_SHARES)
 WINDOW_SHARE = 0.5  # of the sets whose positions are known
 EXPRESSION_SHARE = 0.3  # mean share of cells whose expression is hidden where only some is
+PANELS = 8
 PANEL_SHARE = 0.25  # of the sets in which all cells lack the same genes
 
 
@@ -145,7 +144,8 @@ def hide_genes(
     ratio
         Probability of hiding a gene in each set, ``(B,)``.
     panel
-        Whether all cells of a set lack the same genes, boolean ``(B,)``; else each cell its own.
+        Whether all cells of a set lack the same genes, boolean ``(B,)``; else each cell has one of
+        eight panels of its set.
     generator
         Source of randomness, on the CPU.
 
@@ -154,6 +154,8 @@ def hide_genes(
     Tensor
         Boolean ``(B, N, G)``, True for genes that stay visible.
     """
-    keep = torch.rand(measured.shape, generator=generator) >= ratio.cpu()[:, None, None]
-    keep = torch.where(panel.cpu()[:, None, None], keep[:, :1], keep)
+    B, N, G = measured.shape
+    keep = torch.rand(B, PANELS, G, generator=generator) >= ratio.cpu()[:, None, None]
+    which = torch.randint(PANELS, (B, N), generator=generator) * ~panel.cpu()[:, None]  # (B, N)
+    keep = keep.gather(1, which[..., None].expand(B, N, G))
     return measured & keep.to(measured.device)

@@ -3,114 +3,39 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from alphastomics.diffusion_model.interface import (
+    SCOPES,
+    Context,
+    Denoised,
+    NoisyCells,
+    cell_level,
+    state_of,
+)
 from alphastomics.diffusion_model.levels import (
     KNOWN,
     UNKNOWN,
     noise_condition,
     precondition,
+    sigma_from_level,
     signal_and_noise,
 )
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.block import SetTransformer
 from alphastomics.nn.embeddings import (
     FourierPositions,
-    LevelEmbedding,
     ModalityEmbedding,
     OptionalEmbedding,
 )
+from alphastomics.nn.genes import GeneGuess
 from alphastomics.nn.geometry import Geometry
 from alphastomics.nn.neighborhood import Neighborhood
-from alphastomics.nn.pointer import Pointer
+from alphastomics.nn.pointer import Pointed, Pointer
 
 EXPRESSION_SIGMA_DATA = 1.0  # expression is standardised per gene
-SCOPES = ("section", "window")
-
-
-class NoisyCells(NamedTuple):
-    """A batch of sets in the standardised space, each value at its level.
-
-    Attributes
-    ----------
-    expression
-        ``(B, N, G)``; ignored at level 1.
-    expression_level
-        Level of every gene of every cell in [0, 1], ``(B, N, G)``.
-    position
-        ``(B, N, d)``; ignored at level 1.
-    position_level
-        ``(B, N)``.
-    """
-
-    expression: Tensor
-    expression_level: Tensor
-    position: Tensor
-    position_level: Tensor
-
-
-class Context(NamedTuple):
-    """What else the network is told of a batch of sets; ``None`` for what it is not.
-
-    Attributes
-    ----------
-    cell_mask
-        True for real cells, False for padding, ``(B, N)``; ``None`` when all are real.
-    scope
-        Index into :data:`SCOPES`, ``(B,)``: a random part of a section, or a window of it.
-    label, batch
-        Category of each cell, numbered from 1, 0 where not given, ``(B, N)``.
-    """
-
-    cell_mask: Tensor | None = None
-    scope: Tensor | None = None
-    label: Tensor | None = None
-    batch: Tensor | None = None
-
-
-class Denoised(NamedTuple):
-    """What the network makes of a set.
-
-    Attributes
-    ----------
-    position
-        Expected clean positions in the standardised space, ``(B, N, d)``.
-    arrangement
-        Positions whose distances follow the true ones, ``(B, N, d)``, in no frame or scale: made
-        for sets without a known position at level 1.
-    expression
-        Expected clean expression in the standardised space, ``(B, N, G)``.
-    log_scale
-        Log of the expected error of ``position``, per coordinate, ``(B, N)``.
-    tokens
-        Token embeddings after the last block, ``(B, N, D)``.
-    """
-
-    position: Tensor
-    arrangement: Tensor
-    expression: Tensor
-    log_scale: Tensor
-    tokens: Tensor
-
-
-def _state(level: Tensor) -> Tensor:
-    """Known, noisy or unknown, as integers ``(B, N)``."""
-    state = torch.full_like(level, LevelEmbedding.NOISY, dtype=torch.long)
-    state[level <= KNOWN] = LevelEmbedding.KNOWN
-    state[level >= UNKNOWN] = LevelEmbedding.UNKNOWN
-    return state
-
-
-def _cell_level(level: Tensor) -> Tensor:
-    """Level of a cell's expression ``(B, N)`` from those of its genes ``(B, N, G)``.
-
-    That of its noisy genes if it has any; else known if any gene is; else unknown.
-    """
-    noisy = torch.where(level < UNKNOWN, level, KNOWN).amax(-1)
-    return torch.where((level >= UNKNOWN).all(-1), UNKNOWN, noisy)
 
 
 class MaskedDiffusionModule(nn.Module):
@@ -163,10 +88,9 @@ class MaskedDiffusionModule(nn.Module):
         self.position_embedding = ModalityEmbedding(
             self.position_features.out_features, d_model, hidden=d_model
         )
-        self.first_pointer = Pointer(d_model, num_heads)
-        self.guess_embedding = nn.Linear(self.position_features.out_features + num_heads, d_model)
-        self.last_pointer = Pointer(d_model, num_heads)
+        self.pointer = Pointer(num_genes, d_model)
         self.neighborhood = Neighborhood(num_genes, d_model)
+        self.genes = GeneGuess(num_genes, len(self.neighborhood.width))
         self.scope = nn.Embedding(len(SCOPES), d_model)
         nn.init.zeros_(self.scope.weight)
         self.label = OptionalEmbedding(num_labels, d_model)
@@ -197,6 +121,10 @@ class MaskedDiffusionModule(nn.Module):
     def forward(self, cells: NoisyCells, context: Context | None = None) -> Denoised:
         """Denoise a batch of sets, in the standardised space."""
         context = context or Context()
+        cells, bank = cells.split(context.n_bank)
+        N = cells.position.shape[1]
+        everyone = context.cell_mask
+        cell_mask = None if everyone is None else everyone[:, :N]
 
         # 1. Embed each modality at its level, EDM eq. 7: the network sees c_in z and c_noise.
         # Standardised expression has a standard deviation of 1: c_in = cos, c_out = sin.
@@ -205,49 +133,51 @@ class MaskedDiffusionModule(nn.Module):
         p = precondition(cells.position_level, self.sigma_data)  # each (B, N)
         hidden = (cells.position_level >= UNKNOWN)[..., None]
         z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
-        x = self._embed_expression(cos, cos * z_e, cells.expression_level)  # (B, N, D)
-        real = torch.ones_like(hidden[..., 0])
-        if context.cell_mask is not None:
-            real = context.cell_mask  # (B, N)
-        placed = (cells.position_level <= KNOWN) & real
-        framed = bool(placed.any())
-        if framed:
-            x = x + self._guess_embedded(x, z_p, placed)
+        x = self._embed_expression(cells.expression, cells.expression_level)  # (B, N, D)
+        real = torch.ones_like(hidden[..., 0]) if cell_mask is None else cell_mask  # (B, N)
         features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
-        x = x + self.position_embedding(features, _state(cells.position_level), p.c_noise)
+        x = x + self.position_embedding(features, state_of(cells.position_level), p.c_noise)
         if context.scope is not None:
             x = x + self.scope(context.scope)[:, None]
         if context.label is not None:
-            x = x + self.label(context.label)
+            x = x + self.label(context.label[:, :N])
         if context.batch is not None:
-            x = x + self.batch(context.batch)
+            x = x + self.batch(context.batch[:, :N])
 
         # 2. Let the cells of a set see each other, near ones better where positions are known.
-        geometry, guess = None, None
+        geometry = None
+        known = (cells.expression_level <= KNOWN) & real[..., None]  # (B, N, G)
+        guess = torch.zeros_like(z_e)
         if not hidden.all():
             geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
-            known = (cells.expression_level <= KNOWN) & real[..., None]  # (B, N, G)
             around, guess = self._surroundings(z_e, known, geometry, real)
             x = x + around
-        tokens = self.transformer(x, context.cell_mask, geometry)  # (B, N, D)
+        partly = known.any(-1, keepdim=True) & ~known  # (B, N, G)
+        if self.genes.is_fitted and bool(partly.any()):
+            guess = torch.where(partly, self._gene_guess(z_e, known, geometry), guess)
+        tokens = self.transformer(x, cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
         # The gates: what is known of a cell makes its noisy value count for less than c_skip says,
         # with a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2).
         scaled = p.c_in[..., None] * z_p  # (B, N, d)
         network = self.position_head(tokens) + self.position_gate(tokens) * scaled
-        if framed:
-            guess_p, _ = self.last_pointer(tokens, z_p, placed)
-            network = network + p.c_out[..., None] / self.sigma_data**2 * guess_p
         position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
-        # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
-        network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
-        if guess is not None:
-            network = network + sin * guess
-        expression = cos.square() * z_e + sin * network
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
-        return Denoised(position, self.arrangement_head(tokens), expression, log_scale, tokens)
+        # What a cell expresses tells where it sits among known cells, and they do not err.
+        pointed = self._point(z_p, cells, bank, everyone)
+        if pointed is not None:
+            noise = sigma_from_level(cells.position_level, self.sigma_data).square()
+            place = pointed.denoise(z_p, noise, self.pointer.width)  # (B, N, d)
+            position = torch.where(pointed.told[..., None], place, position)
+            variance = pointed.variance() / self.position_dim + self.pointer.width.square()
+            log_scale = torch.where(pointed.told, variance.log() / 2, log_scale)
+        # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
+        network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
+        expression = cos.square() * z_e + sin * (network + sin * guess)
+        arrangement = self.arrangement_head(tokens)
+        return Denoised(position, arrangement, expression, log_scale, tokens, pointed)
 
     def _surroundings(
         self, z: Tensor, known: Tensor, geometry: Geometry, real: Tensor
@@ -265,18 +195,44 @@ class MaskedDiffusionModule(nn.Module):
             around, guess = around.index_put((some,), found[0]), guess.index_put((some,), found[1])
         return around, guess
 
-    def _guess_embedded(self, x: Tensor, position: Tensor, known: Tensor) -> Tensor:
-        """Embed a first guess of the cells that are not placed yet, ``(B, N, D)``."""
-        guess, variance = self.first_pointer(x, position, known)
-        features = torch.cat([self.position_features(guess / self.sigma_data), variance], dim=-1)
-        asked = known.any(1, keepdim=True) & ~known  # (B, N)
-        return asked[..., None] * self.guess_embedding(features)
+    def _point(
+        self, z: Tensor, cells: NoisyCells, bank: NoisyCells, everyone: Tensor | None
+    ) -> Pointed | None:
+        """Point to the known cells of a set and of its bank, in sets that ask for positions."""
+        level = torch.cat([cells.position_level, bank.position_level], dim=1)  # (B, N + M)
+        gene_known = [part.expression_level <= KNOWN for part in (cells, bank)]
+        expressed = torch.cat([part.any(-1) for part in gene_known], dim=1)  # (B, N + M)
+        if everyone is not None:
+            expressed = expressed & everyone
+        known = expressed & (level <= KNOWN)
+        N = cells.position_level.shape[1]
+        told = (expressed & ~known)[:, :N] & known.any(1, keepdim=True)  # (B, N)
+        if not bool(told.any()):
+            return None
+        own, others = (
+            self.pointer.features(part.expression, genes)
+            for part, genes in zip((cells, bank), gene_known, strict=True)
+        )
+        place = torch.cat([z, bank.position], dim=1)
+        return self.pointer(own, torch.cat([own, others], dim=1), place, known)._replace(told=told)
 
-    def _embed_expression(self, cos: Tensor, scaled: Tensor, level: Tensor) -> Tensor:
+    def _gene_guess(self, z: Tensor, known: Tensor, geometry: Geometry | None) -> Tensor:
+        """Guess the unknown genes of cells by their known ones and those of cells around."""
+        guess = self.genes(z, known)
+        if geometry is None:
+            return self.genes.alone * guess
+        placed = known.any(-1) & (geometry.certainty > 0)  # (B, N)
+        mix = self.genes.mix
+        around = self.neighborhood.mixed(guess, placed, geometry, mix[None, 1:])[:, 0]
+        return torch.where(placed[..., None], mix[0] * guess + around, self.genes.alone * guess)
+
+    def _embed_expression(self, z: Tensor, level: Tensor) -> Tensor:
         """Embed expression ``(B, N, G)`` as ``(B, N, D)``: each value and how much is signal."""
-        cell_level = _cell_level(level)  # (B, N)
+        of_cell = cell_level(level)  # (B, N)
+        cos, _ = signal_and_noise(level)  # (B, N, G)
+        z = torch.where(level >= UNKNOWN, 0.0, z)
         return self.expression_embedding(
-            torch.cat([scaled, cos.square()], dim=-1),  # (B, N, 2G)
-            _state(cell_level),
-            noise_condition(cell_level),
+            torch.cat([cos * z, cos.square()], dim=-1),  # (B, N, 2G)
+            state_of(of_cell),
+            noise_condition(of_cell),
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphastomics.diffusion_model.module import Context
+from alphastomics.diffusion_model.interface import Context
 
 
 class CellSets(NamedTuple):
@@ -32,6 +33,9 @@ class CellSets(NamedTuple):
         ``(B,)``, see :data:`~alphastomics.diffusion_model.module.SCOPES`.
     cell_mask
         True for real cells, boolean ``(B, N)``; ``None`` when nothing is padded.
+    n_bank
+        How many of the last cells are a bank, see
+        :class:`~alphastomics.diffusion_model.interface.Context`.
     """
 
     values: Tensor
@@ -44,16 +48,20 @@ class CellSets(NamedTuple):
     batch: Tensor
     scope: Tensor
     cell_mask: Tensor | None
+    n_bank: int = 0
 
     def take(self, chosen: Tensor) -> CellSets:
         """Keep some of the sets, ``(B,)``."""
-        kept = (None if field is None else field[chosen] for field in self)
-        return CellSets(*kept)  # type: ignore[arg-type]
+        return self._map(lambda field: field[chosen])
 
     def to(self, device: torch.device) -> CellSets:
         """Move all tensors."""
-        moved = (None if field is None else field.to(device) for field in self)
-        return CellSets(*moved)  # type: ignore[arg-type]
+        return self._map(lambda field: field.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> CellSets:
+        fields = self._asdict().items()
+        changed = {k: change(f) if isinstance(f, Tensor) else f for k, f in fields}
+        return CellSets(**changed)  # type: ignore[arg-type]
 
     def context(self) -> Context:
         """Tell the network what it may know besides expression and positions.
@@ -61,4 +69,4 @@ class CellSets(NamedTuple):
         A label only where expression is unknown: elsewhere it could give the position away.
         """
         label = self.label.masked_fill(self.expression_known, 0)
-        return Context(self.cell_mask, self.scope, label, self.batch)
+        return Context(self.cell_mask, self.scope, label, self.batch, self.n_bank)

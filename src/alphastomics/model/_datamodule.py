@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from alphastomics.diffusion_model.interface import SCOPES
 from alphastomics.diffusion_model.masks import (
     TASKS,
     WINDOW_SHARE,
@@ -19,7 +20,6 @@ from alphastomics.diffusion_model.masks import (
     draw_pattern,
     draw_task,
 )
-from alphastomics.diffusion_model.module import SCOPES
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.model._data import TissueData
 from alphastomics.model._validate import MIN_CELLS
@@ -35,8 +35,9 @@ def cell_set(
     *,
     scope: int = SECTION,
     n_dims: int = 2,
+    n_bank: int = 0,
 ) -> CellSets:
-    """One set, without a batch dimension: the cells' values as dense tensors."""
+    """One set, without a batch dimension: the cells' values as dense tensors, the bank last."""
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))  # (N, G)
     located = data.has_position[cells]
     position = torch.zeros(len(cells), n_dims)
@@ -57,11 +58,12 @@ def cell_set(
         batch=torch.from_numpy(data.batch[cells]),
         scope=torch.tensor(scope),
         cell_mask=None,
+        n_bank=n_bank,
     )
 
 
 def collate(sets: list[CellSets]) -> CellSets:
-    """Batch sets, padding the shorter ones."""
+    """Batch sets, padding the shorter ones; a bank only of a single one."""
     lengths = torch.tensor([len(s.values) for s in sets])
     longest = int(lengths.max())
     mask = None
@@ -71,11 +73,12 @@ def collate(sets: list[CellSets]) -> CellSets:
     def pad(field: str) -> Tensor:
         return pad_sequence([getattr(one, field) for one in sets], batch_first=True)
 
-    per_cell = [name for name in CellSets._fields if name not in ("scope", "cell_mask")]
+    per_cell = [name for name in CellSets._fields if name not in ("scope", "cell_mask", "n_bank")]
     return CellSets(
         **{name: pad(name) for name in per_cell},
         scope=torch.stack([one.scope for one in sets]),
         cell_mask=mask,
+        n_bank=sets[0].n_bank,
     )
 
 

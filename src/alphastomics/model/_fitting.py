@@ -9,13 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alphastomics.diffusion_model.masks import PANEL_SHARE
 from alphastomics.model._data import TissueData
+from alphastomics.model._validate import MIN_CELLS
 from alphastomics.nn.geometry import Geometry
 
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
+POINTER_STEPS, POINTER_LR, POINTER_NOISE = 500, 2e-3, 0.4
+POINTER_CELLS = 2048
+FOLDS = 5
 PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells
 
 
@@ -64,10 +69,130 @@ def fit_neighborhood(
     neighborhood.fit(basis, gram, product * everywhere, PENALTY_SHARE * n)
 
 
+@torch.no_grad()
+def fit_genes(
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+) -> None:
+    """Fit the guess of unknown genes by known ones; transforms must be fitted.
+
+    By the cells of which all genes were measured, with coordinates or without; by all cells if
+    there are none such. How to mix in the surroundings is learned from sections with coordinates,
+    each of their genes hidden in turn.
+    """
+    rng = np.random.default_rng(seed)
+    used = np.isin(data.section, sections) & data.expression_known
+    widest = data.panels[data.panel[used]].any(0)
+    is_full = np.asarray(data.panels[:, widest].all(axis=1))
+    full = used & is_full[data.panel]
+    source = full if full.any() else used
+    groups = [np.flatnonzero(source & (data.section == section)) for section in sections]
+    groups = [rng.permutation(cells)[:MAX_CELLS] for cells in groups if len(cells) > 1]
+    if not groups:
+        return
+    values = [_standardised(module, data, cells) for cells in groups]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module.genes.fit(torch.cat([z - z.mean(0) for z in values]))
+    features, targets = [torch.zeros(0, len(module.genes.mix))], [torch.zeros(0)]
+    for cells in (_cells_to_fit(data, section, rng) for section in sections):
+        if len(cells) > 1:
+            found = _guessed_in_turn(module, data, cells, rng)
+            features.append(found[0])
+            targets.append(found[1])
+    x, y = torch.cat(features).double(), torch.cat(targets).double()
+    if len(y):
+        ridge = x.T @ x + 1e-3 * len(y) * torch.eye(x.shape[1])
+        module.genes.mix.copy_(torch.linalg.solve(ridge, x.T @ y))
+        module.genes.alone.copy_((x[:, 0] @ y) / (x[:, 0] @ x[:, 0]).clamp_min(1e-12))
+
+
+def _guessed_in_turn(
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    cells: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Guess every measured gene by other genes, and smooth the guesses in space.
+
+    Returns them, ``(n G, 1 + H)``, and the truth, ``(n G,)``, centred.
+    """
+    z, known = _standardised(module, data, cells), torch.from_numpy(data.measured(cells))
+    guess = torch.zeros_like(z)
+    for fold in np.array_split(rng.permutation(z.shape[1]), FOLDS):
+        seen = known.clone()
+        seen[:, fold] = False
+        guess[:, fold] = module.genes(z, seen)[:, fold]
+    neighborhood = module.neighborhood
+    every_width = torch.eye(len(neighborhood.width))
+    geometry = _geometry(module, data, cells)
+    around = neighborhood.mixed(guess[None], known.any(1)[None], geometry, every_width)[0]
+    features = torch.cat([guess[None], around])  # (1 + H, n, G)
+    features, z = features - features.mean(1, keepdim=True), z - z.mean(0)
+    return features[:, known].T, z[known]
+
+
+def fit_pointer(
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    sections: list[str],
+    position_mask_ratio: float,
+    seed: int,
+) -> None:
+    """Learn which cells sit near each other from what they express; transforms must be fitted.
+
+    Every step, the positions of some cells of a section are hidden, and they are to be found among
+    the others. A part of the time the former lack genes, as a query may, and all are seen with
+    noise. Without a ``position_mask_ratio`` there is nothing to learn.
+    """
+    chosen = [_placed_cells(data, section) for section in sections]
+    chosen = [cells for cells in chosen if len(cells) >= 2 * MIN_CELLS]
+    if not chosen or position_mask_ratio == 0:
+        return
+    rng = np.random.default_rng(seed)
+    pointer = module.pointer.cpu().train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(pointer.parameters(), POINTER_LR)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, POINTER_LR, POINTER_STEPS)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for step in range(POINTER_STEPS):
+            cells = rng.permutation(chosen[step % len(chosen)])[:POINTER_CELLS]
+            loss = _pointing_loss(module, data, cells, position_mask_ratio, rng)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    pointer.eval().requires_grad_(False)
+
+
+def _pointing_loss(
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    cells: NDArray[np.int64],
+    hidden_share: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Negative log-likelihood of the places of the first of some cells, given those of the rest."""
+    n = int(np.clip(round(hidden_share * len(cells)), 1, len(cells) - 1))
+    values = _standardised(module, data, cells)  # (N, G)
+    values = values + POINTER_NOISE * float(rng.random()) * torch.randn_like(values)
+    measured = torch.from_numpy(data.measured(cells))
+    if rng.random() < PANEL_SHARE:
+        hidden = torch.from_numpy(rng.random(values.shape[1]) < rng.uniform(0, 0.8))
+        measured[:n] &= ~hidden
+    place = _geometry(module, data, cells).position[0]  # (N, d)
+    features = module.pointer.features(values, measured)
+    return module.pointer.negative_log_likelihood(features[:n], features[n:], place[:n], place[n:])
+
+
+def _placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
+    """Find the cells of a section of which position and expression are known."""
+    cells = data.cells_of(section)
+    return np.asarray(cells[data.has_position[cells] & data.expression_known[cells]])
+
+
 def _cells_to_fit(data: TissueData, section: str, rng: np.random.Generator) -> NDArray[np.int64]:
     """Find cells of a section with position and expression, a dense patch of a large one."""
-    cells = data.cells_of(section)
-    cells = cells[data.has_position[cells] & data.expression_known[cells]]
+    cells = _placed_cells(data, section)
     if len(cells) <= MAX_CELLS:
         return cells
     assert data.position is not None
@@ -95,12 +220,19 @@ def _surroundings(
     module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64], values: Tensor
 ) -> Tensor:
     """Kernel means around cells, themselves left out, centred, ``(n, H R)``."""
-    assert data.position is not None
-    position = data.position[cells] - data.position[cells].mean(0)
-    standard = module.position_transform(torch.from_numpy(position).float())[None]  # (1, n, d)
-    certain = torch.ones(1, len(cells))
-    geometry = Geometry(standard, torch.zeros_like(certain), certain)
+    geometry = _geometry(module, data, cells)
     known = torch.from_numpy(data.measured(cells)).float()[None]
     mean, _ = module.neighborhood.means(values[None], known, geometry, without_self=True)
     features = mean[0].transpose(0, 1).flatten(1).double()  # (n, H R)
     return features - features.mean(0)
+
+
+def _geometry(
+    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+) -> Geometry:
+    """Known positions as one set."""
+    assert data.position is not None
+    position = data.position[cells] - data.position[cells].mean(0)
+    standard = module.position_transform(torch.from_numpy(position).float())[None]  # (1, n, d)
+    certain = torch.ones(1, len(cells))
+    return Geometry(standard, torch.zeros_like(certain), certain)

@@ -16,9 +16,9 @@ from scvi.model.base import BaseModelClass
 from alphastomics import _keys
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
-from alphastomics.diffusion_model.losses import FRAMES, Frame
 from alphastomics.diffusion_model.masks import TRAINING_MODES
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.targets import FRAMES, Frame
 from alphastomics.model._data import (
     Categories,
     SetupArgs,

@@ -14,17 +14,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alphastomics.diffusion_model.geometry import procrustes
+from alphastomics.diffusion_model.interface import Denoised, NoisyCells
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sampling_levels
-from alphastomics.diffusion_model.losses import standard_positions, superpose
+from alphastomics.diffusion_model.losses import superpose
 from alphastomics.diffusion_model.masks import Pattern
-from alphastomics.diffusion_model.module import (
-    EXPRESSION_SIGMA_DATA,
-    Denoised,
-    MaskedDiffusionModule,
-    NoisyCells,
-)
+from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sampler import State, sample
 from alphastomics.diffusion_model.sets import CellSets
+from alphastomics.diffusion_model.targets import standard_positions
 from alphastomics.model._datamodule import cell_set, collate
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet, inference_sets
@@ -61,9 +58,16 @@ class _Ready(NamedTuple):
 
 
 def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet) -> _Ready:
-    cells = one.cells
+    cells = one.everyone
     pattern = Pattern(request.position_known[cells], request.expression_known[cells])
-    single = cell_set(request.data, cells, pattern, scope=one.scope, n_dims=module.position_dim)
+    single = cell_set(
+        request.data,
+        cells,
+        pattern,
+        scope=one.scope,
+        n_dims=module.position_dim,
+        n_bank=len(one.bank),
+    )
     batch = collate([single]).to(module.device)
     # Positions that are hidden by the mode must not leak.
     batch = batch._replace(located=batch.position_known)
@@ -115,19 +119,24 @@ def _draw(
 ) -> Denoised:
     """One draw of everything unknown in a set, in the fields of ``Denoised``."""
     mean = _mean(module, ready, request)
+    N = mean.position.shape[1]
     asked: list[tuple[Tensor, Tensor, float]] = []
     if request.fill_position:
-        hidden = ~ready.sets.position_known[..., None]
+        hidden = ~ready.sets.position_known[:, :N, None]
         asked.append((mean.position, hidden.to(mean.position), module.sigma_data))
     if request.fill_expression:
-        start = torch.where(ready.gene_known, ready.expression, mean.expression)
-        asked.append((start, (~ready.gene_known).to(start), EXPRESSION_SIGMA_DATA))
+        gene_known = ready.gene_known[:, :N]
+        start = torch.where(gene_known, ready.expression[:, :N], mean.expression)
+        asked.append((start, (~gene_known).to(start), EXPRESSION_SIGMA_DATA))
     turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
 
     def denoise(z: State, level: Tensor) -> State:
         gene_level, position_level = _levels(ready, level, request)
-        position = z[0] if request.fill_position else ready.position
-        expression = z[-1] if request.fill_expression else ready.expression
+        position, expression = ready.position, ready.expression
+        if request.fill_position:
+            position = torch.cat([z[0], position[:, N:]], dim=1)
+        if request.fill_expression:
+            expression = torch.cat([z[-1], expression[:, N:]], dim=1)
         cells = NoisyCells(expression, gene_level, position, position_level)
         out = module(cells, ready.sets.context())
         placed = out.position
@@ -170,7 +179,7 @@ def _fill(
         out = estimate(_prepare(module, request, one), one)
         rows, cells = one.fill, one.cells[one.fill]
         position = unit(out.position[0]).cpu().double().numpy()[rows]
-        filled.position[cells] = position + _centre(request, one.cells)
+        filled.position[cells] = position + _centre(request, one.everyone)
         filled.scale[cells] = unit(out.log_scale[0].exp()).cpu().double().numpy()[rows]
         if filled.expression is not None:
             filled.expression[cells] = out.expression[0].cpu().float().numpy()[rows]
@@ -189,12 +198,27 @@ def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
     return np.asarray(request.data.position[known].mean(0))
 
 
-def _arranged(
-    module: MaskedDiffusionModule, ready: _Ready, request: Request, *, allow_reflection: bool
+def _point_estimate(
+    module: MaskedDiffusionModule,
+    ready: _Ready,
+    request: Request,
+    *,
+    arrange: bool,
+    allow_reflection: bool,
 ) -> Denoised:
-    """Conditional mean; cells placed with no position known are arranged, in place of its frame."""
+    """Conditional mean; of positions, if asked, the likeliest arrangement or place instead.
+
+    Among known cells it is the mean or the mode of the places of those that resemble a cell: the
+    network's correction is for draws.
+    """
     mean = _mean(module, ready, request)
-    if not request.fill_position or bool(ready.sets.position_known.any()):
+    if not request.fill_position:
+        return mean
+    if mean.pointed is not None:
+        place = mean.pointed.mode() if arrange else mean.pointed.mean()
+        position = torch.where(mean.pointed.told[..., None], place, mean.position)
+        return mean._replace(position=position)
+    if not arrange or bool(ready.sets.position_known.any()):
         return mean
     arranged = procrustes(mean.arrangement, mean.position, allow_reflection=allow_reflection)
     return mean._replace(position=arranged)
@@ -213,9 +237,9 @@ def predict_missing(
     """Conditional means; where no position is known and ``arrange``, arrangements."""
 
     def estimate(ready: _Ready, one: InferenceSet) -> Denoised:
-        if arrange:
-            return _arranged(module, ready, request, allow_reflection=allow_reflection)
-        return _mean(module, ready, request)
+        return _point_estimate(
+            module, ready, request, arrange=arrange, allow_reflection=allow_reflection
+        )
 
     with tqdm(total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar) as bar:
         return _fill(module, request, max_set, estimate, bar.update)

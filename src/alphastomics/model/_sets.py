@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 from alphastomics.model._datamodule import SECTION, WINDOW
 from alphastomics.model._request import Request
 
+MAX_BANK = 8192
 Cells = NDArray[np.int64]
 
 
@@ -30,6 +31,8 @@ class InferenceSet(NamedTuple):
         Which of them are to be filled in, ``(N,)``.
     scope
         Whether they are a random part of the section or a window of it.
+    bank
+        Known cells beside them, to be compared with, ``(M,)``.
     """
 
     section: str
@@ -37,6 +40,12 @@ class InferenceSet(NamedTuple):
     cells: Cells
     fill: NDArray[np.bool_]
     scope: int
+    bank: Cells
+
+    @property
+    def everyone(self) -> Cells:
+        """The cells and then the bank, ``(N + M,)``."""
+        return np.concatenate([self.cells, self.bank])
 
 
 def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
@@ -61,6 +70,8 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
         context = np.concatenate([own[~to_fill[own]], reference])
         rng = np.random.default_rng(zlib.crc32(section.encode()))
         placed = bool(request.position_known[fill].all())
+        both_known = request.position_known[context] & request.expression_known[context]
+        to_compare = context[both_known & (not placed)]
         if len(fill) + len(context) <= max_set:
             parts = [(fill, context)]
             scope = SECTION
@@ -71,7 +82,9 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
             parts, scope = _random_parts(fill, context, known, max_set, rng), SECTION
         for part, (some, beside) in enumerate(parts):
             filled = np.arange(len(some) + len(beside)) < len(some)
-            yield InferenceSet(section, part, np.concatenate([some, beside]), filled, scope)
+            cells = np.concatenate([some, beside])
+            bank = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:MAX_BANK]
+            yield InferenceSet(section, part, cells, filled, scope, bank)
 
 
 def _random_parts(

@@ -13,10 +13,10 @@ import torch
 from scvi.train import TrainRunner
 
 from alphastomics._quiet import quiet
-from alphastomics.diffusion_model.losses import Objective
+from alphastomics.diffusion_model.targets import Objective
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._fitting import fit_neighborhood, fit_transforms
+from alphastomics.model._fitting import fit_genes, fit_neighborhood, fit_pointer, fit_transforms
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:
@@ -115,6 +115,9 @@ def fit(
         fit_transforms(model.module, data, sections)
         if init["training_mode"] != "expr_to_pos":
             fit_neighborhood(model.module, data, sections, seed)
+            fit_genes(model.module, data, sections, seed)
+        if init["training_mode"] != "pos_to_expr":
+            fit_pointer(model.module, data, sections, init["position_mask_ratio"], seed)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
     options = {

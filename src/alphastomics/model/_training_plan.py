@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from alphastomics.diffusion_model.losses import (
-    Objective,
     denoising_loss,
     placement_error,
     unknown_error,
 )
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
+from alphastomics.diffusion_model.targets import Objective
 
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50

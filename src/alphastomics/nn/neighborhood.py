@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -76,35 +77,41 @@ class Neighborhood(nn.Module):
         """Shrunk kernel means in the basis ``(B, H, N, R)``, log density of cells ``(B, H, N)``."""
         content = torch.cat([values * known, known], dim=-1)  # (B, N, 2G)
         is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
-        rows = [
-            self._smooth(content, is_key, geometry, start, without_self=without_self)
-            for start in range(0, values.shape[1], ROWS)
-        ]
-        return torch.cat([m for m, _ in rows], dim=2), torch.cat([s for _, s in rows], dim=2)
-
-    def _smooth(
-        self, content: Tensor, is_key: Tensor, geometry: Geometry, start: int, *, without_self: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Of ``ROWS`` cells from ``start`` on: ``(B, H, R, rank)`` and ``(B, H, R)``."""
-        rows = slice(start, start + ROWS)
-        at, G = geometry.position[:, rows], content.shape[-1] // 2
-        with torch.autocast(at.device.type, enabled=False):
-            square = torch.cdist(at.float(), geometry.position.float()).square()[:, None]
-            variance = self.width.square()[:, None, None]  # (H, 1, 1)
-            variance = variance + geometry.variance[:, None, rows, None]  # (B, H, R, 1)
-            logits = -square / (2 * variance)  # (B, H, R, N)
-            hidden = ~is_key[:, None, None, :]
-            if without_self:
-                own = torch.arange(at.shape[1], device=at.device)
-                hidden = hidden.repeat(1, 1, at.shape[1], 1)
-                hidden[:, :, own, start + own] = True
-            logits = logits.masked_fill(hidden, -1e9)
-            density = logits.logsumexp(-1).clamp_min(-10.0)
-            total = torch.einsum("bhrn,bng->bhrg", logits.softmax(-1), content.float())
+        G = values.shape[-1]
+        rows = []
+        for mean, density in self._smoothed(content, is_key, geometry, without_self=without_self):
             # The kernel's sums are softmax means times their total weight, exp(density).
             cells = density.exp()[..., None]
-            mean = total[..., :G] * cells / (total[..., G:] * cells + PRIOR)
-            return mean @ self.basis, density
+            shrunk = mean[..., :G] * cells / (mean[..., G:] * cells + PRIOR)
+            rows.append((shrunk @ self.basis, density))
+        return torch.cat([m for m, _ in rows], dim=2), torch.cat([s for _, s in rows], dim=2)
+
+    def mixed(self, content: Tensor, is_key: Tensor, geometry: Geometry, mix: Tensor) -> Tensor:
+        """Plain kernel means of ``content`` ``(B, N, C)``, mixed over widths by ``mix`` ``(K, H)``.
+
+        Returns ``(B, K, N, C)``.
+        """
+        rows = self._smoothed(content, is_key, geometry)
+        return torch.cat([torch.einsum("bhnc,kh->bknc", mean, mix) for mean, _ in rows], dim=2)
+
+    def _smoothed(
+        self, content: Tensor, is_key: Tensor, geometry: Geometry, *, without_self: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Means ``(B, H, R, C)`` and log densities ``(B, H, R)`` of ``ROWS`` cells at a time."""
+        hidden = ~is_key[:, None, None, :]
+        for start in range(0, content.shape[1], ROWS):
+            rows = slice(start, start + ROWS)
+            at = geometry.position[:, rows]
+            with torch.autocast(at.device.type, enabled=False):
+                square = torch.cdist(at.float(), geometry.position.float()).square()[:, None]
+                variance = self.width.square()[:, None, None]  # (H, 1, 1)
+                variance = variance + geometry.variance[:, None, rows, None]  # (B, H, R, 1)
+                logits = (-square / (2 * variance)).masked_fill(hidden, -1e9)  # (B, H, R, N)
+                if without_self:
+                    own = torch.arange(at.shape[1], device=at.device)
+                    logits[:, :, own, start + own] = -1e9
+                density = logits.logsumexp(-1).clamp_min(-10.0)
+                yield torch.einsum("bhrn,bnc->bhrc", logits.softmax(-1), content.float()), density
 
     @torch.no_grad()
     def fit(self, basis: Tensor, gram: Tensor, product: Tensor, penalty: float) -> None:
