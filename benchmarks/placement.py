@@ -74,7 +74,7 @@ def place(
     model.predict(query, estimate="mean", key_added="mean", progress_bar=False)
     predicted = time.perf_counter()
     radii = {}
-    if args.calibrate:
+    if seed in args.calibrate_seeds:
         model.calibrate(progress_bar=False)
         model.predict(query, progress_bar=False)
         radius = query.obs["spatial_predicted_radius"]
@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument(
         "--draw_seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds to draw samples with"
     )
-    parser.add_argument("--calibrate", action="store_true", help="also score the 90 %% radius")
+    parser.add_argument(
+        "--calibrate_seeds", type=int, nargs="*", default=[0], help="seeds to score the radius with"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"
