@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from alphastomics.model._data import Categories, SetupArgs, TissueData, read_query
 from alphastomics.model._persistence import weights_fingerprint
-from alphastomics.model._prediction import DrawOptions
+from alphastomics.model._prediction import DrawOptions, standardize_query
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
 from alphastomics.model._training import TrainingRecord
@@ -19,6 +19,8 @@ from alphastomics.model._validate import check_at_least, check_choice
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
+Standardize = Literal["training", "query"]
+STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
 MAX_SET = 2048
 MAX_PLACED_SET = 8192
 
@@ -100,6 +102,7 @@ class AskingMixin:
         layer_added: str,
         *,
         predicts: bool,
+        standardize: Standardize = "training",
     ) -> tuple[AnnData, Request]:
         """Check the arguments of a call and read its cells."""
         self._require_trained()
@@ -114,8 +117,12 @@ class AskingMixin:
             )
         check_choice("mode", mode, MODES)
         check_choice("output", output, OUTPUTS)
+        check_choice("standardize", standardize, STANDARDIZE)
         adata = self._require_adata(adata)
-        return adata, self._request(self._read_cells(adata), mode, reference, predicts=predicts)
+        request = self._request(self._read_cells(adata), mode, reference, predicts=predicts)
+        if standardize == "query":
+            request = standardize_query(self.module, request)
+        return adata, request
 
     def _max_set(self, max_set: int | None, request: Request) -> int:
         if max_set is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
-POINTER_STEPS, POINTER_LR, POINTER_NOISE = 500, 2e-3, 0.4
+POINTER_STEPS, POINTER_LR, POINTER_NOISE = 500, 2e-3, 0.8
 POINTER_CELLS = 2048
 FOLDS = 5
 PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells

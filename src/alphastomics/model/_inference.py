@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics.model._asking import AskingMixin
+from alphastomics.model._asking import AskingMixin, Standardize
 from alphastomics.model._prediction import (
     Filled,
     draw_missing,
@@ -49,6 +49,7 @@ class InferenceMixin(AskingMixin):
         output: Output = "lognorm",
         key_added: str = _keys.PREDICTED,
         layer_added: str = _keys.EXPRESSION_PREDICTED,
+        standardize: Standardize = "training",
         max_set: int | None = None,
         progress_bar: bool = True,
     ) -> None:
@@ -74,16 +75,20 @@ class InferenceMixin(AskingMixin):
             the two neighbouring slices: the query is filled in given them, in their frame and
             units. Coordinates of the query must be in the same frame.
         estimate
-            How cells are placed where no position is known. ``"arrangement"``: so that their
-            distances to each other rank as the true ones are expected to, turned and scaled onto
-            the conditional mean. ``"mean"``: the conditional mean itself, which has the least
-            squared error. Given known positions it is always the mean.
+            How cells are placed. ``"mean"``: the conditional mean, which has the least squared
+            error. ``"arrangement"``: where no position is known, so that their distances to each
+            other rank as the true ones are expected to, turned and scaled onto the mean; among
+            known cells, the likeliest place instead of the mean of several.
         output
             Expression is written ``"lognorm"``, log-normalised as the network reads it, values
             below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
             median depth of training.
         key_added, layer_added
             Where to write positions and expression.
+        standardize
+            ``"training"``: genes of the query are standardised with the statistics of training.
+            ``"query"``: with their own, for cells of another platform or animal that are of the
+            same composition; only where nothing but positions is asked for.
         max_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 where positions are asked for, else 8,192.
@@ -110,7 +115,14 @@ class InferenceMixin(AskingMixin):
             dimension.
         """
         adata, request = self._ask(
-            adata, mode, reference, output, key_added, layer_added, predicts=True
+            adata,
+            mode,
+            reference,
+            output,
+            key_added,
+            layer_added,
+            predicts=True,
+            standardize=standardize,
         )
         check_choice("estimate", estimate, ESTIMATES)
         filled = predict_missing(
@@ -144,6 +156,7 @@ class InferenceMixin(AskingMixin):
         key_added: str = _keys.SAMPLED,
         layer_added: str = _keys.EXPRESSION_SAMPLED,
         seed: int = 0,
+        standardize: Standardize = "training",
         max_set: int | None = None,
         progress_bar: bool = True,
     ) -> None:
@@ -154,7 +167,7 @@ class InferenceMixin(AskingMixin):
 
         Parameters
         ----------
-        adata, mode, reference, output, layer_added, max_set, progress_bar
+        adata, mode, reference, output, layer_added, standardize, max_set, progress_bar
             As in :meth:`predict`.
         n_samples
             Number of draws.
@@ -183,7 +196,14 @@ class InferenceMixin(AskingMixin):
         if point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
         adata, request = self._ask(
-            adata, mode, reference, output, key_added, layer_added, predicts=False
+            adata,
+            mode,
+            reference,
+            output,
+            key_added,
+            layer_added,
+            predicts=False,
+            standardize=standardize,
         )
         options = self._draw_options(n_samples, n_steps, seed)
         filled = list(

@@ -31,6 +31,9 @@ class Request:
         Whether the measured genes of a cell are given, ``(n,)``.
     fill_position, fill_expression
         Whether positions and expression are asked for.
+    query_shift, query_scale
+        Mean and standard deviation of the query's standardised genes, each ``(G,)``, if it is to be
+        standardised by itself.
     """
 
     data: TissueData
@@ -39,6 +42,8 @@ class Request:
     expression_known: Mask
     fill_position: bool
     fill_expression: bool
+    query_shift: NDArray[np.float32] | None = None
+    query_scale: NDArray[np.float32] | None = None
 
     @property
     def n(self) -> int:

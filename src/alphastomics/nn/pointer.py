@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 SHARPNESS = 10.0  # initial factor of the cosine similarity
 WIDTH = 0.3  # initial standard deviation of the mixture's parts, in RMS radii of a section
-MODE_WIDTH = 0.5  # smoothing at which the mode is looked for, in RMS radii
+MODE_WIDTH = 0.8  # smoothing at which the mode is looked for, in RMS radii
 MAX_CANDIDATES = 512
 SHIFTS = 4
 
