@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
-POINTER_STEPS, POINTER_LR, POINTER_NOISE = 500, 2e-3, 0.8
+POINTER_STEPS, POINTER_NOISE = 500, 0.8
+POINTER_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
 POINTER_CELLS = 2048
 FOLDS = 5
 PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells
@@ -150,7 +151,10 @@ def fit_pointer(
         return
     rng = np.random.default_rng(seed)
     pointer = module.pointer.cpu().train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(pointer.parameters(), POINTER_LR)
+    weights = [*pointer.linear.parameters(), *pointer.network.parameters()]
+    optimizer = torch.optim.AdamW(weights)
+    scales = [pointer.log_sharpness, pointer.log_width]
+    optimizer.add_param_group({"params": scales, "weight_decay": 0.0})
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, POINTER_LR, POINTER_STEPS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
