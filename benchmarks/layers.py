@@ -142,8 +142,8 @@ def write(rows: list[dict], args: argparse.Namespace) -> None:
     text = (
         "# Dissociated cells placed into the cortex, six layer markers held out\n\nMedian depth "
         f"(number of the annotated layer, smoothed by a polynomial of degree 4) of the {SHARE:.0%} "
-        f"of cells that express a marker most; Kendall's tau-b with the layers {LAYER}. Mean over seeds {args.seeds}.\n\n"
-        + "\n".join(lines)
+        f"of cells that express a marker most; Kendall's tau-b with the layers {LAYER}. Mean over "
+        f"seeds {args.seeds}.\n\n" + "\n".join(lines)
     )
     (args.out / "layers_osmfish.md").write_text(text + "\n")
     print(text)
