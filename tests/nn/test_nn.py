@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from alphastomics.nn.attention import SelfAttention
+from alphastomics.nn.architecture import Architecture
+from alphastomics.nn.attention import SelfAttention, linear_attention
 from alphastomics.nn.block import SetTransformer
 from alphastomics.nn.embeddings import LevelEmbedding, ModalityEmbedding, OptionalEmbedding
 from alphastomics.nn.geometry import Geometry
@@ -19,9 +20,28 @@ def located(n_sets, n_cells, dim=2):
     return Geometry(position, 0.4 * (1 - certainty), certainty)
 
 
+def attention(d_model, num_heads, **options):
+    return SelfAttention(Architecture(d_model, num_heads, **options))
+
+
+OPTIONS = {
+    "plain": {},
+    "headwise": {"gate_type": "headwise"},
+    "elementwise": {"gate_type": "elementwise"},
+    "linear": {"attention": "linear"},
+    "experts": {"num_experts": 4},
+    "all": {"attention": "linear", "gate_type": "elementwise", "num_experts": 4, "moe_top_k": 3},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("with_geometry", [False, True])
-def test_transformer_has_no_order_and_ignores_padding(with_geometry):
-    network = SetTransformer(16, 2, 2, 32).eval()
+def test_transformer_has_no_order_and_ignores_padding(with_geometry, options):
+    transformer = SetTransformer(Architecture(16, 2, 2, 32, **options)).eval()
+
+    def network(*args, **kwargs):
+        return transformer(*args, **kwargs)[0]
+
     x = torch.randn(2, 10, 16)
     geometry = located(2, 10) if with_geometry else None
     plain = network(x, geometry=geometry)
@@ -56,7 +76,7 @@ def mixed(layer, logits, v):
 
 
 def test_attention_is_softmax_of_normed_queries_and_keys():
-    layer = SelfAttention(8, 2).eval()
+    layer = attention(8, 2).eval()
     x = torch.randn(1, 5, 8)
     torch.testing.assert_close(layer(x), mixed(layer, *heads(layer, x)))
 
@@ -64,7 +84,7 @@ def test_attention_is_softmax_of_normed_queries_and_keys():
 @pytest.mark.parametrize("dim", [2, 3])
 def test_known_positions_bias_attention_to_near_cells(dim):
     """The bias matrix, written out: -c |x_i - x_j|^2 / 2 (h^2 + var_i)."""
-    layer = SelfAttention(16, 4).eval()
+    layer = attention(16, 4).eval()
     torch.nn.init.normal_(layer.spatial_bias.elsewhere)
     x, geometry = torch.randn(2, 9, 16), located(2, 9, dim)
     logits, v = heads(layer, x)
@@ -85,7 +105,7 @@ def test_known_positions_bias_attention_to_near_cells(dim):
 
 
 def test_a_cell_of_unknown_position_attends_as_if_nothing_were_known():
-    layer = SelfAttention(16, 4).eval()
+    layer = attention(16, 4).eval()
     x, geometry = torch.randn(1, 9, 16), located(1, 9)
     unknown = geometry.certainty[0] == 0
     torch.testing.assert_close(
@@ -98,18 +118,13 @@ def test_a_cell_of_unknown_position_attends_as_if_nothing_were_known():
 
 
 def test_near_attention_does_not_see_shifts_and_rotations():
-    layer = SelfAttention(16, 4).eval()
+    layer = attention(16, 4).eval()
     x, geometry = torch.randn(1, 9, 16), located(1, 9)
     turn = torch.linalg.qr(torch.randn(2, 2)).Q
     moved = geometry._replace(position=geometry.position @ turn + 0.5)
     torch.testing.assert_close(
         layer(x, geometry=moved), layer(x, geometry=geometry), atol=1e-4, rtol=0
     )
-
-
-def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="d_model=10 is not divisible by num_heads=4"):
-        SelfAttention(10, 4)
 
 
 def test_unknown_token_replaces_the_value():
@@ -134,3 +149,57 @@ def test_a_category_that_is_not_given_adds_nothing():
     assert (embedding(torch.zeros(2, 4, dtype=torch.long)) == 0).all()
     assert (embedding(torch.tensor([1, 2, 3])) != 0).any(-1).all()
     assert (OptionalEmbedding(0, 8)(torch.tensor([0])) == 0).all()
+
+
+class TestGate:
+    @pytest.mark.parametrize("gate_type", ["headwise", "elementwise"])
+    @pytest.mark.parametrize("kernel", ["softmax", "linear"])
+    def test_a_gate_of_ones_is_no_gate_and_of_zeros_lets_nothing_through(self, kernel, gate_type):
+        gated = attention(16, 4, attention=kernel, gate_type=gate_type).eval()
+        plain = attention(16, 4, attention=kernel).eval()
+        plain.load_state_dict(gated.state_dict(), strict=False)
+        x = torch.randn(2, 9, 16)
+        with torch.no_grad():
+            gated.gate.project.weight.zero_()
+            gated.gate.project.bias.fill_(100.0)
+            torch.testing.assert_close(gated(x), plain(x))
+            gated.gate.project.bias.fill_(-100.0)
+            torch.testing.assert_close(gated(x), torch.zeros_like(x))
+
+    def test_it_is_a_sigmoid_of_the_input_for_each_head(self):
+        layer = attention(16, 4, gate_type="headwise").eval()
+        x = torch.randn(2, 9, 16)
+        layer.out.weight = torch.nn.Parameter(torch.eye(16))
+        gate = torch.sigmoid(layer.gate.project(x)).repeat_interleave(4, -1)
+        y = layer(x)
+        layer.gate = None
+        torch.testing.assert_close(y, gate * layer(x))
+
+
+def test_linear_attention_is_its_quadratic_definition():
+    q, k, v = torch.randn(3, 2, 4, 30, 8)
+    mask = torch.rand(2, 30) > 0.3
+    phi = [torch.nn.functional.elu(part) + 1 for part in (q, k)]
+    weight = phi[0] @ phi[1].mT * mask[:, None, None]  # (B, nh, N, N)
+    expected = weight / weight.sum(-1, keepdim=True) @ v
+    torch.testing.assert_close(linear_attention(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_model": 10, "num_heads": 4}, "d_model=10 is not divisible by num_heads=4"),
+        ({"num_experts": 2, "moe_top_k": 3}, "moe_top_k=3 is more than num_experts=2"),
+        ({"num_experts": -1}, "num_experts must be at least 0, found -1"),
+        ({"gate_type": "foo"}, "gate_type must be one of none, headwise, elementwise, found 'foo'"),
+        ({"attention": "foo"}, "attention must be one of softmax, linear, found 'foo'"),
+        ({"num_experts": 3, "d_ff": 256}, "d_ff=256 is not divisible by num_experts=3"),
+        ({"num_experts": 2, "expert_width": 0}, "expert_width must be at least 1, found 0"),
+        ({"num_experts": 2, "moe_top_k": 0}, "moe_top_k must be at least 1, found 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
+        ({"router_noise": -0.1}, "router_noise must be at least 0, found -0.1"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture(**options)

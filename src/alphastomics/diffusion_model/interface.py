@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
 from alphastomics.nn.embeddings import LevelEmbedding
+from alphastomics.nn.experts import Routing
 from alphastomics.nn.pointer import Pointed
 
 SCOPES = ("section", "window")
@@ -81,6 +83,8 @@ class Denoised(NamedTuple):
         Token embeddings after the last block, ``(B, N, D)``.
     pointed
         Known cells that resemble each cell; ``None`` where no position is both known and asked for.
+    routing
+        How each block spread the tokens over its experts; empty without experts.
     """
 
     position: Tensor
@@ -89,6 +93,7 @@ class Denoised(NamedTuple):
     log_scale: Tensor
     tokens: Tensor
     pointed: Pointed | None = None
+    routing: Sequence[Routing] = ()
 
 
 def state_of(level: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,15 +16,18 @@ from alphastomics.diffusion_model.levels import UNKNOWN, draw_levels, preconditi
 from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import Objective, Targets, make_targets, noisy_cells
+from alphastomics.nn.experts import Routing
 
 ARRANGEMENT_WEIGHT = 4.0
+BALANCE_WEIGHT, Z_WEIGHT = 0.01, 0.001  # Fedus et al. 2022; Zoph et al. 2022
 
 
 class Losses(NamedTuple):
     """Mean squared errors in units of the data's variance, and the likelihood of the error scale.
 
     ``position`` and ``expression`` are those of the conditional mean at level 1, the ``noisy_``
-    ones those at a level between; ``arrangement`` is one minus the correlation of distances.
+    ones those at a level between; ``arrangement`` is one minus the correlation of distances;
+    ``routing`` are the weighted losses of the routers of experts.
     """
 
     position: Tensor
@@ -32,6 +36,7 @@ class Losses(NamedTuple):
     noisy_expression: Tensor
     arrangement: Tensor
     scale: Tensor
+    routing: Tensor
 
     def total(self) -> Tensor:
         """Sum them up, the arrangement with its weight: what is minimised."""
@@ -139,7 +144,8 @@ def denoising_loss(
     if objective.frame == "invariant":
         position = _frame_of(denoised.position, targets, objective)
     at_noise = _errors(denoised, position, targets, level, sigma_data)
-    return Losses(*at_unknown, *at_noise, arrangement, scale)
+    routing = routing_loss([*mean.routing, *denoised.routing]).to(unknown)
+    return Losses(*at_unknown, *at_noise, arrangement, scale, routing)
 
 
 def arrangement_loss(mean: Denoised, targets: Targets) -> Tensor:
@@ -151,6 +157,12 @@ def arrangement_loss(mean: Denoised, targets: Targets) -> Tensor:
         mean.arrangement[asked].float(), targets.position[asked], targets.position_hidden[asked]
     )
     return (1 - correlation).sum() / len(asked)
+
+
+def routing_loss(routings: Sequence[Routing]) -> Tensor:
+    """Load balancing and z-loss, summed over blocks; 0 without experts."""
+    each = [BALANCE_WEIGHT * routing.balance + Z_WEIGHT * routing.z for routing in routings]
+    return torch.stack(each).sum() if each else torch.zeros(())
 
 
 def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from alphastomics.diffusion_model.levels import (
     signal_and_noise,
 )
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
+from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.block import SetTransformer
 from alphastomics.nn.embeddings import (
     FourierPositions,
@@ -57,10 +59,9 @@ class MaskedDiffusionModule(nn.Module):
         :class:`~alphastomics.diffusion_model.transforms.ExpressionTransform`.
     num_labels, num_batches
         Number of cell types and of batches that may be given as a condition.
-    d_model, num_heads, num_layers, d_ff
-        Width of a token, heads per block, blocks, inner width of the feed-forward.
-    dropout
-        Dropout probability in training.
+    **architecture
+        Size and options of the transformer, the fields of
+        :class:`~alphastomics.nn.architecture.Architecture`.
     """
 
     def __init__(
@@ -71,13 +72,11 @@ class MaskedDiffusionModule(nn.Module):
         values: str = "counts",
         num_labels: int = 0,
         num_batches: int = 0,
-        d_model: int = 128,
-        num_heads: int = 4,
-        num_layers: int = 4,
-        d_ff: int = 256,
-        dropout: float = 0.1,
+        **architecture: Any,
     ) -> None:
         super().__init__()
+        self.architecture = Architecture(**architecture)
+        d_model = self.architecture.d_model
         self.num_genes = num_genes
         self.position_dim = position_dim
         self.sigma_data = 1 / math.sqrt(position_dim)  # the RMS radius is 1
@@ -95,7 +94,7 @@ class MaskedDiffusionModule(nn.Module):
         nn.init.zeros_(self.scope.weight)
         self.label = OptionalEmbedding(num_labels, d_model)
         self.batch = OptionalEmbedding(num_batches, d_model)
-        self.transformer = SetTransformer(d_model, num_heads, num_layers, d_ff, dropout)
+        self.transformer = SetTransformer(self.architecture)
         self.position_head = nn.Linear(d_model, position_dim)
         self.arrangement_head = nn.Linear(d_model, position_dim)
         self.expression_head = nn.Linear(d_model, num_genes)
@@ -155,7 +154,7 @@ class MaskedDiffusionModule(nn.Module):
         partly = known.any(-1, keepdim=True) & ~known  # (B, N, G)
         if self.genes.is_fitted and bool(partly.any()):
             guess = torch.where(partly, self._gene_guess(z_e, known, geometry), guess)
-        tokens = self.transformer(x, cell_mask, geometry)  # (B, N, D)
+        tokens, routing = self.transformer(x, cell_mask, geometry)  # (B, N, D)
 
         # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
         # The gates: what is known of a cell makes its noisy value count for less than c_skip says,
@@ -177,7 +176,7 @@ class MaskedDiffusionModule(nn.Module):
         network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
         expression = cos.square() * z_e + sin * (network + sin * guess)
         arrangement = self.arrangement_head(tokens)
-        return Denoised(position, arrangement, expression, log_scale, tokens, pointed)
+        return Denoised(position, arrangement, expression, log_scale, tokens, pointed, routing)
 
     def _surroundings(
         self, z: Tensor, known: Tensor, geometry: Geometry, real: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
@@ -31,6 +31,7 @@ from alphastomics.model._learning import LearningMixin
 from alphastomics.model._saving import SavingMixin
 from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice, check_share
+from alphastomics.nn.architecture import Architecture, Attention, GateType
 
 
 class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
@@ -57,6 +58,17 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         Inner width of the feed-forward of a block.
     dropout
         Dropout probability in training.
+    attention
+        ``"softmax"``, or ``"linear"``, whose cost is linear in the number of cells.
+    gate_type
+        Gate on the output of attention: ``"none"``, ``"headwise"`` or ``"elementwise"``.
+    num_experts, moe_top_k
+        Number of experts in the place of each feed-forward, 0 for a dense one, and how many of
+        them a cell goes through.
+    expert_width
+        Inner width of an expert; by default ``d_ff / num_experts``.
+    router_noise
+        Standard deviation of noise on the choice of experts in training.
     expression_mask_ratio
         Share of genes hidden from each cell in training, in [0, 1).
     expression_noise
@@ -103,6 +115,12 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         num_layers: int = 4,
         d_ff: int = 256,
         dropout: float = 0.1,
+        attention: Attention = "softmax",
+        gate_type: GateType = "none",
+        num_experts: int = 0,
+        moe_top_k: int = 2,
+        expert_width: int | None = None,
+        router_noise: float = 0.0,
         expression_mask_ratio: float = 0.4,
         expression_noise: float = 0.4,
         position_mask_ratio: float = 0.33,
@@ -115,11 +133,20 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         check_choice("training_mode", training_mode, TRAINING_MODES)
         check_choice("frame", frame, FRAMES)
         check_choice("schedule", schedule, SCHEDULES)
-        for name, size in (("d_model", d_model), ("num_heads", num_heads), ("d_ff", d_ff)):
-            check_at_least(name, size, 1)
-        check_at_least("num_layers", num_layers, 0)
+        Architecture(
+            d_model,
+            num_heads,
+            num_layers,
+            d_ff,
+            dropout,
+            attention,
+            gate_type,
+            num_experts,
+            moe_top_k,
+            expert_width,
+            router_noise,
+        )
         check_at_least("expression_noise", expression_noise, 0)
-        check_share("dropout", dropout)
         check_share("expression_mask_ratio", expression_mask_ratio)
         check_share("position_mask_ratio", position_mask_ratio)
         super().__init__(adata, registry)
@@ -131,7 +158,6 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
     def _new_module(self) -> MaskedDiffusionModule:
         """Build the network with its initial weights."""
         init, setup, categories = self._init_arguments(), self._setup(), self._categories()
-        sizes = ("d_model", "num_heads", "num_layers", "d_ff", "dropout")
         with torch.random.fork_rng():
             torch.manual_seed(init["seed"])
             return MaskedDiffusionModule(
@@ -140,7 +166,7 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
                 values=setup.values,
                 num_labels=len(categories.labels),
                 num_batches=len(categories.batches),
-                **{name: init[name] for name in sizes},
+                **{f.name: init[f.name] for f in fields(Architecture)},
             )
 
     @classmethod
