@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from dataclasses import asdict, replace
-from enum import Enum
+from enum import StrEnum
 from io import StringIO
 
 import pandas as pd
@@ -23,7 +23,7 @@ REPEATS = 5
 SMALL = Architecture(d_model=128, num_heads=4, num_layers=2, d_ff=256)
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a table is written."""
 
     table = "table"

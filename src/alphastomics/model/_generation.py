@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -197,6 +198,10 @@ class GenerationMixin(InferenceMixin):
     ) -> AnnData:
         """Draw a new section: positions and expression of cells that never were.
 
+        Expression is drawn first, with its positions, and then the cells are placed anew given what
+        they express: the chain rule ``p(e, x) = p(e) p(x | e)``, of which the second factor is
+        what the network learns best.
+
         Parameters
         ----------
         n_cells
@@ -204,7 +209,8 @@ class GenerationMixin(InferenceMixin):
         labels
             Cell type of each cell, if wanted; the model must have been set up with ``labels_key``.
         output
-            As in :meth:`predict`.
+            ``"counts"``, whole counts of cells of the median depth of training; ``"lognorm"``,
+            those log-normalised.
         n_steps, seed
             As in :meth:`sample`.
         progress_bar
@@ -217,15 +223,23 @@ class GenerationMixin(InferenceMixin):
             training, centred on the origin.
         """
         check_at_least("n_cells", n_cells, 1)
-        return self._fill_new(
-            self._new_cells(n_cells, labels),
-            "joint",
-            draw=True,
-            output=output,
-            seed=seed,
-            n_steps=n_steps,
-            progress_bar=progress_bar,
+        check_choice("output", output, OUTPUTS)
+        how: dict[str, Any] = {"seed": seed, "n_steps": n_steps, "progress_bar": progress_bar}
+        new = self._fill_new(
+            self._new_cells(n_cells, labels), "joint", draw=True, output="counts", **how
         )
+        setup, key = self._setup(), _keys.SAMPLED
+        counts = sparse.csr_matrix(new.X)
+        cells = AnnData(counts, obs=new.obs[[]], var=new.var[[]])
+        if setup.layer is not None:
+            cells.layers[setup.layer] = counts
+        self.sample(cells, mode="expr_to_pos", key_added=key, **how)
+        new.obsm[setup.spatial_key] = cells.obsm[key]
+        if output == "lognorm":
+            values = torch.from_numpy(np.asarray(new.X, dtype=np.float32))
+            transform = self.module.expression_transform.cpu()
+            new.X = transform.log(values, torch.ones_like(values, dtype=torch.bool)).numpy()
+        return new
 
     def _new_cells(self, n_cells: int, labels: ArrayLike | None) -> AnnData:
         """Cells of which nothing is known but, maybe, their type."""
