@@ -26,6 +26,7 @@ from alphastomics.diffusion_model.levels import (
 )
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.architecture import Architecture
+from alphastomics.nn.atlas import Atlas
 from alphastomics.nn.block import SetTransformer
 from alphastomics.nn.embeddings import (
     FourierPositions,
@@ -88,6 +89,7 @@ class MaskedDiffusionModule(nn.Module):
             self.position_features.out_features, d_model, hidden=d_model
         )
         self.pointer = Pointer(num_genes, d_model)
+        self.atlas = Atlas(position_dim, d_model)
         self.neighborhood = Neighborhood(num_genes, d_model)
         self.genes = GeneGuess(num_genes, len(self.neighborhood.width))
         self.scope = nn.Embedding(len(SCOPES), d_model)

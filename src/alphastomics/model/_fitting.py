@@ -12,6 +12,8 @@ from torch import Tensor
 from alphastomics.diffusion_model.masks import PANEL_SHARE
 from alphastomics.model._data import TissueData
 from alphastomics.model._validate import MIN_CELLS
+from alphastomics.nn.atlas import MAX_CELLS as MAX_ATLAS_CELLS
+from alphastomics.nn.atlas import MAX_SECTIONS
 from alphastomics.nn.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -166,6 +168,23 @@ def fit_pointer(
             optimizer.step()
             schedule.step()
     pointer.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def fill_atlas(
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+) -> None:
+    """Keep some cells of some sections with the model; the pointer must be fitted."""
+    rng = np.random.default_rng(seed)
+    chosen = [_placed_cells(data, section) for section in rng.permutation(sections)]
+    chosen = [cells for cells in chosen if len(cells) >= MIN_CELLS][:MAX_SECTIONS]
+    features, place = [], []
+    for cells in (rng.permutation(cells)[:MAX_ATLAS_CELLS] for cells in chosen):
+        measured = torch.from_numpy(data.measured(cells))
+        features.append(module.pointer.cpu().features(_standardised(module, data, cells), measured))
+        place.append(_geometry(module, data, cells).position[0])
+    if chosen:
+        module.atlas.fill(features, place)
 
 
 def _pointing_loss(

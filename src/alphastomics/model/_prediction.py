@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.geometry import procrustes
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sampling_levels
@@ -249,8 +250,20 @@ def _point_estimate(
         return mean._replace(position=position)
     if not arrange or bool(ready.sets.position_known.any()):
         return mean
-    arranged = procrustes(mean.arrangement, mean.position, allow_reflection=allow_reflection)
+    arrangement = _refined(module, ready, mean.arrangement)
+    arranged = procrustes(arrangement, mean.position, allow_reflection=allow_reflection)
     return mean._replace(position=arranged)
+
+
+def _refined(module: MaskedDiffusionModule, ready: _Ready, arrangement: Tensor) -> Tensor:
+    """Refine the arrangement of cells by where they would sit in the sections of training."""
+    told = ready.gene_known.any(-1)  # (1, N)
+    if not len(module.atlas.features) or int(told.sum()) < 2:
+        return arrangement
+    cells = module.pointer.features(ready.expression[told], ready.gene_known[told])
+    refined = arrangement.clone()
+    refined[told] = refine(arrangement[told], module.atlas.places(module.pointer, cells))
+    return refined
 
 
 @torch.inference_mode()

@@ -16,7 +16,13 @@ from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
 from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._fitting import fit_genes, fit_neighborhood, fit_pointer, fit_transforms
+from alphastomics.model._fitting import (
+    fill_atlas,
+    fit_genes,
+    fit_neighborhood,
+    fit_pointer,
+    fit_transforms,
+)
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:
@@ -118,6 +124,7 @@ def fit(
             fit_genes(model.module, data, sections, seed)
         if init["training_mode"] != "pos_to_expr":
             fit_pointer(model.module, data, sections, init["position_mask_ratio"], seed)
+            fill_atlas(model.module, data, sections, seed)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
     options = {

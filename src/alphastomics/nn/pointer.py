@@ -71,8 +71,8 @@ class Pointed(NamedTuple):
         exponent = self.log_weight - square / (2 * width.square())
         return exponent.logsumexp(-1) - position.shape[-1] * width.log()
 
-    def mode(self) -> Tensor:
-        """Likeliest place at a smoothing of ``MODE_WIDTH``, by mean shift (Cheng 1995).
+    def mode(self, width: float = MODE_WIDTH) -> Tensor:
+        """Likeliest place at a smoothing of ``width``, by mean shift (Cheng 1995).
 
         A mean of two distant places is a place between; this is one of the two, and the mean
         where the weights lie together. ``(B, N, d)``.
@@ -80,18 +80,18 @@ class Pointed(NamedTuple):
         weight = self.log_weight.exp()
         every = -(-self.place.shape[1] // MAX_CANDIDATES)
         candidates = self.place[:, ::every]  # (B, C, d)
-        density = weight @ _kernel(self.place, candidates)  # (B, N, C)
+        density = weight @ _kernel(self.place, candidates, width)  # (B, N, C)
         best = density.argmax(-1, keepdim=True).expand(-1, -1, candidates.shape[-1])
         mode = candidates.gather(1, best)  # (B, N, d)
         for _ in range(SHIFTS):
-            near = weight * _kernel(mode, self.place)
+            near = weight * _kernel(mode, self.place, width)
             mode = near @ self.place / near.sum(-1, keepdim=True).clamp_min(1e-12)
         return mode
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
+def _kernel(a: Tensor, b: Tensor, width: float) -> Tensor:
     """Gaussian of the distances between two sets of points, ``(B, M, K)``."""
-    return torch.exp(-torch.cdist(a, b).square() / (2 * MODE_WIDTH**2))
+    return torch.exp(-torch.cdist(a, b).square() / (2 * width**2))
 
 
 class Pointer(nn.Module):
