@@ -55,8 +55,8 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
     """Move cells so that those near each other in other sections are nearer.
 
     Multidimensional scaling by majorization (SMACOF; de Leeuw 1977), a few steps from where the
-    cells are, onto the arranged distances plus 0.75 times the mean of those among ``places``, each in
-    units of its mean. All steps would lose more of the arrangement than they gain.
+    cells are, onto the arranged distances plus 0.75 times the mean of those among ``places``, each
+    in units of its mean.
 
     Parameters
     ----------

@@ -1,0 +1,41 @@
+"""Arrangements and their refinement."""
+
+import torch
+
+from alphastomics.diffusion_model.arrangement import refine
+
+N, D = 40, 2
+
+
+def test_an_arrangement_that_agrees_with_all_places_stays():
+    x = torch.randn(N, D) * 3
+    x = x - x.mean(0)
+    turn = torch.linalg.qr(torch.randn(D, D)).Q
+    torch.testing.assert_close(refine(x, [2 * x + 1, x @ turn]), x, atol=1e-3, rtol=1e-3)
+
+
+def test_cells_that_are_near_elsewhere_come_nearer():
+    torch.manual_seed(0)
+    truth, noise = torch.randn(2, N, D)
+    refined = refine(truth + noise, [truth])
+
+    def error(x):
+        return (torch.cdist(x, x) - torch.cdist(truth, truth)).square().mean()
+
+    assert error(refined) < 0.8 * error(truth + noise)
+    assert torch.isfinite(refined).all()
+
+
+def test_it_does_not_see_frames_and_order():
+    torch.manual_seed(0)
+    x, place = torch.randn(2, N, D)
+    x = x - x.mean(0)
+    turn, order = torch.linalg.qr(torch.randn(D, D)).Q, torch.randperm(N)
+    moved = refine(x[order] @ turn, [5 * place[order] - 1])
+    torch.testing.assert_close(moved, refine(x, [place])[order] @ turn, atol=1e-3, rtol=1e-3)
+
+
+def test_cells_at_one_place_stay_finite():
+    x = torch.zeros(N, D)
+    x[0] = 1
+    assert torch.isfinite(refine(x, [torch.zeros(N, D)])).all()
