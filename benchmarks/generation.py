@@ -118,11 +118,12 @@ def main() -> None:
 
 def draw(sections: dict[str, Section], path: Path) -> None:
     """Cell types in every section, by squidpy."""
+    types = np.unique(np.concatenate([one.labels for one in sections.values()]))
     figure, axes = plt.subplots(1, len(sections), figsize=(4.5 * len(sections), 4.5))
     for ax, (name, one) in zip(axes, sections.items(), strict=True):
         shown = ad.AnnData(
             np.zeros((len(one.points), 1)),
-            obs=pd.DataFrame({"type": pd.Categorical(one.labels)}).rename(index=str),
+            obs=pd.DataFrame({"type": pd.Categorical(one.labels, types)}).rename(index=str),
             obsm={"spatial": one.points},
         )
         sq.pl.spatial_scatter(shown, shape=None, color="type", size=12, ax=ax, title=name)
