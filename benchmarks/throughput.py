@@ -3,9 +3,9 @@
     python benchmarks/throughput.py                     # CPU
     python benchmarks/throughput.py --device cuda --precision bf16
 
-Measures the machine's own rate of matrix products first, and reports what share of it a forward pass
-and a training step reach (a backward pass counts twice a forward one). Every row is measured in a
-process of its own, for its peak memory. Writes CSV files and a Markdown page to benchmarks/results.
+Measures the machine's own rate of matrix products first, and reports what share of it a forward
+pass and a training step reach (a backward pass counts twice a forward one). Every row is measured in
+a process of its own, for its peak memory. Writes CSV files and a Markdown page to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def attention(args: argparse.Namespace) -> tuple[pd.DataFrame, float, float]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    def text(value: object) -> str:
-        return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:.0f}"
+    def text(value: float) -> str:
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     rows = [[v if isinstance(v, str) else text(v) for v in row] for row in table.to_numpy()]
     lines = [list(table.columns), ["---"] * len(table.columns), *rows]
@@ -220,8 +220,8 @@ def main() -> None:
     )
     page = (
         f"# Throughput, {device}, {args.precision}{', compiled' * args.compile}\n\n"
-        f"Matrix products: {rate / 1e9:.0f} GFLOP/s. Default network, {args.num_genes} genes, one set "
-        "at a time; shares are of that rate.\n\n" + markdown(of_networks) + "\n\n## Experts\n\n"
+        f"Matrix products: {rate / 1e9:.0f} GFLOP/s. Default network, {args.num_genes} genes, one "
+        "set at a time; shares are of that rate.\n\n" + markdown(of_networks) + "\n\n## Experts\n\n"
         "One layer, 4,096 cells, forward and backward.\n\n"
         + markdown(of_experts.fillna(1.0))
         + f"\n\n## Attention\n\nOne layer, d = 128, forward. Time of the linear kernel grows with "
