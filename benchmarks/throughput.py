@@ -4,8 +4,9 @@
     python benchmarks/throughput.py --device cuda --precision bf16
 
 Measures the machine's own rate of matrix products first, and reports what share of it a forward
-pass and a training step reach (a backward pass counts twice a forward one). Every row is measured in
-a process of its own, for its peak memory. Writes CSV files and a Markdown page to benchmarks/results.
+pass and a training step reach (a backward pass counts twice a forward one). Every row is measured
+in a process of its own, for its peak memory. Writes CSV files and a Markdown page to
+benchmarks/results.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ class Losses(NamedTuple):
 
     ``position`` and ``expression`` are those of the conditional mean at level 1, the ``noisy_``
     ones those at a level between; ``arrangement`` is one minus the correlation of distances;
-    ``routing`` are the weighted losses of the routers of experts.
+    ``routing`` are the weighted losses of the routers of experts. ``least_used`` is no loss: how
+    much the least used expert gets, 1 for an even share.
     """
 
     position: Tensor
@@ -37,10 +38,14 @@ class Losses(NamedTuple):
     arrangement: Tensor
     scale: Tensor
     routing: Tensor
+    least_used: Tensor
 
     def total(self) -> Tensor:
         """Sum them up, the arrangement with its weight: what is minimised."""
-        return sum(self, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
+        losses = self[:-1]
+        return (
+            sum(losses, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
+        )
 
 
 def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
@@ -144,8 +149,9 @@ def denoising_loss(
     if objective.frame == "invariant":
         position = _frame_of(denoised.position, targets, objective)
     at_noise = _errors(denoised, position, targets, level, sigma_data)
-    routing = routing_loss([*mean.routing, *denoised.routing]).to(unknown)
-    return Losses(*at_unknown, *at_noise, arrangement, scale, routing)
+    routings = [*mean.routing, *denoised.routing]
+    routing, least_used = routing_loss(routings).to(unknown), _least_used(routings).to(unknown)
+    return Losses(*at_unknown, *at_noise, arrangement, scale, routing, least_used)
 
 
 def arrangement_loss(mean: Denoised, targets: Targets) -> Tensor:
@@ -163,6 +169,11 @@ def routing_loss(routings: Sequence[Routing]) -> Tensor:
     """Load balancing and z-loss, summed over blocks; 0 without experts."""
     each = [BALANCE_WEIGHT * routing.balance + Z_WEIGHT * routing.z for routing in routings]
     return torch.stack(each).sum() if each else torch.zeros(())
+
+
+def _least_used(routings: Sequence[Routing]) -> Tensor:
+    shares = [len(routing.utilisation) * routing.utilisation.min() for routing in routings]
+    return torch.stack(shares).min() if shares else torch.ones(())
 
 
 def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:

@@ -88,6 +88,11 @@ class DenoisingPlan(pl.LightningModule):
         losses = denoising_loss(self.module, sets, self.objective, generator)
         total = losses.total()
         named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
+        least_used = named.pop("train_loss_least_used")
+        if self.module.architecture.num_experts:
+            named["least_used_expert"] = least_used
+        else:
+            del named["train_loss_routing"]
         # The scale only learns from, and does not change, the other errors.
         named["train_loss"] = total.detach() - losses.scale.detach()
         for name, value in named.items():
