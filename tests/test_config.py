@@ -1,0 +1,119 @@
+"""The configuration: what may be in it, and what is said of what may not."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import alphastomics as al
+from alphastomics.config import PRESETS, Config, ConfigError, load_config
+
+
+def written(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_command_line_over_yaml_over_preset_over_default(tmp_path):
+    path = written(tmp_path, "training: {batch_size: 7, epochs: 3}")
+    config = load_config(path, {"training": {"epochs": 4}}, preset="research")
+    assert config.training.epochs == 4
+    assert config.training.batch_size == 7
+    assert config.training.learning_rate == 5e-4
+    assert config.training.set_size == Config().training.set_size
+
+
+def test_exponents_are_numbers(tmp_path):
+    config = load_config(written(tmp_path, "training: {learning_rate: 1e-4, weight_decay: 1E3}"))
+    assert config.training.learning_rate == 1e-4
+    assert config.training.weight_decay == 1000
+
+
+def test_defaults_are_those_of_the_class(tissue):
+    al.AlphaSTomics.setup_anndata(tissue)
+    init = al.AlphaSTomics(tissue)._init_arguments()
+    for name, value in Config().model_arguments().items():
+        assert init[name] == value, name
+
+
+def test_switches_of_the_guide():
+    def arguments(**settings):
+        return load_config(None, {"TransformerLayer_setting": settings}).model_arguments()
+
+    assert arguments(gate_type="headwise")["gate_type"] == "none"
+    assert arguments(use_gated_attention=True)["gate_type"] == "elementwise"
+    assert arguments(use_gated_attention=True, gate_type="headwise")["gate_type"] == "headwise"
+    assert arguments(num_experts=4)["num_experts"] == 0
+    assert arguments(use_moe=True, num_experts=4)["num_experts"] == 4
+    off = load_config(None, {"masking": {"enable": False}}).model_arguments()
+    assert off["expression_mask_ratio"] == off["position_mask_ratio"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "training: {lerning_rate: 1}",
+            "lerning_rate: unknown key. Did you mean learning_rate?",
+        ),
+        ("traning: {}", "traning: unknown key. Did you mean training?"),
+        ("training: {epochs: many}", "training.epochs: must be a valid integer, found 'many'"),
+        ("training: {batch_size: 1.5}", "training.batch_size: must be a valid integer, found 1.5"),
+        ("training: {learning_rate: -1}", "learning_rate: must be greater than 0, found -1"),
+        ("masking: {expression_mask_ratio: 1}", "expression_mask_ratio: must be less than 1"),
+        ("training_mode: foo", "training_mode: must be 'joint', 'expr_to_pos' or 'pos_to_expr'"),
+        ("training: {logger: foo}", "'wandb', 'tensorboard', 'csv' or 'none', found 'foo'"),
+        ("TransformerLayer_setting: {d_model: 10}", "d_model=10 is not divisible by num_heads=4"),
+        (
+            "TransformerLayer_setting: {use_moe: true, num_experts: 2, moe_top_k: 4}",
+            "moe_top_k=4 is more than num_experts=2",
+        ),
+        ("masking: {enable: maybe}", "masking.enable: must be a valid boolean, found 'maybe'"),
+        ("[1, 2]", "expected keys and values, found list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_errors_name_key_value_and_choices(tmp_path, text, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(written(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        load_config(written(tmp_path, "training: {epochs: 0, batch_size: 0}\nfoo: 1"))
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_missing_file_and_an_unknown_preset(tmp_path):
+    with pytest.raises(ConfigError, match="there is no file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="'foo' is none of research, production, moe, expressive"):
+        load_config(preset="foo")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_can_be(preset):
+    assert load_config(preset=preset) != Config()
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "training_mode": st.sampled_from(["joint", "expr_to_pos", "pos_to_expr"]),
+            "exp_name": st.none() | st.text(max_size=8),
+            "training": st.fixed_dictionaries(
+                {
+                    "learning_rate": st.floats(1e-12, 1e3),
+                    "epochs": st.none() | st.integers(1, 10**9),
+                    "devices": st.integers(1, 8) | st.sampled_from(["auto", "1"]),
+                }
+            ),
+            "masking": st.fixed_dictionaries({"enable": st.booleans()}),
+        }
+    )
+)
+def test_yaml_and_back_is_the_identity(values):
+    config = Config.model_validate(values)
+    assert Config.model_validate(yaml.safe_load(config.to_yaml())) == config
