@@ -1,5 +1,7 @@
 """The configuration: what may be in it, and what is said of what may not."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -91,6 +93,13 @@ def test_a_missing_file_and_an_unknown_preset(tmp_path):
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="'foo' is none of research, production, moe, expressive"):
         load_config(preset="foo")
+
+
+def test_the_file_of_the_repository_documents_every_key():
+    path = Path(__file__).parents[1] / "config.yaml"
+    text = path.read_text()
+    assert text.partition("\n\n")[2] == Config().commented()
+    assert load_config(path) == Config()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -135,6 +135,21 @@ class Config(_Section):
         """Write every key; :func:`load_config` is the inverse."""
         return str(yaml.safe_dump(self.model_dump(), sort_keys=False))
 
+    def commented(self) -> str:
+        """Write every key with what it means: the ``config.yaml`` of the repository."""
+        lines: list[str] = []
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, _Section):
+                lines += ["", f"{name}:  # {(type(value).__doc__ or '').rstrip('.')}"]
+                lines += [
+                    f"  {_line(key, getattr(value, key))}  # {of.description}"
+                    for key, of in type(value).model_fields.items()
+                ]
+            else:
+                lines.append(f"{_line(name, value)}  # {field.description}")
+        return "\n".join(lines) + "\n"
+
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of ``AlphaSTomics``."""
         hides = self.masking.enable
@@ -150,6 +165,11 @@ class Config(_Section):
             "schedule": self.diffusion.schedule,
             "seed": self.training.seed,
         }
+
+
+def _line(key: str, value: object) -> str:
+    """Write one key and value as YAML."""
+    return str(yaml.safe_dump({key: value})).strip()
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alphastomics.cli.compare import SMALL, Format, compare, render
+from alphastomics.config import load_config
 from alphastomics.nn.architecture import Architecture
 
 app = typer.Typer(
@@ -24,6 +26,9 @@ def commands() -> None:
 
 @app.command()
 def compare_configs(
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the size to compare at.")
+    ] = None,
     num_genes: Annotated[int, typer.Option("--num_genes", "--num-genes", min=1)] = 100,
     n_cells: Annotated[int, typer.Option("--n_cells", "--n-cells", min=2)] = 256,
     d_model: Annotated[int, typer.Option("--d_model", "--d-model")] = SMALL.d_model,
@@ -35,6 +40,8 @@ def compare_configs(
     """Compare what gates, experts and linear attention cost at one size of the network."""
     try:
         size = Architecture(d_model, num_heads, num_layers, d_ff)
+        if config is not None:
+            size = load_config(config).TransformerLayer_setting.architecture()
         table = compare(size, num_genes=num_genes, n_cells=n_cells)
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)

@@ -61,6 +61,21 @@ def test_formats_hold_the_same_table():
     assert (counted > 0).all()
 
 
+def test_the_size_may_come_from_a_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("TransformerLayer_setting: {d_model: 16, num_layers: 1, d_ff: 32}")
+    options = ["--num_genes", "10", "--n_cells", "32", "--format", "csv"]
+    tables = [
+        CliRunner().invoke(app, [*size, *options]).stdout.splitlines()
+        for size in (SMALL[:7], ["compare-configs", "--config", str(path)])
+    ]
+    for a, b in zip(*tables, strict=True):
+        assert a.split(",")[:-2] == b.split(",")[:-2] or "configuration" in a
+    missing = CliRunner().invoke(app, ["compare-configs", "--config", "none.yaml"])
+    assert missing.exit_code == 2
+    assert "there is no file" in missing.output
+
+
 def test_an_impossible_size_is_one_clear_error():
     result = CliRunner().invoke(app, ["compare-configs", "--d_model", "10"])
     assert result.exit_code == 2
