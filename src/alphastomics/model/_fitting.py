@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm.auto import trange
 
 from alphastomics.diffusion_model.masks import PANEL_SHARE
 from alphastomics.model._data import TissueData
@@ -140,6 +141,8 @@ def fit_pointer(
     sections: list[str],
     position_mask_ratio: float,
     seed: int,
+    *,
+    progress_bar: bool,
 ) -> None:
     """Learn which cells sit near each other from what they express; transforms must be fitted.
 
@@ -160,7 +163,7 @@ def fit_pointer(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, POINTER_LR, POINTER_STEPS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for step in range(POINTER_STEPS):
+        for step in trange(POINTER_STEPS, desc="Comparing", disable=not progress_bar, leave=False):
             cells = rng.permutation(chosen[step % len(chosen)])[:POINTER_CELLS]
             loss = _pointing_loss(module, data, cells, position_mask_ratio, rng)
             optimizer.zero_grad()

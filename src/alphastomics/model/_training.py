@@ -123,7 +123,14 @@ def fit(
             fit_neighborhood(model.module, data, sections, seed)
             fit_genes(model.module, data, sections, seed)
         if init["training_mode"] != "pos_to_expr":
-            fit_pointer(model.module, data, sections, init["position_mask_ratio"], seed)
+            fit_pointer(
+                model.module,
+                data,
+                sections,
+                init["position_mask_ratio"],
+                seed,
+                progress_bar=trainer_kwargs.get("enable_progress_bar", True),
+            )
             fill_atlas(model.module, data, sections, seed)
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
