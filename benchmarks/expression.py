@@ -11,16 +11,14 @@ benchmarks/results, after every seed.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
+from common import make_parser, start
 from placement import cell, to_markdown
 from scipy import sparse
 
@@ -165,10 +163,9 @@ def write(results: pd.DataFrame, adata: ad.AnnData, args: argparse.Namespace) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="counts, several sections")
     parser.add_argument("--section", required=True, help="section to hide cells of")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--draw_seeds", type=int, nargs="*", default=[0, 1, 2], help="seeds to draw a sample with"
     )
@@ -176,17 +173,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.2, help="share of its cells to hide")
     parser.add_argument("--max_steps", type=int, default=200)
     parser.add_argument("--training_mode", default="pos_to_expr")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    args = start(parser)
 
     adata = ad.read_h5ad(args.data)
     if args.section not in set(adata.obs["section"].astype(str)):
         parser.error(f"--section {args.section!r} is none of {sorted(set(adata.obs['section']))}")
-    args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
     text = ""
     for seed in args.seeds:

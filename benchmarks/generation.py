@@ -13,9 +13,7 @@ figure.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -23,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import squidpy as sq
-import torch
+from common import make_parser, start
 from scipy.spatial import KDTree
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import KNeighborsClassifier
@@ -67,18 +65,11 @@ class Section:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="counts, several sections")
     parser.add_argument("--test", required=True, help="section to hold out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=int, default=None)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = start(parser)
 
     adata = ad.read_h5ad(args.data)
     section = adata.obs["section"].astype(str).to_numpy()

@@ -11,15 +11,13 @@ every fold.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
+from common import make_parser, start
 from expression import summarise
 from placement import to_markdown
 
@@ -143,24 +141,18 @@ def write(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="counts, one section")
     parser.add_argument("--reference", type=Path, required=True, help="dissociated cells, counts")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.set_defaults(seeds=[0])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--max_steps", type=int, default=200, help="of each fold")
     parser.add_argument("--training_mode", default="joint")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    args = start(parser)
 
     spatial, reference = ad.read_h5ad(args.data), ad.read_h5ad(args.reference)
     reference = reference[:, spatial.var_names].copy()
     folds = np.array_split(np.random.default_rng(0).permutation(spatial.n_vars), args.folds)
-    args.out.mkdir(parents=True, exist_ok=True)
     parts: list[pd.DataFrame] = []
     text = ""
     for seed in args.seeds:

@@ -11,15 +11,13 @@ CSV, a Markdown table and a figure to benchmarks/results.
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
+from common import make_parser, start
 from scipy.stats import kendalltau
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
@@ -61,18 +59,11 @@ def marked(adata: ad.AnnData) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True, help="dissociated cells")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=int, default=None)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = start(parser)
 
     section, cells = ad.read_h5ad(args.data), ad.read_h5ad(args.reference)
     number = section.obs["region"].astype(str).map(REGIONS)

@@ -10,15 +10,13 @@ table of mean ± sd over seeds to benchmarks/results.
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
+from common import make_parser, start
 from scipy.stats import ortho_group
 
 import alphastomics as al
@@ -149,11 +147,10 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", required=True, help="section to hold out")
     parser.add_argument("--values", default="counts")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max_steps", type=int, default=None)
     parser.add_argument("--training_mode", default="expr_to_pos")
     parser.add_argument(
@@ -162,15 +159,10 @@ def main() -> None:
     parser.add_argument(
         "--calibrate_seeds", type=int, nargs="*", default=[0], help="seeds to score the radius with"
     )
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    args = start(parser)
 
     adata = ad.read_h5ad(args.data)
     held_out = adata.obs["section"].astype(str) == args.test
@@ -179,7 +171,6 @@ def main() -> None:
     cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
     labels_key = "cell_type" if "cell_type" in adata.obs else None
 
-    args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     given = atlas
     for seed in args.seeds:

@@ -11,15 +11,13 @@ superposed. Writes a CSV with every seed and a Markdown table to benchmarks/resu
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
+from common import make_parser, start
 from placement import cell, to_markdown
 from sklearn.neighbors import KNeighborsRegressor
 
@@ -80,19 +78,12 @@ def run(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--values", default="counts")
     parser.add_argument("--training_mode", default="expr_to_pos")
     parser.add_argument("--max_steps", type=int, default=None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = start(parser)
 
     adata = ad.read_h5ad(args.data)
     results = pd.DataFrame([row for seed in args.seeds for row in run(adata, args, seed)])
