@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDif
 from alphastomics.diffusion_model.sampler import State, sample
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import standard_positions
-from alphastomics.diffusion_model.transforms import CHUNK, LEAST_STD
 from alphastomics.model._datamodule import cell_set, collate
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet, inference_sets
@@ -81,29 +80,6 @@ def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet)
         of_query = torch.from_numpy(cells < request.n_query).to(expression.device)
         expression = torch.where(of_query[:, None], own, expression)
     return _Ready(batch, expression, gene_known, standard_positions(module, batch))
-
-
-@torch.no_grad()
-def standardize_query(module: MaskedDiffusionModule, request: Request) -> Request:
-    """Have the genes of the query standardised by themselves."""
-    if request.fill_expression:
-        raise ValueError(
-            "standardize='query' is for placing cells: expression comes back in the scale of "
-            "training. Pass mode='expr_to_pos', or standardize='training'."
-        )
-    data, G = request.data, module.num_genes
-    cells = np.flatnonzero(request.expression_known[: request.n_query])
-    total, square, n = torch.zeros(3, G, dtype=torch.float64)
-    for some in np.array_split(cells, -(-len(cells) // CHUNK)):
-        measured = torch.from_numpy(data.measured(some))
-        values = torch.from_numpy(data.expression[some].toarray().astype(np.float32))
-        z = module.expression_transform(values.to(module.device), measured.to(module.device))
-        z = torch.where(measured, z.cpu().double(), 0.0)
-        total, square, n = total + z.sum(0), square + z.square().sum(0), n + measured.sum(0)
-    mean = total / n.clamp_min(1)
-    std = (square / n.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
-    std = torch.where(std < LEAST_STD, torch.inf, std)
-    return replace(request, query_shift=mean.float().numpy(), query_scale=std.float().numpy())
 
 
 def _levels(ready: _Ready, level: Tensor, request: Request) -> tuple[Tensor, Tensor]:
