@@ -33,8 +33,9 @@ def test_exponents_are_numbers(tmp_path):
 
 
 def test_defaults_are_those_of_the_class(tissue):
-    al.AlphaSTomics.setup_anndata(tissue)
-    init = al.AlphaSTomics(tissue)._init_arguments()
+    atlas = tissue.copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    init = al.AlphaSTomics(atlas)._init_arguments()
     for name, value in Config().model_arguments().items():
         assert init[name] == value, name
 
