@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,27 @@ VALUES = ("counts", "lognorm", "intensity")
 CLIP = 10.0  # standardised expression beyond this is cut
 LEAST_STD = 1e-3  # a gene that varies less in training carries no information
 CHUNK = 4096
+
+
+class Rows(Protocol):
+    """A sparse matrix, or what reads parts of one from disk."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+
+    def __getitem__(self, rows: Any) -> sparse.csr_matrix:
+        """Read some of the rows."""
+
+
+Panel = tuple[Rows, NDArray[np.bool_]]
+
+
+def _chunks(panels: Sequence[Panel]) -> Iterator[tuple[sparse.csr_matrix, NDArray[np.bool_]]]:
+    """Read a few thousand rows at a time."""
+    for values, measured in panels:
+        for start in range(0, values.shape[0], CHUNK):
+            yield values[start : start + CHUNK], measured
 
 
 class ExpressionTransform(nn.Module):
@@ -47,7 +69,7 @@ class ExpressionTransform(nn.Module):
         self.register_buffer("median_total", torch.tensor(1.0))
 
     @torch.no_grad()
-    def fit(self, panels: Sequence[tuple[sparse.csr_matrix, NDArray[np.bool_]]]) -> None:
+    def fit(self, panels: Sequence[Panel]) -> None:
         """Set the statistics from training cells, a few thousand at a time.
 
         Parameters
@@ -60,29 +82,30 @@ class ExpressionTransform(nn.Module):
             self._fit_depth(panels)
         total = torch.zeros(len(self.mean), dtype=torch.float64)
         square, n = torch.zeros_like(total), torch.zeros_like(total)
-        for values, measured in panels:
+        for rows, measured in _chunks(panels):
             genes = torch.from_numpy(measured)
-            for start in range(0, values.shape[0], CHUNK):
-                chunk = torch.from_numpy(values[start : start + CHUNK].toarray()).float()
-                logged = self.log(chunk, genes.expand_as(chunk)).double()
-                total += torch.where(genes, logged.sum(0), 0.0)
-                square += torch.where(genes, logged.square().sum(0), 0.0)
-                n += genes * len(chunk)
+            chunk = torch.from_numpy(rows.toarray()).float()
+            logged = self.log(chunk, genes.expand_as(chunk)).double()
+            total += torch.where(genes, logged.sum(0), 0.0)
+            square += torch.where(genes, logged.square().sum(0), 0.0)
+            n += genes * len(chunk)
         n = n.clamp_min(1)
         self.mean.copy_(total / n)
         std = (square / n - (total / n).square()).clamp_min(0).sqrt()
         self.std.copy_(torch.where(std < LEAST_STD, torch.inf, std))
 
-    def _fit_depth(self, panels: Sequence[tuple[sparse.csr_matrix, NDArray[np.bool_]]]) -> None:
+    def _fit_depth(self, panels: Sequence[Panel]) -> None:
         """Share of each gene in a cell's total, each panel scaled by the genes that all have."""
         common = np.logical_and.reduce([measured for _, measured in panels])
         share, n = np.zeros(len(common)), np.zeros(len(common))
         totals = []
         for values, measured in panels:
-            by_gene = np.asarray(values.sum(0), dtype=np.float64).ravel()
+            by_gene = np.zeros(len(common))
+            for rows, _ in _chunks([(values, measured)]):
+                by_gene += np.asarray(rows.sum(0), dtype=np.float64).ravel()
+                totals.append(np.asarray(rows[:, common].sum(1)).ravel())
             share += values.shape[0] * by_gene / max(by_gene[common].sum(), 1e-12)
             n += values.shape[0] * measured
-            totals.append(np.asarray(values[:, common].sum(1)).ravel())
         share /= np.maximum(n, 1)
         median = np.median(np.concatenate(totals)) * share.sum() / share[common].sum()
         self.median_total.fill_(max(float(median), 1.0))

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from alphastomics.model._data import Categories, SetupArgs, TissueData, read_query
+from alphastomics.model._data import Categories, SetupArgs, read_query
 from alphastomics.model._persistence import weights_fingerprint
 from alphastomics.model._prediction import DrawOptions
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
 from alphastomics.model._standardize import standardize_query
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice
 

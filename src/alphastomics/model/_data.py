@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics.model._tissue import Mask, TissueData
 from alphastomics.model._validate import (
     check_adata,
     check_position_rows,
     check_positions,
     check_values,
 )
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -41,66 +39,6 @@ class Categories:
 
     labels: tuple[str, ...] = ()
     batches: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TissueData:
-    """Cells in the order of the AnnData and genes in the order of the model.
-
-    Attributes
-    ----------
-    expression
-        Measured values, CSR ``(n, G)``; zero where the gene was not measured.
-    panels
-        The gene panels, boolean ``(n_panels, G)``: which of the model's genes they measure.
-    panel
-        Panel of each cell, ``(n,)``.
-    expression_known
-        Whether a cell's expression was measured at all, ``(n,)``.
-    position
-        ``(n, d)`` in the units of the input, NaN rows where missing; ``None`` when all are.
-    section
-        Section of each cell, ``(n,)``.
-    names
-        Name of each cell, ``(n,)``.
-    label, batch
-        Number of each cell's type and batch, 0 where there is none, ``(n,)``.
-    """
-
-    expression: sparse.csr_matrix
-    panels: Mask
-    panel: NDArray[np.int64]
-    expression_known: Mask
-    position: NDArray[np.float64] | None
-    section: NDArray[np.str_]
-    names: NDArray[np.str_]
-    label: NDArray[np.int64]
-    batch: NDArray[np.int64]
-
-    @cached_property
-    def has_position(self) -> Mask:
-        """Whether each cell's position is known, ``(n,)``."""
-        if self.position is None:
-            return np.zeros(len(self.section), dtype=bool)
-        return np.asarray(~np.isnan(self.position).any(1))
-
-    def measured(self, cells: NDArray[np.int64]) -> Mask:
-        """Whether each gene of each cell was measured, ``(len(cells), G)``."""
-        return np.asarray(self.panels[self.panel[cells]] & self.expression_known[cells, None])
-
-    def take(self, cells: NDArray[np.int64]) -> TissueData:
-        """Copy some of the cells."""
-        per_cell = {
-            f.name: getattr(self, f.name)[cells]
-            for f in fields(self)
-            if f.name not in ("panels", "position")
-        }
-        position = None if self.position is None else self.position[cells]
-        return TissueData(panels=self.panels, position=position, **per_cell)
-
-    def cells_of(self, section: str) -> NDArray[np.int64]:
-        """Find the indices of the cells of a section."""
-        return np.flatnonzero(self.section == section)
 
 
 def _read_matrix(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, str]:
@@ -288,6 +226,7 @@ def _read(
         names=adata.obs_names.to_numpy(dtype=object),
         label=_read_categories(adata, setup.labels_key, categories.labels, "labels_key"),
         batch=_read_categories(adata, setup.batch_key, categories.batches, "batch_key"),
+        block=np.zeros(adata.n_obs, dtype=np.int64),
     )
 
 

@@ -21,7 +21,7 @@ from alphastomics.diffusion_model.masks import (
     draw_task,
 )
 from alphastomics.diffusion_model.sets import CellSets
-from alphastomics.model._data import TissueData
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
 
 SECTION, WINDOW = (SCOPES.index(name) for name in ("section", "window"))
@@ -166,7 +166,7 @@ class SectionSets(Dataset[CellSets]):
     ) -> NDArray[np.int64]:
         """Choose at random, some of them with a position."""
         size = self.options.set_size
-        chosen = rng.permutation(cells)
+        chosen = self.data.shuffle(cells, rng, size, located=located)
         if located and self.data.has_position[chosen[:size]].sum() < MIN_CELLS:
             first = chosen[self.data.has_position[chosen]][:MIN_CELLS]
             chosen = np.concatenate([first, chosen[~np.isin(chosen, first)]])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 from tqdm.auto import trange
 
 from alphastomics.diffusion_model.masks import PANEL_SHARE
-from alphastomics.model._data import TissueData
+from alphastomics.diffusion_model.transforms import Rows
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
 from alphastomics.nn.atlas import MAX_CELLS as MAX_ATLAS_CELLS
 from alphastomics.nn.atlas import MAX_SECTIONS
@@ -25,23 +28,39 @@ POINTER_STEPS, POINTER_NOISE = 500, 0.8
 POINTER_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
 POINTER_CELLS = 2048
 FOLDS = 5
+MAX_FITTED = 12  # sections that statistics are fitted to
 PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells
 
 
 def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
     """Take the statistics of the training cells."""
     training, known = np.isin(data.section, sections), data.expression_known
-    groups = [training & known & (data.panel == i) for i in range(len(data.panels))]
+    groups = [np.flatnonzero(training & known & (data.panel == i)) for i in range(len(data.panels))]
     module.expression_transform.fit(
         [
-            (data.expression[g], panel)
-            for g, panel in zip(groups, data.panels, strict=True)
-            if g.any()
+            (_SomeRows(data.expression, cells), panel)
+            for cells, panel in zip(groups, data.panels, strict=True)
+            if len(cells)
         ]
     )
     assert data.position is not None
     located = [data.has_position & (data.section == section) for section in sections]
     module.position_transform.fit([data.position[cells] for cells in located if cells.any()])
+
+
+@dataclass(frozen=True)
+class _SomeRows:
+    """Some rows of expression, read when asked for."""
+
+    expression: Rows
+    cells: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.cells), self.expression.shape[1]
+
+    def __getitem__(self, rows: slice) -> sparse.csr_matrix:
+        return self.expression[self.cells[rows]]
 
 
 @torch.no_grad()
@@ -54,7 +73,7 @@ def fit_neighborhood(
     """
     rng = np.random.default_rng(seed)
     chosen = [_cells_to_fit(data, section, rng) for section in sections]
-    chosen = [cells for cells in chosen if len(cells) > 1]
+    chosen = _at_most(MAX_FITTED, [cells for cells in chosen if len(cells) > 1], rng)
     if not chosen:
         return
     everywhere = torch.from_numpy(
@@ -90,7 +109,10 @@ def fit_genes(
     full = used & is_full[data.panel]
     source = full if full.any() else used
     groups = [np.flatnonzero(source & (data.section == section)) for section in sections]
-    groups = [rng.permutation(cells)[:MAX_CELLS] for cells in groups if len(cells) > 1]
+    groups = [
+        data.shuffle(cells, rng, MAX_CELLS)[:MAX_CELLS]
+        for cells in _at_most(MAX_FITTED, [cells for cells in groups if len(cells) > 1], rng)
+    ]
     if not groups:
         return
     values = [_standardised(module, data, cells) for cells in groups]
@@ -98,11 +120,11 @@ def fit_genes(
         torch.manual_seed(seed)
         module.genes.fit(torch.cat([z - z.mean(0) for z in values]))
     features, targets = [torch.zeros(0, len(module.genes.mix))], [torch.zeros(0)]
-    for cells in (_cells_to_fit(data, section, rng) for section in sections):
-        if len(cells) > 1:
-            found = _guessed_in_turn(module, data, cells, rng)
-            features.append(found[0])
-            targets.append(found[1])
+    patches = [_cells_to_fit(data, section, rng) for section in sections]
+    for cells in _at_most(MAX_FITTED, [cells for cells in patches if len(cells) > 1], rng):
+        found = _guessed_in_turn(module, data, cells, rng)
+        features.append(found[0])
+        targets.append(found[1])
     x, y = torch.cat(features).double(), torch.cat(targets).double()
     if len(y):
         ridge = x.T @ x + 1e-3 * len(y) * torch.eye(x.shape[1])
@@ -164,7 +186,8 @@ def fit_pointer(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for step in trange(POINTER_STEPS, desc="Comparing", disable=not progress_bar, leave=False):
-            cells = rng.permutation(chosen[step % len(chosen)])[:POINTER_CELLS]
+            section = chosen[step % len(chosen)]
+            cells = data.shuffle(section, rng, POINTER_CELLS)[:POINTER_CELLS]
             loss = _pointing_loss(module, data, cells, position_mask_ratio, rng)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -182,7 +205,8 @@ def fill_atlas(
     chosen = [_placed_cells(data, section) for section in rng.permutation(sections)]
     chosen = [cells for cells in chosen if len(cells) >= MIN_CELLS][:MAX_SECTIONS]
     features, place = [], []
-    for cells in (rng.permutation(cells)[:MAX_ATLAS_CELLS] for cells in chosen):
+    for section in chosen:
+        cells = data.shuffle(section, rng, MAX_ATLAS_CELLS)[:MAX_ATLAS_CELLS]
         measured = torch.from_numpy(data.measured(cells))
         features.append(module.pointer.cpu().features(_standardised(module, data, cells), measured))
         place.append(_geometry(module, data, cells).position[0])
@@ -208,6 +232,15 @@ def _pointing_loss(
     place = _geometry(module, data, cells).position[0]  # (N, d)
     features = module.pointer.features(values, measured)
     return module.pointer.negative_log_likelihood(features[:n], features[n:], place[:n], place[n:])
+
+
+def _at_most(
+    n: int, groups: list[NDArray[np.int64]], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Choose ``n`` groups of cells at random if there are more."""
+    if len(groups) <= n:
+        return groups
+    return [groups[i] for i in np.sort(rng.permutation(len(groups))[:n])]
 
 
 def _placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:

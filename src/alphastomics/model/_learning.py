@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from alphastomics.model._calibration import cross_validate, on_sections
-from alphastomics.model._data import TissueData
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import (
     BATCH_SIZE,
     LR,

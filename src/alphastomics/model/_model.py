@@ -22,13 +22,13 @@ from alphastomics.diffusion_model.targets import FRAMES, Frame
 from alphastomics.model._data import (
     Categories,
     SetupArgs,
-    TissueData,
     read_categories,
     read_training,
 )
 from alphastomics.model._generation import GenerationMixin
 from alphastomics.model._learning import LearningMixin
 from alphastomics.model._saving import SavingMixin
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord
 from alphastomics.model._validate import check_at_least, check_choice, check_share
 from alphastomics.nn.architecture import Architecture, Attention, GateType

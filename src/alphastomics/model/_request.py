@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from alphastomics.model._data import Mask, TissueData
+from alphastomics.model._tissue import Mask, TissueData
 from alphastomics.model._validate import check_choice
 
 MODES = ("auto", "expr_to_pos", "pos_to_expr", "joint")
@@ -180,7 +180,8 @@ def _require_something_known(
 
 def hide_gene_columns(data: TissueData, hidden: Mask) -> TissueData:
     """Copy the cells, some genes ``(G,)`` unknown in all of them."""
-    keep = sparse.diags((~hidden).astype(data.expression.dtype))
+    expression = data.expression[:]
+    keep = sparse.diags((~hidden).astype(expression.dtype))
     return replace(
-        data, panels=data.panels & ~hidden, expression=sparse.csr_matrix(data.expression @ keep)
+        data, panels=data.panels & ~hidden, expression=sparse.csr_matrix(expression @ keep)
     )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 from anndata import AnnData
 
 from alphastomics import __version__
-from alphastomics.model._data import TissueData
 from alphastomics.model._persistence import (
     history_from_json,
     history_to_json,
     read_model,
     write_model,
 )
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from scvi.train import TrainRunner
 
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
-from alphastomics.model._data import TissueData
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import (
     fill_atlas,
@@ -23,6 +22,7 @@ from alphastomics.model._fitting import (
     fit_pointer,
     fit_transforms,
 )
+from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def floor_positions(
     transform.fit([(train.expression, np.ones(atlas.n_vars, dtype=bool))])
     expression = {}
     for name, data in (("query", query), ("train", train)):
-        values = torch.from_numpy(data.expression.toarray()).float()
+        values = torch.from_numpy(data.expression[:].toarray()).float()
         visible = torch.from_numpy(data.measured(np.arange(len(data.names))))
         expression[name] = (transform(values, visible) * visible).numpy()
 
