@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alphastomics.diffusion_model.interface import SCOPES
 from alphastomics.diffusion_model.masks import (
@@ -173,6 +174,19 @@ class SectionSets(Dataset[CellSets]):
         return np.asarray(chosen[:size])
 
 
+class _Rest(Sampler[int]):
+    """The rest of an epoch, which counts as a whole one."""
+
+    def __init__(self, order: list[int], n_done: int) -> None:
+        self.order, self.n_done = order, n_done
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order[self.n_done :])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
 class SetDataModule(pl.LightningDataModule):
     """Training and validation sets.
 
@@ -184,25 +198,54 @@ class SetDataModule(pl.LightningDataModule):
         Sets in a batch; the last batch of an epoch may be shorter.
     first_epoch
         Number of epochs already trained, so that going on draws new sets.
+    batches_done
+        Tells how many batches of the coming epochs were seen before an interruption.
+    num_workers
+        Processes that prepare sets; the sets do not depend on it.
     """
 
     def __init__(
-        self, train: SectionSets, validation: SectionSets | None, batch_size: int, first_epoch: int
+        self,
+        train: SectionSets,
+        validation: SectionSets | None,
+        batch_size: int,
+        *,
+        first_epoch: int = 0,
+        batches_done: Callable[[], int] = int,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.train = train
         self.validation = validation
         self.batch_size = batch_size
         self.first_epoch = first_epoch
+        self.batches_done = batches_done
+        self.num_workers = num_workers
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Count the batches of a whole epoch."""
+        return -(-len(self.train) // self.batch_size)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Count the epochs that were at least begun."""
+        return self.first_epoch + -(-self.batches_done() // self.batches_per_epoch)
 
     def train_dataloader(self) -> DataLoader[CellSets]:
-        """Draw the sets of the coming epoch."""
-        assert self.trainer is not None
-        self.train.epoch = self.first_epoch + self.trainer.current_epoch
+        """Draw the sets of the coming epoch, after an interruption those of its rest."""
+        epochs, done = divmod(self.batches_done(), self.batches_per_epoch)
+        self.train.epoch = self.first_epoch + epochs
         order = np.random.default_rng([self.train.options.seed, self.train.epoch]).permutation(
             len(self.train)
         )
-        return DataLoader(self.train, self.batch_size, sampler=order.tolist(), collate_fn=collate)
+        return DataLoader(
+            self.train,
+            self.batch_size,
+            sampler=_Rest(order.tolist(), done * self.batch_size),
+            collate_fn=collate,
+            num_workers=self.num_workers,
+        )
 
     def val_dataloader(self) -> DataLoader[CellSets] | list[object]:
         """Give the same sets every time; nothing without validation sections."""

@@ -25,27 +25,27 @@ WEIGHTS_FILE = "weights.safetensors"
 _ARRAY = "__array__"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn NumPy values into what JSON knows; arrays are marked."""
     if isinstance(value, np.ndarray):
         return {_ARRAY: value.tolist()}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value
 
 
-def _restore(value: Any) -> Any:
-    """Invert :func:`_plain`, with lists for tuples."""
+def restore(value: Any) -> Any:
+    """Invert :func:`plain`, with lists for tuples."""
     if isinstance(value, dict):
         if set(value) == {_ARRAY}:
             return np.asarray(value[_ARRAY])
-        return {k: _restore(v) for k, v in value.items()}
+        return {k: restore(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_restore(v) for v in value]
+        return [restore(v) for v in value]
     return value
 
 
@@ -122,7 +122,7 @@ def write_model(
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "payload": _plain({**payload, "weights_sha256": _sha256(weights)}),
+        "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
     }
     document["sha256"] = _document_checksum(document)
     _write(path / WEIGHTS_FILE, weights)
@@ -171,4 +171,4 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     weights = (path / WEIGHTS_FILE).read_bytes()
     if _sha256(weights) != plain["weights_sha256"]:
         raise _damaged(path / WEIGHTS_FILE, f"it does not match the checksum in {JSON_FILE}")
-    return safetensors.torch.load(weights), _restore(plain)
+    return safetensors.torch.load(weights), restore(plain)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from anndata import AnnData
 
 from alphastomics import __version__
+from alphastomics.model._checkpoints import read_checkpoint
 from alphastomics.model._persistence import (
     history_from_json,
     history_to_json,
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that make a model."""
+    others = {name: version(name) for name in ("anndata", "numpy", "scvi-tools", "torch")}
+    return {"alphastomics": __version__, **others}
 
 
 class SavingMixin:
@@ -51,31 +59,35 @@ class SavingMixin:
             Whether a model already there may be replaced.
         """
         self._require_trained()
-        payload = {
+        payload = self._payload(self.training_record, self.history_)
+        write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
+
+    def _payload(
+        self, record: TrainingRecord, history: dict[str, pd.DataFrame] | None
+    ) -> dict[str, Any]:
+        """Gather what makes weights a model again."""
+        return {
             "init_arguments": self._init_arguments(),
             "registry": self.registry_,
-            "training": self.training_record.to_json(),
-            "history": history_to_json(self.history_),
-            "versions": {
-                "alphastomics": __version__,
-                **{name: version(name) for name in ("anndata", "numpy", "scvi-tools", "torch")},
-            },
+            "training": record.to_json(),
+            "history": history_to_json(history),
+            "versions": versions(),
         }
-        write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
 
     @classmethod
     def load(cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None) -> Self:
-        """Load a model that :meth:`save` wrote. Nothing in the folder is run.
+        """Load a model that :meth:`save` wrote, or a checkpoint. Nothing in it is run.
 
         Parameters
         ----------
         dir_path
-            The folder.
+            The folder, or a checkpoint (``.ckpt``) of the command ``train``.
         adata
             Sections to train further on; they must have all genes of the model, in any order.
             Placing other cells needs none.
         """
-        state, payload = read_model(dir_path)
+        is_file = Path(dir_path).suffix == ".ckpt" or Path(dir_path).is_file()
+        state, payload = (read_checkpoint if is_file else read_model)(dir_path)
         model = cls(registry=payload["registry"], **payload["init_arguments"])  # type: ignore[call-arg]
         if adata is not None:
             cls.setup_anndata(adata, **payload["registry"]["setup_args"])  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from scvi.train import TrainRunner
+from scvi.train import Trainer, TrainRunner
 
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
+from alphastomics.model._checkpoints import read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import (
     fill_atlas,
@@ -22,10 +24,12 @@ from alphastomics.model._fitting import (
     fit_pointer,
     fit_transforms,
 )
+from alphastomics.model._persistence import history_from_json
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:
+    from alphastomics.diffusion_model.module import MaskedDiffusionModule
     from alphastomics.model._model import AlphaSTomics
 
 # Without a limit, training stops when every cell has been in a set about this often.
@@ -95,19 +99,24 @@ def fit(
     sets_per_section: int = SETS_PER_SECTION,
     lr: float = LR,
     weight_decay: float = WEIGHT_DECAY,
+    num_workers: int = 0,
+    ckpt_path: str | os.PathLike[str] | None = None,
     **trainer_kwargs: Any,
 ) -> None:
     """Train ``model`` on ``data``; the arguments are those of ``AlphaSTomics.train``."""
-    val_sections = list(val_sections)
-    init = model._init_arguments()
-    record, seed = model.training_record, init["seed"]
+    init, record = model._init_arguments(), model.training_record
+    val_sections = sorted(val_sections)
     sections = split_sections(data, val_sections, record.train_sections)
-    set_options = SetOptions(
-        init["training_mode"], init["position_mask_ratio"], set_size, sets_per_section, seed
+    options = SetOptions(
+        init["training_mode"],
+        init["position_mask_ratio"],
+        set_size,
+        sets_per_section,
+        init["seed"],
     )
-    train_sets = SectionSets(data, sections, set_options)
-    val_options = replace(set_options, sets_per_section=2)
-    val_sets = SectionSets(data, val_sections, val_options) if val_sections else None
+    train_sets = SectionSets(data, sections, options)
+    few = replace(options, sets_per_section=2)
+    val_sets = SectionSets(data, val_sections, few) if val_sections else None
 
     batches_per_step = trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
@@ -115,56 +124,100 @@ def fit(
     if max_steps is None and max_epochs is None:
         max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
-    total_steps = min(limits)
 
-    if not model.is_trained_:
-        fit_transforms(model.module, data, sections)
-        if init["training_mode"] != "expr_to_pos":
-            fit_neighborhood(model.module, data, sections, seed)
-            fit_genes(model.module, data, sections, seed)
-        if init["training_mode"] != "pos_to_expr":
-            fit_pointer(
-                model.module,
-                data,
-                sections,
-                init["position_mask_ratio"],
-                seed,
-                progress_bar=trainer_kwargs.get("enable_progress_bar", True),
-            )
-            fill_atlas(model.module, data, sections, seed)
-    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    objective = Objective(**{f.name: init[f.name] for f in fields(Objective)})
-    options = {
+    earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
+    if not model.is_trained_ and ckpt_path is None:
+        fit_statistics(
+            model.module, data, sections, options, trainer_kwargs.get("enable_progress_bar", True)
+        )
+
+    def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
+        return (
+            _extended(record, plan.trainer, loaders.epochs_begun, data, sections, val_sections),
+            # scvi-tools drops what is first logged in a later call.
+            _joined(
+                history_from_json(earlier),
+                {**getattr(plan.trainer.logger, "history", {}), **(model.history_ or {})},
+            ),
+        )
+
+    plan = DenoisingPlan(
+        model.module,
+        Objective(**{f.name: init[f.name] for f in fields(Objective)}),
+        lr=lr,
+        weight_decay=weight_decay,
+        places_cells=init["training_mode"] != "pos_to_expr",
+        total_steps=min(limits),
+        seed=init["seed"],
+        first_batch=record.steps,
+        saved=lambda: {"model": to_checkpoint(model._payload(*progress()))},
+    )
+    loaders = SetDataModule(
+        train_sets,
+        val_sets,
+        batch_size,
+        first_epoch=record.epochs,
+        batches_done=lambda: plan.batches_seen - plan.first_batch,
+        num_workers=num_workers,
+    )
+    trainer_kwargs = {
         "check_val_every_n_epoch": 1 if val_sections else None,
         "log_every_n_steps": 1,
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
+        "max_epochs": -(-min(limits) // steps_per_epoch),
+        "max_steps": min(limits),
+        "ckpt_path": ckpt_path,
     }
+    _run(model, plan, loaders, trainer_kwargs)
+    model.training_record, model.history_ = progress()
+
+
+def fit_statistics(
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    sections: list[str],
+    options: SetOptions,
+    progress_bar: bool,
+) -> None:
+    """Fit what is not learned by the network: scales, first guesses, who resembles whom."""
+    fit_transforms(module, data, sections)
+    if options.training_mode != "expr_to_pos":
+        fit_neighborhood(module, data, sections, options.seed)
+        fit_genes(module, data, sections, options.seed)
+    if options.training_mode != "pos_to_expr":
+        share = options.position_mask_ratio
+        fit_pointer(module, data, sections, share, options.seed, progress_bar=progress_bar)
+        fill_atlas(module, data, sections, options.seed)
+
+
+class _Runner(TrainRunner):
+    """Runs a trainer, and lets errors through as they are."""
+
+    def _run_training_core(self) -> None:
+        self.trainer.fit(self.training_plan, self.data_splitter, ckpt_path=self.ckpt_path)
+        self._update_history()
+        self.model.is_trained_ = True
+        self.model.to_device(self.device)
+        self.model.trainer = self.trainer
+
+
+def _run(
+    model: AlphaSTomics, plan: DenoisingPlan, loaders: SetDataModule, options: dict[str, Any]
+) -> None:
+    """Train; the model gets the averaged weights, or what it had before if that failed."""
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed + record.steps)
-            plan = DenoisingPlan(
-                model.module.train(),
-                objective,
-                lr=lr,
-                weight_decay=weight_decay,
-                places_cells=init["training_mode"] != "pos_to_expr",
-                total_steps=total_steps,
-                seed=seed,
-                first_step=record.steps,
-            )
-            with quiet("lightning.pytorch"), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*treespec.*", module="lightning")
-                runner = TrainRunner(
-                    model,
-                    training_plan=plan,
-                    data_splitter=SetDataModule(train_sets, val_sets, batch_size, record.epochs),
-                    max_epochs=-(-total_steps // steps_per_epoch),
-                    max_steps=total_steps,
-                    **options,
-                )
-                runner()
+        model.module.train()
+        with (
+            torch.random.fork_rng(),
+            quiet("lightning.pytorch"),
+            warnings.catch_warnings(),
+        ):
+            for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
+                warnings.filterwarnings("ignore", message=message, module="lightning")
+            _Runner(model, training_plan=plan, data_splitter=loaders, **options)()
         after = plan.averaged_state()
     except BaseException:
         after = before
@@ -172,13 +225,33 @@ def fit(
     finally:
         model.module.load_state_dict(after)
         model.module.eval()
-    # scvi-tools drops what is first logged in a later call.
-    model.history_ = {**getattr(runner.trainer.logger, "history", {}), **(model.history_ or {})}
+
+
+def _extended(
+    record: TrainingRecord,
+    trainer: Trainer,
+    epochs: int,
+    data: TissueData,
+    sections: list[str],
+    val_sections: list[str],
+) -> TrainingRecord:
+    """Add what a trainer has done so far."""
     trained = sorted({*record.train_sections, *sections})
-    model.training_record = TrainingRecord(
-        epochs=record.epochs + runner.trainer.current_epoch,
-        steps=record.steps + runner.trainer.global_step,
+    return TrainingRecord(
+        epochs=epochs,
+        steps=record.steps + trainer.global_step,
         n_cells=int(np.isin(data.section, trained).sum()),
         train_sections=trained,
-        val_sections=sorted(val_sections),
+        val_sections=val_sections,
     )
+
+
+def _joined(
+    first: dict[str, pd.DataFrame], then: dict[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Put histories behind each other; an epoch that was gone on with counts as it ended."""
+    joined = dict(first)
+    for name, frame in then.items():
+        both = pd.concat([first[name], frame]) if name in first else frame
+        joined[name] = both[~both.index.duplicated(keep="last")]
+    return joined

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -24,6 +25,7 @@ EMA_DECAY = 0.995
 WARMUP_STEPS = 50
 FINAL_LR_SHARE = 0.05
 BETAS = (0.9, 0.99)
+CHECKPOINT_KEY = "alphastomics"
 
 
 def _moving_average(average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
@@ -54,8 +56,11 @@ class DenoisingPlan(pl.LightningModule):
         Whether to validate the placing of cells, or else of expression.
     total_steps
         Steps over which the learning rate falls.
-    seed, first_step
-        The noise of batch ``i`` is drawn from the generator of ``(seed, first_step + i)``.
+    seed, first_batch
+        Noise and dropout of batch ``i`` are drawn from generators of ``(seed, first_batch + i)``,
+        so that they do not depend on what was drawn before.
+    saved
+        What is kept in a checkpoint beside the weights, as plain values.
     """
 
     def __init__(
@@ -68,7 +73,8 @@ class DenoisingPlan(pl.LightningModule):
         places_cells: bool,
         total_steps: int,
         seed: int,
-        first_step: int,
+        first_batch: int,
+        saved: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         super().__init__()
         self.module = module
@@ -79,12 +85,15 @@ class DenoisingPlan(pl.LightningModule):
         self.places_cells = places_cells
         self.total_steps = total_steps
         self.seed = seed
-        self.batches_seen = first_step
+        self.first_batch = self.batches_seen = first_batch
+        self.saved = saved
 
     def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
-        entropy = np.random.SeedSequence([self.seed, self.batches_seen])
-        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        entropy = np.random.SeedSequence([self.seed, self.batches_seen, self.global_rank])
+        noise, dropout = (int(state) for state in entropy.generate_state(2))
+        generator = torch.Generator().manual_seed(noise)
+        torch.manual_seed(dropout)
         losses = denoising_loss(self.module, sets, self.objective, generator)
         total = losses.total()
         named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
@@ -104,11 +113,12 @@ class DenoisingPlan(pl.LightningModule):
                 batch_size=len(sets.values),
                 prog_bar=name == "train_loss",
             )
+        self.batches_seen += 1
         return total
 
-    def on_train_batch_end(self, *args: object) -> None:
-        """Take the new weights into the average."""
-        self.batches_seen += 1
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, and its weights into the average."""
+        super().optimizer_step(*args, **kwargs)
         self.average.update_parameters(self.module)
 
     def validation_step(self, sets: CellSets, batch_idx: int) -> None:
@@ -142,6 +152,14 @@ class DenoisingPlan(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how many batches were seen and what makes the weights a model."""
+        checkpoint[CHECKPOINT_KEY] = {"batches_seen": self.batches_seen, **self.saved()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the batch after the last one seen."""
+        self.batches_seen = int(checkpoint[CHECKPOINT_KEY]["batches_seen"])
 
     def averaged_state(self) -> dict[str, Tensor]:
         """Averaged weights, to be used for inference."""

@@ -1,0 +1,96 @@
+"""Training that was interrupted goes on as if it had not been."""
+
+import signal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+import alphastomics as al
+from alphastomics.model._checkpoints import Checkpoints, read_checkpoint
+
+SMALL = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
+# Three batches an epoch, the last one short.
+TRAIN = {"max_steps": 7, "batch_size": 4, "set_size": 32, "sets_per_section": 5}
+
+
+class StopAfter(pl.Callback):
+    """Stops as Ctrl-C would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def new_model(tissue, training_mode="joint"):
+    atlas = tissue.copy()
+    al.AlphaSTomics.setup_anndata(atlas, labels_key="cell_type")
+    return al.AlphaSTomics(atlas, training_mode=training_mode, seed=3, **SMALL)
+
+
+def train(model, folder, *callbacks, **options):
+    options = {**TRAIN, **options}
+    model.train(
+        callbacks=[*callbacks, Checkpoints(folder)],
+        val_sections=["section_2"],
+        progress_bar=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tissue, tmp_path_factory):
+    model = new_model(tissue)
+    train(model, tmp_path_factory.mktemp("whole"))
+    return model
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_resumed_equals_uninterrupted(tissue, uninterrupted, tmp_path, step):
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(new_model(tissue), tmp_path, StopAfter(step))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = new_model(tissue)
+    train(resumed, tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    expected = uninterrupted.module.state_dict()
+    state = resumed.module.state_dict()
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
+    assert resumed.training_record == uninterrupted.training_record
+    assert list(resumed.history["train_loss"].index) == [0, 1, 2]
+
+
+def test_checkpoint_is_a_model(tissue, uninterrupted, tmp_path):
+    model = new_model(tissue)
+    train(model, tmp_path)
+    state, payload = read_checkpoint(tmp_path / "last.ckpt")
+    assert payload["training"]["steps"] == 7
+    loaded = al.AlphaSTomics.load(tmp_path / "last.ckpt")
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(loaded.module.state_dict()[name], tensor), name
+        assert torch.equal(state[name], tensor), name
+    cells = tissue[tissue.obs["section"] == "section_2"].copy()
+    again = cells.copy()
+    model.predict(cells, mode="expr_to_pos", progress_bar=False)
+    loaded.predict(again, mode="expr_to_pos", progress_bar=False)
+    assert (cells.obsm["spatial_predicted"] == again.obsm["spatial_predicted"]).all()
+
+
+def test_best_has_the_lowest_validation_loss(tissue, tmp_path):
+    model = new_model(tissue)
+    train(model, tmp_path)
+    loss = model.history["validation_loss"]["validation_loss"]
+    _, payload = read_checkpoint(tmp_path / "best.ckpt")
+    assert payload["training"]["steps"] == [3, 6, 7][int(loss.to_numpy().argmin())]
+
+
+def test_bad_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint '.*missing.ckpt'"):
+        al.AlphaSTomics.load(tmp_path / "missing.ckpt")
+    (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"bad\.ckpt is not a checkpoint that alphastomics wrote"):
+        al.AlphaSTomics.load(tmp_path / "bad.ckpt")
