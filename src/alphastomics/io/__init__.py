@@ -1,0 +1,1 @@
+"""Raw data in, processed data out."""
