@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics import _keys
 from alphastomics.io._errors import DataError, reading
 from alphastomics.io._layout import BLOCK_CELLS, Cells, runs
 from alphastomics.io._section import (
@@ -25,12 +26,12 @@ from alphastomics.io._section import (
     make_section,
     n_dims_of,
     split_rows,
-    units_of,
 )
 
 Array = NDArray[np.float64]
 Opener = Callable[[], Any]
 
+UNITS = f"uns/{_keys.UNITS}"
 COLUMNS_AT_ONCE = 256  # of a matrix that is stored by columns
 
 
@@ -88,7 +89,7 @@ def _sections(
         obs = ad.io.read_elem(group["obs"])
         genes = check_genes(ad.io.read_elem(group["var"]).index, path)
         position = _positions(group, keys.spatial_key)
-        units = ad.io.read_elem(group["uns/units"]) if "uns/units" in group else None
+        units = ad.io.read_elem(group[UNITS]) if UNITS in group else None
     if position is None:
         position = centroids()
     return [
@@ -99,7 +100,7 @@ def _sections(
             genes=genes,
             n_dims=n_dims_of(None if position is None else position[rows], path),
             columns=tuple(obs.columns),
-            units=units_of({"units": units}),
+            units=units if isinstance(units, str) else None,
             load=partial(_load, path, section, opener, kind, keys, rows, genes, centroids),
         )
         for section, rows in split_rows(obs, path, name, keys.section_key).items()
@@ -136,10 +137,8 @@ def _matrix(group: Any, layer: str | None, path: Path) -> Any:
             raise DataError(f"{path} has no X: name the layer to read by --layer, of {layers}.")
         raise DataError(f"--layer: {layer!r} is not in the layers of {path}, which are {layers}.")
     matrix = group[key]
-    stored_sparse = "csr" in str(matrix.attrs.get("encoding-type")) or "csc" in str(
-        matrix.attrs.get("encoding-type")
-    )
-    return ad.io.sparse_dataset(matrix) if stored_sparse else matrix
+    is_group = isinstance(matrix, h5py.Group | zarr.Group)
+    return ad.io.sparse_dataset(matrix) if is_group else matrix
 
 
 def _positions(group: Any, spatial_key: str) -> Array | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from alphastomics.io._errors import DataError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME_LENGTH = 80
 
 
@@ -26,7 +27,7 @@ def temporary(path: Path) -> Path:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     part = temporary(path)
-    with disk_space(path, len(content)):
+    with writing(path, len(content)):
         try:
             part.write_bytes(content)
             os.replace(part, path)
@@ -43,11 +44,15 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def disk_space(path: Path, n_bytes: int) -> Iterator[None]:
-    """Say how much was needed when the disk is full."""
+def writing(path: Path, n_bytes: int) -> Iterator[None]:
+    """Say what to do when the disk is full or may not be written to."""
     try:
         yield
     except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise DataError(
+                f"--output_dir: {path} cannot be written: {error.strerror}. Choose another folder."
+            ) from error
         if error.errno not in FULL:
             raise
         raise DataError(

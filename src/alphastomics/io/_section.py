@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -131,9 +130,3 @@ def split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> di
         )
     code, names = pd.factorize(obs[section_key].astype(str))
     return {str(name): np.flatnonzero(code == i) for i, name in enumerate(names)}
-
-
-def units_of(uns: Mapping[str, Any]) -> str | None:
-    """Unit of the coordinates, where ``.uns`` names one."""
-    units = uns.get(_keys.UNITS)
-    return units if isinstance(units, str) else None

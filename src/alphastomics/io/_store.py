@@ -8,13 +8,12 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import zarr
 from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics.io._errors import DataError
-from alphastomics.io._files import disk_space, remove, temporary
+from alphastomics.io._files import remove, temporary, writing
 from alphastomics.io._layout import CHUNK_CELLS, deal_blocks
 
 
@@ -46,10 +45,12 @@ def write_store(path: Path, section: ad.AnnData) -> None:
     Chunks of the expression hold the values of about ``CHUNK_CELLS`` cells. The bytes depend on
     the section only.
     """
+    section.strings_to_categoricals()
+    _check_columns(section)
     matrix = section.X
     chunk = max(1, round(matrix.nnz / section.n_obs * CHUNK_CELLS))
     part = temporary(path)
-    with disk_space(path, _size(section)):
+    with writing(path, _size(section)):
         try:
             remove(part)
             _write(part, section, chunk)
@@ -60,6 +61,16 @@ def write_store(path: Path, section: ad.AnnData) -> None:
             raise
 
 
+def _check_columns(section: ad.AnnData) -> None:
+    for column, values in section.obs.items():
+        if values.dtype == object:
+            raise DataError(
+                f"section {section.obs[_keys.SECTION].iloc[0]!r}: column {column!r} of obs mixes "
+                f"{', '.join(sorted({type(v).__name__ for v in values}))} and cannot be stored: "
+                "make it text or drop it."
+            )
+
+
 def _write(path: Path, section: ad.AnnData, chunk: int) -> None:
     def write(
         func: Any, group: Any, key: str, elem: Any, *, dataset_kwargs: Any, iospec: Any
@@ -67,14 +78,6 @@ def _write(path: Path, section: ad.AnnData, chunk: int) -> None:
         chunks = {"chunks": (chunk,)} if iospec.encoding_type == "csr_matrix" else {}
         func(group, key, elem, dataset_kwargs={**dataset_kwargs, **chunks})
 
-    section.strings_to_categoricals()
-    for column, values in section.obs.items():
-        if values.dtype == object:
-            raise DataError(
-                f"column {column!r} of obs mixes kinds of values, "
-                f"{sorted({type(v).__name__ for v in values})}, and cannot be stored: make them "
-                "text or drop the column."
-            )
     group = zarr.open_group(str(path), mode="w", zarr_format=2)
     ad.experimental.write_dispatched(group, "/", section, write)
 
@@ -84,10 +87,3 @@ def _size(section: ad.AnnData) -> int:
     matrix = section.X
     expression = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
     return int(expression + section.obs.memory_usage().sum())
-
-
-def read_obs(path: Path) -> pd.DataFrame:
-    """Read the table of cells of a store, in the order of its rows."""
-    group: Any = zarr.open_group(str(path), mode="r")
-    table: pd.DataFrame = ad.io.read_elem(group["obs"])
-    return table

@@ -33,7 +33,7 @@ COORDINATES = ("coord_X", "coord_Y", "coord_Z")
 SECTION = "cell_section"
 CELL_TYPE = "cell_class"
 CELL_NAMES = ("", "Unnamed: 0", "cell_id", "index", "__index_level_0__")
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 1024
 
 Chunks = Callable[[Sequence[str] | None], Iterator[pd.DataFrame]]
 

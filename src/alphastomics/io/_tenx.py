@@ -12,10 +12,20 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._quiet import quiet
 from alphastomics.io._errors import DataError, reading
-from alphastomics.io._section import RawKeys, RawSection, make_section, n_dims_of, units_of
+from alphastomics.io._section import RawKeys, RawSection, make_section, n_dims_of
 
 COUNTS = "filtered_feature_bc_matrix"
 XENIUM = "experiment.xenium"
+NOT_READ = (
+    "aligned_images",
+    "cells_boundaries",
+    "cells_labels",
+    "morphology_focus",
+    "morphology_mip",
+    "nucleus_boundaries",
+    "nucleus_labels",
+    "transcripts",
+)
 NAMELESS = ("outs", COUNTS)
 
 
@@ -47,7 +57,7 @@ def tenx_sections(path: Path, kind: str, keys: RawKeys) -> list[RawSection]:
             genes=section.var_names,
             n_dims=n_dims_of(section.obsm.get(_keys.SPATIAL), path),
             columns=tuple(section.obs.columns),
-            units=units_of({"units": units}),
+            units=units,
             load=partial(_load, path, kind, name),
         )
     ]
@@ -81,11 +91,7 @@ def _read(path: Path, kind: str) -> ad.AnnData:
     if kind == "Xenium":
         from spatialdata_io import xenium
 
-        without = dict.fromkeys(
-            ("cells_boundaries", "nucleus_boundaries", "cells_labels", "nucleus_labels")
-            + ("transcripts", "morphology_mip", "morphology_focus"),
-            False,
-        )
+        without = dict.fromkeys(NOT_READ, False)
         return xenium(path, **without).tables["table"]
     if kind == "Visium":
         import squidpy as sq

@@ -21,8 +21,8 @@ def deal_sections(
     sections: Sequence[str],
     located: Collection[str],
     *,
-    test: Sequence[str] = (),
-    val: Sequence[str] = (),
+    test_sections: Sequence[str] = (),
+    val_sections: Sequence[str] = (),
     test_ratio: float = 0.0,
     val_ratio: float = 0.0,
     seed: int = 0,
@@ -35,7 +35,7 @@ def deal_sections(
         If a name is unknown or in both, names and ratio are given, or no section with coordinates
         is left for training.
     """
-    held_out: dict[Split, Sequence[str]] = {"test": test, "val": val}
+    held_out: dict[Split, Sequence[str]] = {"test": test_sections, "val": val_sections}
     ratios: dict[Split, float] = {"test": test_ratio, "val": val_ratio}
     split: dict[str, Split] = dict.fromkeys(sections, "train")
     for kind, names in held_out.items():
@@ -70,8 +70,8 @@ def deal_sections(
 def split_sections(
     adata: AnnData,
     *,
-    test: Sequence[str] = (),
-    val: Sequence[str] = (),
+    test_sections: Sequence[str] = (),
+    val_sections: Sequence[str] = (),
     test_ratio: float = 0.0,
     val_ratio: float = 0.0,
     seed: int = 0,
@@ -86,7 +86,7 @@ def split_sections(
     ----------
     adata
         Cells of several sections.
-    test, val
+    test_sections, val_sections
         Names of the sections to hold out.
     test_ratio, val_ratio
         Shares of the sections with coordinates to hold out at random instead, in [0, 1); at least
@@ -116,7 +116,7 @@ def split_sections(
     --------
     >>> import alphastomics as al
     >>> atlas = al.datasets.simulate_tissue(n_sections=4, n_cells=50)
-    >>> al.pp.split_sections(atlas, test=["section_3"], val_ratio=0.25)
+    >>> al.pp.split_sections(atlas, test_sections=["section_3"], val_ratio=0.25)
     >>> atlas.obs.groupby("split", observed=True)["section"].nunique().to_dict()
     {'train': 2, 'val': 1, 'test': 1}
     """
@@ -128,8 +128,8 @@ def split_sections(
     split: Mapping[str, str] = deal_sections(
         list(pd.unique(section)),
         located,
-        test=test,
-        val=val,
+        test_sections=test_sections,
+        val_sections=val_sections,
         test_ratio=test_ratio,
         val_ratio=val_ratio,
         seed=seed,
