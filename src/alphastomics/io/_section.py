@@ -15,6 +15,7 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._validate import check_position_rows
 from alphastomics.io._errors import DataError
+from alphastomics.io._layout import Cells
 
 Array = NDArray[np.float64]
 
@@ -109,7 +110,7 @@ def check_genes(genes: pd.Index, path: Path) -> pd.Index:
     return genes.astype(str)
 
 
-def split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> dict[str, Array]:
+def split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> dict[str, Cells]:
     """Rows of each section of a file, in order of appearance; all of them are ``name`` without key.
 
     A key other than the default has to be there.

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics.io._errors import DataError, reading
+from alphastomics.io._layout import Cells
 from alphastomics.io._section import (
     RawKeys,
     RawSection,
@@ -35,7 +36,7 @@ CELL_TYPE = "cell_class"
 CELL_NAMES = ("", "Unnamed: 0", "cell_id", "index", "__index_level_0__")
 ROWS_AT_ONCE = 1024
 
-Chunks = Callable[[Sequence[str] | None], Iterator[pd.DataFrame]]
+Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
 
 
 def csv_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> list[RawSection]:
@@ -48,11 +49,11 @@ def parquet_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) ->
     return _sections(path, "Parquet", partial(_parquet_chunks, path), keys, also_obs)
 
 
-def _csv_chunks(path: Path, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+def _csv_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
     yield from pd.read_csv(path, usecols=columns, chunksize=ROWS_AT_ONCE, low_memory=False)
 
 
-def _parquet_chunks(path: Path, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+def _parquet_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -77,14 +78,14 @@ def _sections(
             )
         others = [*coordinates, *([section_key] if section_key else []), CELL_TYPE, *also_obs]
         genes = [
-            column
+            str(column)
             for column, dtype in first.dtypes.items()
             if column not in (*others, *CELL_NAMES) and is_numeric_dtype(dtype)
         ]
         index = check_genes(pd.Index(genes), path)
         if keys.layer is not None:
             raise DataError(f"--layer: {path} is a table and has no layers.")
-        light = [column for column in first if column in others]
+        light = [str(column) for column in first if column in others]
         table = pd.concat(list(chunks(light))) if light else first
     position = _positions(table, coordinates)
     columns = tuple(str(c) for c in first if c not in (*genes, *coordinates, *CELL_NAMES))
@@ -126,7 +127,7 @@ def _load(
     chunks: Chunks,
     genes: list[str],
     coordinates: list[str],
-    rows: NDArray[np.int64],
+    rows: Cells,
 ) -> ad.AnnData:
     """Read the rows of one section, going through the file in chunks."""
     matrices, tables = [], []

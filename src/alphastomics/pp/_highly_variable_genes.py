@@ -151,11 +151,12 @@ def _choosing(
     obs: pd.DataFrame, section: NDArray[np.str_], sections: Sequence[str] | None
 ) -> list[str]:
     """Names of the sections that choose."""
-    present = list(pd.unique(section))
+    present = [str(name) for name in pd.unique(section)]
     if sections is not None:
         if unknown := [name for name in sections if name not in present]:
             raise ValueError(f"sections names {unknown[0]!r}, but there are {present}.")
         return list(sections)
     if _keys.SPLIT not in obs:
         return present
-    return list(pd.unique(section[(obs[_keys.SPLIT] == "train").to_numpy()]))
+    training = set(section[(obs[_keys.SPLIT] == "train").to_numpy()])
+    return [name for name in present if name in training]

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics import _keys
-from alphastomics._validate import check_adata, check_choice
+from alphastomics._validate import check_choice
 from alphastomics.pp._adata import sections_of
 
 How = Literal["intersection", "union"]
@@ -146,17 +146,26 @@ def intersect_genes(
     return joined
 
 
+def _check_genes(part: AnnData, name: str) -> None:
+    if not part.var_names.is_unique:
+        raise ValueError(
+            f"{name} has duplicated gene names, "
+            f"{part.var_names[part.var_names.duplicated()][0]!r} among them: call "
+            f"{name}.var_names_make_unique() first."
+        )
+
+
 def _by_name(
     sections: Mapping[str, AnnData] | Sequence[AnnData], section_key: str
 ) -> dict[str, AnnData]:
     """Sections by name, each of them once."""
     if isinstance(sections, Mapping):
         for name, part in sections.items():
-            check_adata(part, f"sections[{name!r}]")
+            _check_genes(part, f"sections[{name!r}]")
         return dict(sections)
     by_name: dict[str, AnnData] = {}
     for i, part in enumerate(sections):
-        check_adata(part, f"sections[{i}]")
+        _check_genes(part, f"sections[{i}]")
         section = sections_of(part, section_key)
         for name in pd.unique(section):
             if name in by_name:
@@ -174,9 +183,9 @@ def _in_one(
     adata: AnnData, how: str, genes: Sequence[str] | None, section_key: str, copy: bool
 ) -> AnnData | None:
     """Subset the genes of one AnnData by its table of panels."""
-    names = pd.unique(sections_of(adata, section_key))
+    names = [str(name) for name in pd.unique(sections_of(adata, section_key))]
     if _keys.MEASURED in adata.varm:
-        table = adata.varm[_keys.MEASURED][list(names)].astype(bool)
+        table = adata.varm[_keys.MEASURED][names].astype(bool)
         panels = {name: adata.var_names[table[name].to_numpy()] for name in names}
     else:
         panels = dict.fromkeys(names, adata.var_names)

@@ -55,9 +55,8 @@ def deal_sections(
     drawn = iter(np.random.default_rng(seed).permutation(np.asarray(free, dtype=object)))
     for kind, ratio in ratios.items():
         for _ in range(max(1, round(ratio * len(located))) if ratio else 0):
-            name = next(drawn, None)
-            if name is not None:
-                split[name] = kind
+            if (drawn_name := next(drawn, None)) is not None:
+                split[drawn_name] = kind
     if not any(split[name] == "train" for name in located):
         raise ValueError(
             f"no section with coordinates is left to train on: of {len(located)} with coordinates "
