@@ -1,5 +1,7 @@
 """Order of the cells in a store."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_every_block_is_a_random_sample_of_the_section():
     assert np.array_equal(np.sort(order), np.arange(20_000))
     assert np.diff(blocks).max() <= BLOCK_CELLS
     assert np.ptp(np.diff(blocks)) <= 1
-    for start, stop in zip(blocks, blocks[1:], strict=False):
+    for start, stop in pairwise(blocks):
         sample = position[order[start:stop]]
         for axis, extent in enumerate((3000, 1000)):
             assert abs(sample[:, axis].mean() - extent / 2) < 4 * extent / np.sqrt(12 * len(sample))
@@ -48,7 +50,7 @@ def test_cells_without_position_come_last_in_a_block():
     position = np.random.default_rng(0).random((9000, 2))
     position[::3] = np.nan
     order, blocks = deal_blocks(position, 9000, "a", 0)
-    for start, stop in zip(blocks, blocks[1:], strict=False):
+    for start, stop in pairwise(blocks):
         known = ~np.isnan(position[order[start:stop], 0])
         assert (np.diff(known.astype(int)) <= 0).all()
     assert len(deal_blocks(None, 10, "a", 0)[0]) == 10

@@ -50,7 +50,13 @@ def parquet_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) ->
 
 
 def _csv_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    yield from pd.read_csv(path, usecols=columns, chunksize=ROWS_AT_ONCE, low_memory=False)
+    yield from pd.read_csv(
+        path,
+        usecols=columns,
+        chunksize=ROWS_AT_ONCE,
+        low_memory=False,
+        float_precision="round_trip",
+    )
 
 
 def _parquet_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:

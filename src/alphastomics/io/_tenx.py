@@ -78,14 +78,14 @@ def _load(path: Path, kind: str, name: str) -> ad.AnnData:
             "by `pip install spatialdata-io`, or convert the folder to h5ad."
         )
     with reading(path, kind):
-        adata = _read(path, kind)
+        adata = _read(path, kind, name)
     adata.var_names_make_unique()
     matrix = sparse.csr_matrix(adata.X)
     position = adata.obsm.get(_keys.SPATIAL)
     return make_section(name, path, matrix, adata.obs, adata.var_names, position)
 
 
-def _read(path: Path, kind: str) -> ad.AnnData:
+def _read(path: Path, kind: str, name: str) -> ad.AnnData:
     import scanpy as sc
 
     if kind == "Xenium":
@@ -97,7 +97,7 @@ def _read(path: Path, kind: str) -> ad.AnnData:
         import squidpy as sq
 
         with quiet("spatialdata._logging"):
-            return sq.read.visium(path)
+            return sq.read.visium(path, library_id=name)
     if kind == "10x h5":
         return sc.read_10x_h5(path if path.is_file() else path / f"{COUNTS}.h5")
     return sc.read_10x_mtx(path if any(path.glob("matrix.mtx*")) else path / COUNTS)
