@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alphastomics import datasets, metrics, pl, tl
+    from alphastomics import datasets, io, metrics, pl, pp, tl
     from alphastomics.model import AlphaSTomics
 
 __version__ = "0.1.0"
-__all__ = ["AlphaSTomics", "__version__", "datasets", "metrics", "pl", "tl"]
+__all__ = ["AlphaSTomics", "__version__", "datasets", "io", "metrics", "pl", "pp", "tl"]
 
-_NAMESPACES = ("datasets", "diffusion_model", "metrics", "model", "nn", "pl", "tl")
+_NAMESPACES = ("datasets", "diffusion_model", "io", "metrics", "model", "nn", "pl", "pp", "tl")
 
 
 def __getattr__(name: str) -> Any:

@@ -25,3 +25,8 @@ UNITS: Final = "units"
 # Registry of the setup, beside scvi-tools' own `REGISTRY_KEYS.X_KEY`.
 POSITION_REGISTRY: Final = "position"
 CATEGORIES_REGISTRY: Final = "categories"
+
+# Written by `al.pp` and `preprocess`.
+SPLIT: Final = "split"  # obs, train, val or test
+HIGHLY_VARIABLE: Final = "highly_variable"  # var
+BLOCKS: Final = "blocks"  # uns of a store, where its blocks start and end

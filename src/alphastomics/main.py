@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from alphastomics.cli.compare import SMALL, Format, compare, render
+from alphastomics.cli.preprocess import preprocess_command
 from alphastomics.config import load_config
 from alphastomics.nn.architecture import Architecture
 
@@ -47,6 +48,9 @@ def compare_configs(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(render(table, how))
+
+
+app.command("preprocess")(preprocess_command)
 
 
 if __name__ == "__main__":

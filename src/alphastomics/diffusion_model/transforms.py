@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-VALUES = ("counts", "lognorm", "intensity")
 CLIP = 10.0  # standardised expression beyond this is cut
 LEAST_STD = 1e-3  # a gene that varies less in training carries no information
 CHUNK = 4096

@@ -1,0 +1,139 @@
+"""Checks of user input that fail early, with the remedy in the message."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+VALUES = ("counts", "lognorm", "intensity")
+MIN_CELLS = 3
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}.")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Raise if ``value`` is below ``least``."""
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, found {value}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise unless ``value`` is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, found {value}.")
+
+
+def check_adata(adata: AnnData, name: str = "adata") -> None:
+    """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"{name} must be an AnnData, found {type(adata).__name__}.")
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
+    for names, what, remedy in (
+        (adata.obs_names, "cell", "obs_names_make_unique"),
+        (adata.var_names, "gene", "var_names_make_unique"),
+    ):
+        if not names.is_unique:
+            duplicate = names[names.duplicated()][0]
+            raise ValueError(
+                f"{name} has duplicated {what} names, {duplicate!r} among them: "
+                f"call {name}.{remedy}() first."
+            )
+    if adata.is_view:
+        warnings.warn(
+            f"{name} is a view of another AnnData and is copied; pass {name}.copy() to "
+            "silence this.",
+            UserWarning,
+            stacklevel=3,
+        )
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
+
+
+def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> None:
+    """Raise if expression is not finite, or does not look like the declared kind of values."""
+    check_choice("values", values, VALUES)
+    data = matrix.data
+    if not np.isfinite(data).all():
+        raise ValueError(f"{where} holds NaN or infinite values: remove or fill them first.")
+    if values == "lognorm":
+        return
+    if data.size and data.min() < 0:
+        raise ValueError(
+            f"{where} holds negative values (least {data.min():g}), but values={values!r} expects "
+            "none: name the layer with raw data by layer=, or pass values='lognorm'."
+        )
+    if values == "counts" and not np.array_equal(data, np.rint(data)):
+        fraction = data[data != np.rint(data)][0]
+        raise ValueError(
+            f"{where} holds fractional values ({fraction:g} for one), but values='counts' expects "
+            "whole numbers: name the layer with raw counts by layer=, or pass values='lognorm' "
+            "(log-normalised) or values='intensity' (continuous, not yet logged)."
+        )
+
+
+def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> None:
+    """Raise unless every row of ``(n, d)`` is a finite position or NaN as a whole."""
+    where = f"adata.obsm[{spatial_key!r}]"
+    if positions.ndim != 2 or positions.shape[1] not in (2, 3):
+        raise ValueError(
+            f"{where} must have 2 or 3 columns (x, y or x, y, z), found shape {positions.shape}."
+        )
+    if np.isinf(positions).any():
+        raise ValueError(
+            f"{where} holds infinite coordinates in {int(np.isinf(positions).any(1).sum())} cells: "
+            "set rows of unknown position to NaN."
+        )
+    missing = np.isnan(positions)
+    if (missing.any(1) & ~missing.all(1)).any():
+        raise ValueError(
+            f"{where} holds rows with some coordinates NaN and others not: "
+            "a position is missing only where its whole row is NaN."
+        )
+
+
+def check_positions(
+    positions: NDArray[np.float64], sections: NDArray[np.str_], spatial_key: str
+) -> None:
+    """Raise if coordinates, rows checked, cannot be learned from.
+
+    Parameters
+    ----------
+    positions
+        Shape ``(n, d)``; NaN rows where missing.
+    sections
+        Section of each cell, shape ``(n,)``.
+    spatial_key
+        Name to use in the message.
+    """
+    where = f"adata.obsm[{spatial_key!r}]"
+    missing = np.isnan(positions)
+    known = ~missing.any(1)
+    if not known.any():
+        raise ValueError(
+            f"{where} is NaN for every cell: training needs at least one section with coordinates."
+        )
+    for section in pd.unique(sections[known]):
+        check_section(positions[known & (sections == section)], section, where)
+
+
+def check_section(positions: NDArray[np.float64], section: str, where: str) -> None:
+    """Raise if a section has too few cells or no extent."""
+    if len(positions) < MIN_CELLS:
+        raise ValueError(
+            f"section {section!r} has {len(positions)} cells with coordinates in {where}, but at "
+            f"least {MIN_CELLS} are needed: drop the section, or correct section_key."
+        )
+    if np.ptp(positions, axis=0).max() == 0:
+        raise ValueError(
+            f"{where} is constant in section {section!r}: all {len(positions)} cells lie at "
+            "one point."
+        )

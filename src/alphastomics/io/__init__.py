@@ -1,0 +1,22 @@
+"""Raw data in, processed data out."""
+
+from alphastomics.io._errors import DataError
+from alphastomics.io._lazy_rows import LazyRows, stack_rows
+from alphastomics.io._manifest import Manifest, SectionEntry
+from alphastomics.io._processed import ProcessedData, ProcessedSection, open_data
+from alphastomics.io._raw import find_sections, read_sections
+from alphastomics.io._section import RawSection
+
+__all__ = [
+    "DataError",
+    "LazyRows",
+    "Manifest",
+    "ProcessedData",
+    "ProcessedSection",
+    "RawSection",
+    "SectionEntry",
+    "find_sections",
+    "open_data",
+    "read_sections",
+    "stack_rows",
+]

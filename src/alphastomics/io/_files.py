@@ -1,0 +1,107 @@
+"""Files and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alphastomics.io._errors import DataError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+NAME_LENGTH = 80
+
+
+def temporary(path: Path) -> Path:
+    """Where a file or folder is written before it gets its name."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = temporary(path)
+    with writing(path, len(content)):
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, n_bytes: int) -> Iterator[None]:
+    """Say what to do when the disk is full or may not be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise DataError(
+                f"--output_dir: {path} cannot be written: {error.strerror}. Choose another folder."
+            ) from error
+        if error.errno not in FULL:
+            raise
+        raise DataError(
+            f"--output_dir: the disk is full; writing {path} needs about "
+            f"{max(n_bytes / 1e6, 0.1):.1f} MB more. Free some space and run the same command "
+            "again: it goes on with this section."
+        ) from error
+
+
+def checksum(folder: Path) -> str:
+    """Checksum of the names and contents of the files in a folder, SHA-256."""
+    digest = hashlib.sha256()
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file()
+    )
+    for name, path in files:
+        content = path.read_bytes()
+        digest.update(f"{len(name)} {name} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def stamps(paths: Iterable[Path], root: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times of all files under some paths."""
+    files = sorted(
+        file
+        for path in paths
+        for file in (path.rglob("*") if path.is_dir() else [path])
+        if file.is_file()
+    )
+    return [
+        (os.path.relpath(file, root), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+    ]
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Safe and unique file names for sections, the same whatever the other sections are.
+
+    Letters, digits and ``+ - . _`` are kept. A name that had to change, or that differs from
+    another one in case only, gets the first digits of its checksum.
+    """
+    names = list(names)
+    folded = Counter(name.casefold() for name in names)
+    return {name: _file_name(name, alone=folded[name.casefold()] == 1) for name in names}
+
+
+def _file_name(name: str, *, alone: bool) -> str:
+    safe = re.sub(r"[^A-Za-z0-9_+.-]", "_", name)[:NAME_LENGTH].lstrip(".") or "section"
+    if safe == name and alone:
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

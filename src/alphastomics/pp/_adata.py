@@ -1,0 +1,61 @@
+"""What the verbs read from an AnnData."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from alphastomics import _keys
+
+
+def matrix_of(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
+    """Read ``.X`` or a layer as CSR ``(n_cells, n_genes)``."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(
+            f"layer {layer!r} is not in adata.layers, which holds {sorted(adata.layers)}."
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("adata.X is None: name the layer to read by layer=.")
+    return sparse.csr_matrix(matrix)
+
+
+def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
+    """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
+    if section_key is None:
+        return np.full(adata.n_obs, "all", dtype=object)
+    if section_key not in adata.obs:
+        raise KeyError(
+            f"section_key {section_key!r} is not in adata.obs, which holds {list(adata.obs)}: "
+            "correct section_key=, or pass section_key=None when all cells are one section."
+        )
+    column = adata.obs[section_key]
+    if column.isna().any():
+        raise ValueError(
+            f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
+            "name their section or drop them."
+        )
+    return column.astype(str).to_numpy(dtype=object)
+
+
+def expression_known(obs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each cell's expression was measured, ``(n_cells,)``."""
+    if _keys.EXPRESSION_KNOWN not in obs:
+        return np.ones(len(obs), dtype=bool)
+    return obs[_keys.EXPRESSION_KNOWN].to_numpy(dtype=bool)
+
+
+def panel_of(adata: AnnData, section: str) -> NDArray[np.bool_]:
+    """Whether a section measures each gene, ``(n_genes,)``."""
+    if _keys.MEASURED not in adata.varm:
+        return np.ones(adata.n_vars, dtype=bool)
+    table = adata.varm[_keys.MEASURED]
+    if section not in table:
+        raise KeyError(
+            f"adata.varm[{_keys.MEASURED!r}] has no column for section {section!r}; it holds "
+            f"{list(table)}."
+        )
+    return np.asarray(table[section], dtype=bool)

@@ -1,0 +1,162 @@
+"""Genes that vary within sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from alphastomics import _keys
+from alphastomics._validate import check_at_least, check_values
+from alphastomics.pp._adata import expression_known, matrix_of, panel_of, sections_of
+
+Array = NDArray[np.float64]
+
+
+def residual_variance(
+    matrix: sparse.csr_matrix, panel: NDArray[np.bool_], values: str = "counts"
+) -> Array:
+    """Variance of the Pearson residuals of each gene of one section, NaN where not measured.
+
+    :func:`scanpy.experimental.pp.highly_variable_genes` without its selection. Log-normalised
+    values are taken back by expm1 first.
+    """
+    import scanpy as sc
+
+    counts = matrix[:, np.flatnonzero(panel)].astype(np.float64)
+    if values == "lognorm":
+        counts = counts.expm1()
+    if counts.nnz and counts.data.min() < 0:
+        raise ValueError(
+            "highly variable genes need values of at least 0, found "
+            f"{counts.data.min():g}: name a layer that is not centred."
+        )
+    counts = counts[np.asarray(counts.sum(1)).ravel() > 0]
+    variance = np.full(len(panel), np.nan)
+    if not counts.shape[0]:
+        return variance
+    section = ad.AnnData(counts)
+    table = sc.experimental.pp.highly_variable_genes(
+        section, n_top_genes=section.n_vars, check_values=False, inplace=False
+    )
+    variance[panel] = table["residual_variances"].to_numpy()
+    return variance
+
+
+def rank_genes(variances: Mapping[str, Array], n_top: int) -> pd.DataFrame:
+    """Rank genes across sections by the variance of their residuals in each, ``(n_genes,)``.
+
+    As scanpy does with ``batch_key``: genes that are among the ``n_top`` of most sections come
+    first, then those of the lowest median rank; equal ones stay in their order.
+
+    Returns
+    -------
+    DataFrame
+        ``rank`` (median over sections where the gene is among the first, NaN if none),
+        ``n_sections`` and ``highly_variable``, a row a gene.
+    """
+    table = np.stack(list(variances.values()))  # (n_sections, n_genes)
+    rank = pd.DataFrame(table).rank(axis=1, method="first", ascending=False).to_numpy() - 1
+    rank[~(rank < n_top)] = np.nan
+    n_sections = (~np.isnan(rank)).sum(0)
+    median = np.full(table.shape[1], np.nan)
+    found = n_sections > 0
+    median[found] = np.nanmedian(rank[:, found], axis=0)
+    order = np.lexsort((np.where(found, median, np.inf), -n_sections))
+    chosen = np.zeros(table.shape[1], dtype=bool)
+    chosen[order[:n_top]] = True
+    return pd.DataFrame({"rank": median, "n_sections": n_sections, "highly_variable": chosen})
+
+
+def highly_variable_genes(
+    adata: AnnData,
+    *,
+    n_top_genes: int = 2000,
+    values: str = "counts",
+    sections: Sequence[str] | None = None,
+    layer: str | None = None,
+    section_key: str | None = _keys.SECTION,
+    key_added: str = _keys.HIGHLY_VARIABLE,
+    copy: bool = False,
+) -> AnnData | None:
+    """Find the genes that vary most within sections.
+
+    Genes are ranked in each section by the variance of their analytic Pearson residuals (Lause et
+    al. 2021, :func:`scanpy.experimental.pp.highly_variable_genes`), and the ranks are combined, so
+    that differences between sections do not count. It reads counts and normalises nothing.
+
+    Parameters
+    ----------
+    adata
+        Cells of one or more sections, ``(n_cells, n_genes)``.
+    n_top_genes
+        How many genes to choose; all of them when there are fewer.
+    values
+        What the layer holds: ``"counts"``, ``"lognorm"`` or ``"intensity"``.
+    sections
+        Sections that choose. By default those that ``.obs["split"]`` trains on, so that held-out
+        sections have no say, or all sections where there is no such column.
+    layer
+        Layer to read; by default ``.X``.
+    section_key
+        Name in ``.obs`` of the section; None when all cells are one section.
+    key_added
+        Name of the boolean column in ``.var``.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    AnnData or None
+        Writes ``.var[key_added]``, ``.var[key_added + "_rank"]`` and
+        ``.var[key_added + "_nbatches"]``: in how many sections the gene is among the first.
+
+    Raises
+    ------
+    ValueError
+        If ``values`` does not fit the layer, or a named section is absent.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> atlas = al.datasets.simulate_tissue(n_sections=2, n_cells=100, n_genes=30)
+    >>> al.pp.highly_variable_genes(atlas, n_top_genes=10)
+    >>> int(atlas.var["highly_variable"].sum())
+    10
+    """
+    check_at_least("n_top_genes", n_top_genes, 1)
+    matrix = matrix_of(adata, layer)
+    check_values(matrix, values, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    section, known = sections_of(adata, section_key), expression_known(adata.obs)
+    variances = {
+        name: residual_variance(
+            matrix[np.flatnonzero((section == name) & known)], panel_of(adata, name), values
+        )
+        for name in _choosing(adata.obs, section, sections)
+    }
+    table = rank_genes(variances, n_top_genes)
+    adata = adata.copy() if copy else adata
+    adata.var[key_added] = table["highly_variable"].to_numpy()
+    adata.var[f"{key_added}_rank"] = table["rank"].to_numpy()
+    adata.var[f"{key_added}_nbatches"] = table["n_sections"].to_numpy()
+    return adata if copy else None
+
+
+def _choosing(
+    obs: pd.DataFrame, section: NDArray[np.str_], sections: Sequence[str] | None
+) -> list[str]:
+    """Names of the sections that choose."""
+    present = [str(name) for name in pd.unique(section)]
+    if sections is not None:
+        if unknown := [name for name in sections if name not in present]:
+            raise ValueError(f"sections names {unknown[0]!r}, but there are {present}.")
+        return list(sections)
+    if _keys.SPLIT not in obs:
+        return present
+    training = set(section[(obs[_keys.SPLIT] == "train").to_numpy()])
+    return [name for name in present if name in training]

@@ -1,0 +1,197 @@
+"""The genes of sections whose panels differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, overload
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from alphastomics import _keys
+from alphastomics._validate import check_choice
+from alphastomics.pp._adata import sections_of
+
+How = Literal["intersection", "union"]
+
+
+def choose_genes(
+    panels: Mapping[str, pd.Index], how: str = "intersection", genes: Sequence[str] | None = None
+) -> pd.Index:
+    """Genes of sections with the given panels, in the order of the first section or of ``genes``.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left, or one of ``genes`` is in no section.
+    """
+    check_choice("how", how, ("intersection", "union"))
+    union = pd.Index(pd.unique(np.concatenate([list(panel) for panel in panels.values()])))
+    if genes is not None:
+        chosen = pd.Index(pd.unique(np.asarray(genes, dtype=object)))
+        if unknown := list(chosen[~chosen.isin(union)]):
+            raise ValueError(
+                f"genes names {len(unknown)} that no section measures, {unknown[0]!r} among them; "
+                f"measured are {len(union)}, such as {list(union[:3])}."
+            )
+    else:
+        chosen = union
+    if genes is not None or how == "union":
+        return chosen
+    for panel in panels.values():
+        chosen = chosen[chosen.isin(panel)]
+    if chosen.empty:
+        shown = "; ".join(f"{name}: {list(panel[:3])}" for name, panel in list(panels.items())[:3])
+        raise ValueError(
+            f"the {len(panels)} sections have no gene in common ({shown}): bring their gene names "
+            "into one form, or leave sections out."
+        )
+    return chosen
+
+
+def panel_table(panels: Mapping[str, pd.Index], genes: pd.Index) -> pd.DataFrame:
+    """Whether each section measures each gene: boolean, genes by sections."""
+    return pd.DataFrame({name: genes.isin(panel) for name, panel in panels.items()}, index=genes)
+
+
+@overload
+def intersect_genes(
+    sections: Mapping[str, AnnData] | Sequence[AnnData],
+    *,
+    how: How = ...,
+    genes: Sequence[str] | None = ...,
+    section_key: str = ...,
+) -> AnnData: ...
+@overload
+def intersect_genes(
+    sections: AnnData,
+    *,
+    how: How = ...,
+    genes: Sequence[str] | None = ...,
+    section_key: str = ...,
+    copy: bool = ...,
+) -> AnnData | None: ...
+def intersect_genes(
+    sections: AnnData | Mapping[str, AnnData] | Sequence[AnnData],
+    *,
+    how: How = "intersection",
+    genes: Sequence[str] | None = None,
+    section_key: str = _keys.SECTION,
+    copy: bool = False,
+) -> AnnData | None:
+    """Bring sections to one list of genes.
+
+    Separate AnnData, whose genes may differ, are joined into a new one. One AnnData, whose
+    ``.varm["measured"]`` says what each section measures, is changed in place.
+
+    Parameters
+    ----------
+    sections
+        Sections by name, or a list of AnnData that name their sections in
+        ``.obs[section_key]``, or one AnnData.
+    how
+        ``"intersection"`` keeps the genes that all sections measure, ``"union"`` those that any
+        does.
+    genes
+        Keep these genes, whichever sections measure them, in this order. ``how`` does not matter
+        then.
+    section_key
+        Name in ``.obs`` of the section; written when sections are given by name.
+    copy
+        Whether to return a copy instead of changing ``sections``, when it is one AnnData.
+
+    Returns
+    -------
+    AnnData or None
+        Cells of all sections. Where some section lacks a gene, ``.varm["measured"]`` has a boolean
+        column a section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left, one of ``genes`` is measured nowhere, or a section comes twice.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> tissue = al.datasets.simulate_tissue(n_sections=2, n_cells=50, n_genes=20)
+    >>> one = tissue[tissue.obs["section"] == "section_0", :15].copy()
+    >>> other = tissue[tissue.obs["section"] == "section_1", 5:].copy()
+    >>> al.pp.intersect_genes([one, other]).n_vars
+    10
+    >>> atlas = al.pp.intersect_genes([one, other], how="union")
+    >>> atlas.varm["measured"].sum().to_dict()
+    {'section_0': 15, 'section_1': 15}
+    """
+    if isinstance(sections, AnnData):
+        return _in_one(sections, how, genes, section_key, copy)
+    by_name = _by_name(sections, section_key)
+    panels = {name: part.var_names for name, part in by_name.items()}
+    chosen = choose_genes(panels, how, genes)
+    joined = ad.concat(
+        [part[:, part.var_names.isin(chosen)] for part in by_name.values()],
+        join="outer",
+        fill_value=0,
+        uns_merge="same",
+    )[:, chosen].copy()
+    joined.obs[section_key] = pd.Categorical(
+        np.repeat(list(by_name), [part.n_obs for part in by_name.values()]),
+        categories=list(by_name),
+    )
+    table = panel_table(panels, chosen)
+    if not table.all(axis=None):
+        joined.varm[_keys.MEASURED] = table
+    return joined
+
+
+def _check_genes(part: AnnData, name: str) -> None:
+    if not part.var_names.is_unique:
+        raise ValueError(
+            f"{name} has duplicated gene names, "
+            f"{part.var_names[part.var_names.duplicated()][0]!r} among them: call "
+            f"{name}.var_names_make_unique() first."
+        )
+
+
+def _by_name(
+    sections: Mapping[str, AnnData] | Sequence[AnnData], section_key: str
+) -> dict[str, AnnData]:
+    """Sections by name, each of them once."""
+    if isinstance(sections, Mapping):
+        for name, part in sections.items():
+            _check_genes(part, f"sections[{name!r}]")
+        return dict(sections)
+    by_name: dict[str, AnnData] = {}
+    for i, part in enumerate(sections):
+        _check_genes(part, f"sections[{i}]")
+        section = sections_of(part, section_key)
+        for name in pd.unique(section):
+            if name in by_name:
+                raise ValueError(
+                    f"section {name!r} comes twice in sections: rename one of them in "
+                    f".obs[{section_key!r}]."
+                )
+            by_name[name] = part[section == name]
+    if not by_name:
+        raise ValueError("sections is empty.")
+    return by_name
+
+
+def _in_one(
+    adata: AnnData, how: str, genes: Sequence[str] | None, section_key: str, copy: bool
+) -> AnnData | None:
+    """Subset the genes of one AnnData by its table of panels."""
+    names = [str(name) for name in pd.unique(sections_of(adata, section_key))]
+    if _keys.MEASURED in adata.varm:
+        table = adata.varm[_keys.MEASURED][names].astype(bool)
+        panels = {name: adata.var_names[table[name].to_numpy()] for name in names}
+    else:
+        panels = dict.fromkeys(names, adata.var_names)
+    chosen = choose_genes(panels, how, genes)
+    adata = adata.copy() if copy else adata
+    adata._inplace_subset_var(chosen)
+    if _keys.MEASURED in adata.varm and adata.varm[_keys.MEASURED].all(axis=None):
+        del adata.varm[_keys.MEASURED]
+    return adata if copy else None

@@ -1,0 +1,87 @@
+"""Units and origin of positions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from alphastomics import _keys
+from alphastomics._validate import check_position_rows
+from alphastomics.pp._adata import sections_of
+
+
+def normalize_positions(
+    adata: AnnData,
+    *,
+    factor: float = 1.0,
+    units: str | None = None,
+    center: bool = False,
+    spatial_key: str = _keys.SPATIAL,
+    key_added: str | None = None,
+    section_key: str | None = _keys.SECTION,
+    copy: bool = False,
+) -> AnnData | None:
+    """Scale positions by one factor and centre each section, keeping the aspect.
+
+    All axes are scaled alike: scaling each by its own range would distort the tissue. The model
+    needs neither; this is for sections that come in different units.
+
+    Parameters
+    ----------
+    adata
+        Cells with ``.obsm[spatial_key]`` ``(n_cells, n_dims)``, NaN rows where unknown.
+    factor
+        What positions are multiplied by, such as the µm in a pixel.
+    units
+        Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None.
+    center
+        Whether to move the mean of the known positions of each section to 0.
+    spatial_key
+        Name in ``.obsm`` of the positions.
+    key_added
+        Name in ``.obsm`` to write to; by default ``spatial_key``.
+    section_key
+        Name in ``.obs`` of the section; None when all cells are one section.
+    copy
+        Whether to return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    AnnData or None
+        Writes ``.obsm[key_added]`` and, if given, ``.uns["units"]``.
+
+    Raises
+    ------
+    KeyError
+        If there are no positions under ``spatial_key``.
+    ValueError
+        If the factor is not a positive number.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> cells = al.datasets.simulate_tissue(n_sections=2, n_cells=100)
+    >>> al.pp.normalize_positions(cells, factor=0.001, units="mm", center=True)
+    >>> bool(abs(cells.obsm["spatial"][:100].mean(0)).max() < 1e-9)
+    True
+    """
+    if spatial_key not in adata.obsm:
+        raise KeyError(
+            f"spatial_key {spatial_key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}."
+        )
+    if not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"factor must be a number above 0, found {factor!r}.")
+    position = np.array(adata.obsm[spatial_key], dtype=np.float64) * factor
+    check_position_rows(position, spatial_key)
+    if center:
+        section = sections_of(adata, section_key)
+        known = ~np.isnan(position).any(1)
+        for name in pd.unique(section[known]):
+            cells = section == name
+            position[cells] -= position[cells & known].mean(0)
+    adata = adata.copy() if copy else adata
+    adata.obsm[key_added or spatial_key] = position
+    if units is not None:
+        adata.uns[_keys.UNITS] = units
+    return adata if copy else None
