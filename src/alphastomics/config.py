@@ -11,8 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alphastomics.diffusion_model.levels import Schedule
-from alphastomics.diffusion_model.targets import Frame
+from alphastomics._choices import Frame, Schedule
 from alphastomics.nn.architecture import Architecture, Attention, GateType
 
 
@@ -66,8 +65,8 @@ class TransformerSettings(_Section):
 class DiffusionSettings(_Section):
     """Noise levels and frames."""
 
-    diffusion_steps: int = Field(1000, ge=1, description="levels of the cosine schedule")
     schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
+    diffusion_steps: int = Field(1000, ge=2, description="levels, if the schedule is cosine")
     sampling_steps: int = Field(16, ge=1, description="steps of the sampler")
     frame: Frame = Field("learned", description="frame in which positions are asked for")
     allow_reflection: bool = Field(True, description="sections may be mirror images")
@@ -81,9 +80,13 @@ class TrainingSettings(_Section):
     sets_per_section: int = Field(48, ge=1, description="sets of each section in an epoch")
     epochs: int | None = Field(None, ge=1, description="epochs; by default as many as cells need")
     max_steps: int | None = Field(None, ge=1, description="steps, whichever comes first")
+    early_stopping: int | None = Field(
+        None, ge=1, description="epochs without a better validation after which to stop"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     seed: int = Field(0, ge=0, description="seed of everything random")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
     devices: int | str = Field("auto", description="number of devices")
     strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, fsdp, ...")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
@@ -105,16 +108,10 @@ class MaskingSettings(_Section):
 
 
 class DataSettings(_Section):
-    """Where the data are and how they are written."""
+    """Where the data are."""
 
     processed_data_dir: str | None = Field(None, description="folder made by preprocess")
-    num_genes: int | None = Field(None, ge=1, description="genes to use; by default all")
-    values: Literal["counts", "lognorm", "intensity"] = Field("counts", description="expression")
-    layer: str | None = Field(None, description="layer with the values; by default X")
-    spatial_key: str = Field("spatial", description="coordinates in obsm")
-    section_key: str = Field("section", description="section in obs")
-    labels_key: str | None = Field(None, description="cell type in obs")
-    batch_key: str | None = Field(None, description="donor or platform in obs")
+    num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
 
 
 class Config(_Section):
@@ -163,6 +160,7 @@ class Config(_Section):
             "frame": self.diffusion.frame,
             "allow_reflection": self.diffusion.allow_reflection,
             "schedule": self.diffusion.schedule,
+            "diffusion_steps": self.diffusion.diffusion_steps,
             "seed": self.training.seed,
         }
 

@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from alphastomics.cli.compare import SMALL, Format, compare, render
+from alphastomics.cli.compare_configs import compare_configs_command
+from alphastomics.cli.evaluate import evaluate_command
+from alphastomics.cli.info import info_command
 from alphastomics.cli.preprocess import preprocess_command
-from alphastomics.config import load_config
-from alphastomics.nn.architecture import Architecture
+from alphastomics.cli.sample import sample_command
+from alphastomics.cli.train import train_command, train_script
 
-app = typer.Typer(
-    help="Learn tissue architecture from spatial transcriptomics.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+HELP = "Learn tissue architecture from spatial transcriptomics."
 
 
-@app.callback()
-def commands() -> None:
-    """Learn tissue architecture from spatial transcriptomics."""
+def _spelled_alike(name: str) -> str:
+    """Take ``-`` and ``_`` in the name of an option for the same."""
+    return name.replace("-", "_")
 
 
-@app.command()
-def compare_configs(
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the size to compare at.")
-    ] = None,
-    num_genes: Annotated[int, typer.Option("--num_genes", "--num-genes", min=1)] = 100,
-    n_cells: Annotated[int, typer.Option("--n_cells", "--n-cells", min=2)] = 256,
-    d_model: Annotated[int, typer.Option("--d_model", "--d-model")] = SMALL.d_model,
-    num_heads: Annotated[int, typer.Option("--num_heads", "--num-heads")] = SMALL.num_heads,
-    num_layers: Annotated[int, typer.Option("--num_layers", "--num-layers")] = SMALL.num_layers,
-    d_ff: Annotated[int, typer.Option("--d_ff", "--d-ff")] = SMALL.d_ff,
-    how: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-) -> None:
-    """Compare what gates, experts and linear attention cost at one size of the network."""
-    try:
-        size = Architecture(d_model, num_heads, num_layers, d_ff)
-        if config is not None:
-            size = load_config(config).TransformerLayer_setting.architecture()
-        table = compare(size, num_genes=num_genes, n_cells=n_cells)
-    except ValueError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
-    typer.echo(render(table, how))
+def _new_app(**options: object) -> typer.Typer:
+    return typer.Typer(
+        help=HELP,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"token_normalize_func": _spelled_alike},
+        **options,  # type: ignore[arg-type]
+    )
 
 
+app = _new_app(no_args_is_help=True)
 app.command("preprocess")(preprocess_command)
+app.command("train")(train_command)
+app.command("test")(evaluate_command)
+app.command("sample")(sample_command)
+app.command("info")(info_command)
+for spelling, hidden in (("compare-configs", False), ("compare_configs", True)):
+    app.command(spelling, hidden=hidden)(compare_configs_command)
+
+train_app = _new_app()
+train_app.command()(train_script)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def test_drawn_levels_follow_their_schedule():
     log_ratio = levels.sigma_from_level(edm, 1.0).log()
     assert log_ratio.mean() == pytest.approx(levels.P_MEAN, abs=0.05)
     assert log_ratio.std() == pytest.approx(levels.P_STD, abs=0.05)
+    ten = levels.draw_levels((1000,), "cosine", generator, diffusion_steps=10)
+    torch.testing.assert_close(ten.unique(), torch.arange(1, 10) / 10)
     cosine = levels.draw_levels((20_000,), "cosine", generator)
     assert cosine.mean() == pytest.approx(0.5, abs=0.02)
     assert ((cosine > 0) & (cosine < 1)).all()

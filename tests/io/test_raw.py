@@ -74,7 +74,7 @@ def test_a_layer_and_other_keys(mixed, tmp_path):
     with pytest.raises(DataError, match=r"--layer: 'rwa' is not in the layers of .*\['raw'\]"):
         find_sections(tmp_path, layer="rwa")
     with pytest.raises(
-        DataError, match="--section_key: 'slide' is not in obs of .* slice, cell_type"
+        DataError, match=r"--section_key: 'slide' is not in obs of .* slice, cell_type"
     ):
         find_sections(tmp_path, section_key="slide")
 

@@ -6,12 +6,12 @@ import json
 import statistics
 import time
 from dataclasses import asdict, replace
-from enum import StrEnum
 from io import StringIO
 
 import pandas as pd
 import torch
 
+from alphastomics.cli.compare_configs import SMALL, Format
 from alphastomics.diffusion_model.accounting import account
 from alphastomics.diffusion_model.interface import NoisyCells
 from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
@@ -19,16 +19,6 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.nn.architecture import Architecture
 
 REPEATS = 5
-# The setting of the published table.
-SMALL = Architecture(d_model=128, num_heads=4, num_layers=2, d_ff=256)
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
 
 
 def configurations(size: Architecture) -> dict[str, Architecture]:
@@ -52,7 +42,7 @@ def configurations(size: Architecture) -> dict[str, Architecture]:
 
 
 def compare(
-    size: Architecture = SMALL, *, num_genes: int = 100, n_cells: int = 256
+    size: Architecture = SMALL, *, num_genes: int = 100, n_cells: int = 256, seed: int = 0
 ) -> pd.DataFrame:
     """Count parameters and operations and measure the time of configurations.
 
@@ -62,6 +52,8 @@ def compare(
         Size of the network.
     num_genes, n_cells
         Genes of a cell, cells of a set.
+    seed
+        Of the weights.
 
     Returns
     -------
@@ -71,6 +63,7 @@ def compare(
         model and of the feed-forwards, and median milliseconds of a forward and of a forward and
         backward pass.
     """
+    torch.manual_seed(seed)
     rows = {}
     for name, architecture in configurations(size).items():
         module = MaskedDiffusionModule(num_genes, **asdict(architecture))

@@ -14,20 +14,20 @@ uniformly is the cosine schedule of Nichol & Dhariwal (2021, arXiv:2102.09672). 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from alphastomics._choices import Schedule
+
 KNOWN = 0.0
 UNKNOWN = 1.0
-
-Schedule = Literal["edm", "cosine"]
-SCHEDULES: tuple[Schedule, ...] = ("edm", "cosine")
 
 # ln(sigma / sigma_data) of training ~ N(P_MEAN, P_STD^2) and sigma / sigma_data of sampling.
 # EDM's values (P_mean -1.2, sigma_max 80, sigma_min .002 at sigma_data .5) are for images, where
 # pixels are redundant; a cell's position carries little, so training dwells on more noise.
+DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 P_MEAN, P_STD = -0.4, 1.4
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 20.0, 7.0
 
@@ -70,15 +70,20 @@ def noise_condition(level: Tensor) -> Tensor:
 
 
 def draw_levels(
-    shape: tuple[int, ...], schedule: Schedule, generator: torch.Generator | None = None
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    generator: torch.Generator | None = None,
+    *,
+    diffusion_steps: int = DIFFUSION_STEPS,
 ) -> Tensor:
     """Levels strictly between known and unknown for training.
 
-    ``"edm"`` draws ln(sigma / sigma_data) from a normal distribution; ``"cosine"`` draws the
-    level uniformly.
+    ``"edm"`` draws ln(sigma / sigma_data) from a normal distribution; ``"cosine"`` draws one of the
+    ``diffusion_steps - 1`` levels evenly between known and unknown.
     """
     if schedule == "cosine":
-        return torch.rand(shape, generator=generator).clamp(1e-3, 1 - 1e-3)
+        step = torch.randint(1, diffusion_steps, shape, generator=generator)
+        return step / diffusion_steps
     log_ratio = P_MEAN + P_STD * torch.randn(shape, generator=generator)
     return level_from_sigma(log_ratio.exp(), 1.0)
 

@@ -142,7 +142,12 @@ def denoising_loss(
 
     again = ~targets.placing | (torch.arange(B, device=unknown.device) % 2 == 0)  # (B,)
     sets, targets, position = sets.take(again), targets.take(again), position[again]
-    level = draw_levels((len(position),), objective.schedule, generator).to(unknown)
+    level = draw_levels(
+        (len(position),),
+        objective.schedule,
+        generator,
+        diffusion_steps=objective.diffusion_steps,
+    ).to(unknown)
     start = targets.position if objective.frame == "invariant" else position
     cells = noisy_cells(sets, targets, start, level, sigma_data, generator)
     denoised = module(cells, sets.context())

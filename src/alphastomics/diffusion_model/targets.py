@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from alphastomics._choices import Frame, Schedule
 from alphastomics.diffusion_model.geometry import centroid, random_orthogonal
 from alphastomics.diffusion_model.interface import NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sigma_from_level
+from alphastomics.diffusion_model.levels import DIFFUSION_STEPS, KNOWN, UNKNOWN, sigma_from_level
 from alphastomics.diffusion_model.masks import PANEL_SHARE, hide_genes
 from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
-
-Frame = Literal["learned", "invariant", "registered"]
-FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Objective:
 
     Attributes
     ----------
-    schedule
+    schedule, diffusion_steps
         How levels are drawn, see :func:`~alphastomics.diffusion_model.levels.draw_levels`.
     expression_mask_ratio
         Mean share of genes hidden; each set draws its own.
@@ -39,6 +37,7 @@ class Objective:
     """
 
     schedule: Schedule = "edm"
+    diffusion_steps: int = DIFFUSION_STEPS
     expression_mask_ratio: float = 0.4
     expression_noise: float = 0.4
     frame: Frame = "learned"

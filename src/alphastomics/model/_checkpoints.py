@@ -113,6 +113,18 @@ def to_checkpoint(payload: dict[str, Any]) -> str:
     return json.dumps(plain(payload), sort_keys=True)
 
 
+def replace_payload(path: Path, payload: dict[str, Any]) -> None:
+    """Write a checkpoint anew with another payload, whole or not at all."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the averaged weights and the payload of a checkpoint; nothing in it is run.
 

@@ -14,11 +14,11 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import _keys
+from alphastomics._choices import FRAMES, SCHEDULES, Frame, Schedule
 from alphastomics._quiet import quiet
-from alphastomics.diffusion_model.levels import SCHEDULES, Schedule
+from alphastomics.diffusion_model.levels import DIFFUSION_STEPS
 from alphastomics.diffusion_model.masks import TRAINING_MODES
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.targets import FRAMES, Frame
 from alphastomics.model._data import (
     Categories,
     SetupArgs,
@@ -86,6 +86,8 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
     schedule
         Noise levels of training and sampling: ``"edm"`` (Karras et al. 2022) or ``"cosine"``
         (Nichol & Dhariwal 2021).
+    diffusion_steps
+        Number of levels of training, if the schedule is ``"cosine"``.
     seed
         Seed of the initial weights and of training.
     registry
@@ -127,12 +129,14 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         frame: Frame = "learned",
         allow_reflection: bool = True,
         schedule: Schedule = "edm",
+        diffusion_steps: int = DIFFUSION_STEPS,
         seed: int = 0,
         registry: dict[str, Any] | None = None,
     ) -> None:
         check_choice("training_mode", training_mode, TRAINING_MODES)
         check_choice("frame", frame, FRAMES)
         check_choice("schedule", schedule, SCHEDULES)
+        check_at_least("diffusion_steps", diffusion_steps, 2)
         Architecture(
             d_model,
             num_heads,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alphastomics._choices import Schedule
 from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.geometry import procrustes
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, Schedule, sampling_levels
+from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, sampling_levels
 from alphastomics.diffusion_model.losses import superpose
 from alphastomics.diffusion_model.masks import Pattern
 from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule

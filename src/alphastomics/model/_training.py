@@ -166,7 +166,8 @@ def fit(
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
-        "max_epochs": -(-min(limits) // steps_per_epoch),
+        # Lightning counts an epoch twice if it goes on from its end; the steps decide.
+        "max_epochs": -(-min(limits) // steps_per_epoch) + (ckpt_path is not None),
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
     }

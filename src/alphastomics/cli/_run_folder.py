@@ -1,0 +1,126 @@
+"""The folder of a training run: what is in it, and finding it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
+
+OUTPUTS = Path("outputs")
+CONFIG, RUN = "config.yaml", "run.json"
+CHECKPOINTS = "checkpoints"
+DEFAULT_CONFIG = Path("config.yaml")
+
+
+def folder_of(config: Config, config_path: Path | None, *, timed: bool = False) -> Path:
+    """Folder of a run: ``output_dir``, or ``outputs/`` and the name of the run or its config."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    name = config.exp_name or (config_path or DEFAULT_CONFIG).stem
+    if timed and config.exp_name is None:
+        name += time.strftime("_%Y%m%d-%H%M%S")
+    return OUTPUTS / name
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Folder of the run that wrote a checkpoint."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def config_of_run(checkpoint: Path) -> Config:
+    """Read the configuration that a checkpoint was trained with, the default if it is not there."""
+    written = run_of(checkpoint) / CONFIG
+    return load_config(written) if written.is_file() else Config()
+
+
+def effective_config(
+    path: Path | None, overrides: dict[str, Any], preset: str | None, resume: Path | None
+) -> Config:
+    """Combine the configuration of a run that is gone on with, a YAML file and the command line."""
+    earlier: dict[str, Any] = {}
+    if resume is not None:
+        written = run_of(resume) / CONFIG
+        earlier = read_yaml(written) if written.is_file() else {}
+    given = read_yaml(path) if path is not None else {}
+    return load_config(None, merge(earlier, given, overrides), preset)
+
+
+def begin(folder: Path, config: Config, facts: dict[str, Any], *, resumes: bool) -> None:
+    """Make the folder of a run and write what it is about; an earlier run there is moved aside."""
+    if not resumes and (folder / CONFIG).exists():
+        aside = _free_name(folder)
+        os.replace(folder, aside)
+        typer.echo(f"{folder} held an earlier run, which is now {aside}.", err=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, config.to_yaml())
+    write_text(folder / RUN, json.dumps(facts, indent=1) + "\n")
+
+
+def _free_name(folder: Path) -> Path:
+    written = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
+    name = f"{folder.name}_{written:%Y%m%d-%H%M%S}"
+    taken = [folder.with_name(name), *(folder.with_name(f"{name}-{i}") for i in range(2, 100))]
+    return next(path for path in taken if not path.exists())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_checkpoint(checkpoint: Path, config_path: Path | None) -> Path:
+    """Find a checkpoint: as it is named, else in the folder of the config, else of a later run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    if checkpoint.exists():
+        return checkpoint
+    searched = [Path()]
+    if checkpoint.name == str(checkpoint):
+        config = load_config(config_path) if config_path is not None else Config()
+        own = folder_of(config, config_path) / CHECKPOINTS
+        searched += [own, *_newest_first(checkpoint.name)]
+        for folder in searched:
+            if (folder / checkpoint).exists():
+                typer.echo(f"Using {folder / checkpoint}.", err=True)
+                return folder / checkpoint
+    raise FileNotFoundError(
+        f"--checkpoint: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
+        "Name the file that train wrote, outputs/<exp_name>/checkpoints/best.ckpt."
+    )
+
+
+def _newest_first(name: str) -> list[Path]:
+    found = sorted(OUTPUTS.glob(f"*/{CHECKPOINTS}/{name}"), key=lambda path: -path.stat().st_mtime)
+    return [path.parent for path in found]
+
+
+def data_folder(data_dir: str | None, checkpoint: Path, config: Config) -> Path:
+    """Folder of processed data: as given, of the config, or that the model was trained on."""
+    if data_dir is not None:
+        return Path(data_dir)
+    if config.data.processed_data_dir is not None:
+        return Path(config.data.processed_data_dir)
+    trained_on = config_of_run(checkpoint).data.processed_data_dir
+    if trained_on is not None:
+        return Path(trained_on)
+    raise ConfigError(
+        "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
+        "data.processed_data_dir in the config."
+    )

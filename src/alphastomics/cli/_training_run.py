@@ -1,0 +1,110 @@
+"""What a training run is given, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import matplotlib.pyplot as plt
+import pandas as pd
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from scvi.train._logger import SimpleLogger
+
+from alphastomics.cli._run_folder import CHECKPOINTS
+from alphastomics.cli.train import FIGURE, HISTORY
+from alphastomics.config import Config, ConfigError
+from alphastomics.model import AlphaSTomics
+from alphastomics.model._calibration import on_sections
+from alphastomics.model._checkpoints import BEST, Checkpoints, read_checkpoint, replace_payload
+from alphastomics.model._tissue import TissueData
+from alphastomics.pl import history
+
+PROJECT = "alphastomics"
+
+
+def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> dict[str, Any]:
+    """Turn the configuration into arguments of ``fit``."""
+    training = config.training
+    callbacks: list[pl.Callback] = [Checkpoints(folder / CHECKPOINTS)]
+    if training.early_stopping is not None:
+        if not has_validation:
+            raise ConfigError(
+                "training.early_stopping needs validation sections, and the data have none: run "
+                "preprocess with --val_sections or --val_ratio."
+            )
+        callbacks.append(
+            pl.callbacks.EarlyStopping("validation_loss", patience=training.early_stopping)
+        )
+    return {
+        "max_epochs": training.epochs,
+        "max_steps": training.max_steps,
+        "batch_size": training.batch_size,
+        "set_size": training.set_size,
+        "sets_per_section": training.sets_per_section,
+        "lr": training.learning_rate,
+        "weight_decay": training.weight_decay,
+        "num_workers": training.num_workers,
+        "accelerator": training.accelerator,
+        "devices": training.devices,
+        "strategy": training.strategy,
+        "precision": training.precision,
+        "callbacks": callbacks,
+        "logger": [SimpleLogger(), *loggers(training.logger, folder)],
+        "default_root_dir": str(folder),
+    }
+
+
+def loggers(kind: str, folder: Path) -> list[Logger]:
+    """Make the logger of a run; Weights & Biases is offline unless the user is logged in."""
+    if kind == "csv":
+        return [CSVLogger(folder, name="", version="csv")]
+    if kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="", version="tensorboard")]
+    if kind == "wandb":
+        import wandb
+
+        online = "WANDB_MODE" not in os.environ and wandb.api.api_key
+        offline = not online and os.environ.get("WANDB_MODE") in (None, "offline")
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            WandbLogger(name=folder.name, project=PROJECT, save_dir=str(folder), offline=offline)
+        ]
+    return []
+
+
+def check_resumable(checkpoint: Path, model: AlphaSTomics) -> None:
+    """Raise unless a checkpoint is one of the same model."""
+    _, payload = read_checkpoint(checkpoint)
+    mine, theirs = model._init_arguments(), payload["init_arguments"]
+    different = [
+        f"{name} is {theirs.get(name)!r} in it and {value!r} now"
+        for name, value in mine.items()
+        if theirs.get(name) != value
+    ]
+    genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
+    if list(genes) != list(model.genes):
+        different.append(f"it has {len(genes)} genes and the data {len(model.genes)} others")
+    if different:
+        raise ConfigError(
+            f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
+            "with the same, or train a new model."
+        )
+
+
+def finish(
+    model: AlphaSTomics, folder: Path, data: TissueData, val_sections: list[str]
+) -> AlphaSTomics:
+    """Write the history; calibrate the best weights on the validation sections."""
+    table = pd.concat(model.history.values(), axis=1)
+    table.to_csv(folder / HISTORY)
+    plt.close(history(model, save=folder / FIGURE).figure)
+    path = folder / CHECKPOINTS / BEST
+    best = AlphaSTomics.load(path)
+    if val_sections and best._places_cells():
+        calibration = on_sections(best, data, val_sections)
+        best.training_record = replace(best.training_record, calibration=calibration)
+        replace_payload(path, best._payload(best.training_record, best.history_))
+    return best

@@ -1,0 +1,131 @@
+"""Score a model on held-out sections."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._run_folder import data_folder, find_checkpoint, run_of, write_text
+from alphastomics.config import Config, ConfigError, load_config
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+METRICS, TABLE = "metrics.json", "metrics.csv"
+
+
+def evaluate_command(
+    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(
+        "best.ckpt"
+    ),
+    config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output_dir", help="Where to write; by default <run>/test.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Sections to score: test, val or train.")] = "test",
+    seed: Annotated[int, typer.Option(help="Of draws and of simple methods.")] = 0,
+) -> None:
+    """Score a model on the sections that preprocess held out, beside simple methods."""
+    with told_plainly("Nothing was written."):
+        found = find_checkpoint(checkpoint, config)
+        settings = load_config(config) if config is not None else Config()
+        folder = output_dir or run_of(found) / "test"
+        data = data_folder(data_dir, found, settings)
+        table = evaluate(found, data, folder, split=split, seed=seed)
+        shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
+        typer.echo(table[[c for c in shown if c in table]].round(3).to_string(index=False))
+        typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
+
+
+def evaluate(
+    checkpoint: Path, data_dir: Path, folder: Path, *, split: str = "test", seed: int = 0
+) -> pd.DataFrame:
+    """Score a model on the sections of a split, and write the scores and figures.
+
+    Cells are placed without their coordinates if the model places cells, and the expression of a
+    random 20 % of them is predicted if the model predicts expression.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint or folder of a model.
+    data_dir
+        Folder of processed data.
+    folder
+        Where to write ``metrics.json``, ``metrics.csv`` and a figure of every section.
+    split
+        ``"test"``, ``"val"`` or ``"train"``.
+    seed
+        Of draws, hidden cells and simple methods.
+
+    Returns
+    -------
+    DataFrame
+        A row for every section, task and method.
+    """
+    import pandas as pd
+
+    from alphastomics.cli._evaluation import (
+        read_atlas,
+        read_section,
+        score_expression,
+        score_placement,
+    )
+    from alphastomics.io import open_data
+    from alphastomics.model import AlphaSTomics
+
+    data = open_data(data_dir)
+    model = AlphaSTomics.load(checkpoint)
+    if split not in ("test", "val", "train"):
+        raise ConfigError(f"--split must be test, val or train, found {split!r}.")
+    sections = [s for s in data.sections(split) if s.entry.has_coordinates]  # type: ignore[arg-type]
+    if not sections:
+        raise ConfigError(
+            f"--data_dir: {data_dir} has no {split} section with coordinates. Run preprocess with "
+            f"--{split}_sections or --{split}_ratio, or choose another --split."
+        )
+    lacking = model.genes[~model.genes.isin(data.genes)]
+    if len(lacking):
+        raise ConfigError(
+            f"--data_dir: {data_dir} lacks {len(lacking)} of the model's {len(model.genes)} genes, "
+            f"{lacking[0]!r} among them."
+        )
+    mode = model._init_arguments()["training_mode"]
+    labels_key = data.manifest.labels_key
+    atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for section in sections:
+        typer.echo(f"Scoring {section.name}.", err=True)
+        cells = read_section(section, model.genes)
+        found = []
+        if atlas is not None:
+            found += score_placement(model, cells, atlas, labels_key=labels_key, seed=seed)
+            _draw(cells, labels_key, folder / f"{section.path.stem}.png")
+        if mode != "expr_to_pos":
+            found += score_expression(model, cells, seed=seed)
+        rows += [{"section": section.name, **row} for row in found]
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / TABLE, index=False)
+    records = json.loads(table.to_json(orient="records"))
+    facts = {"checkpoint": str(checkpoint), "data": str(data_dir), "split": split, "seed": seed}
+    write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
+    return table
+
+
+def _draw(cells: AnnData, labels_key: str | None, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    from alphastomics import _keys
+    from alphastomics.pl import positions
+
+    axes = positions(cells, _keys.PREDICTED, color=labels_key, save=path)
+    plt.close(axes[0, 0].figure)
