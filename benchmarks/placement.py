@@ -65,7 +65,7 @@ def place(
     del query.obsm["spatial"]
     started = time.perf_counter()
     al.AlphaSTomics.setup_anndata(atlas, values=args.values)
-    model = al.AlphaSTomics(atlas, training_mode=args.training_mode, seed=seed)
+    model = al.AlphaSTomics(atlas, training_mode=args.training_mode, frame=args.frame, seed=seed)
     model.train(max_steps=args.max_steps, progress_bar=False)
     trained = time.perf_counter()
     model.predict(query, progress_bar=False)
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"
     )
+    parser.add_argument("--frame", default="learned", help="learned, invariant or registered")
     args = start(parser)
 
     adata = ad.read_h5ad(args.data)
@@ -193,11 +194,14 @@ def main() -> None:
             flush=True,
         )
     results = pd.DataFrame(rows)
-    name = f"placement_{args.data.stem}_{args.test}" + ("_rotated" if args.rotate else "")
+    name = f"placement_{args.data.stem}_{args.test}" + "_rotated" * args.rotate
+    name += "" if args.frame == "learned" else f"_{args.frame}"
     results.round(5).to_csv(args.out / f"{name}.csv", index=False)
     seconds = results["seconds"].dropna().groupby(results["seed"]).first()
+    what = ", training sections rotated" * args.rotate
+    what += "" if args.frame == "learned" else f", frame {args.frame}"
     text = (
-        f"# {args.data.stem}, {args.test} held out{', training sections rotated' * args.rotate}\n\n"
+        f"# {args.data.stem}, {args.test} held out{what}\n\n"
         f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
         f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
         f"{seconds.mean():.0f} s of training a seed ({args.training_mode}, {args.threads} threads, "
