@@ -74,7 +74,7 @@ def test_a_layer_and_other_keys(mixed, tmp_path):
     with pytest.raises(DataError, match=r"--layer: 'rwa' is not in the layers of .*\['raw'\]"):
         find_sections(tmp_path, layer="rwa")
     with pytest.raises(
-        DataError, match="--section_key: 'slide' is not in obs of .* slice, cell_type"
+        DataError, match=r"--section_key: 'slide' is not in obs of .* slice, cell_type"
     ):
         find_sections(tmp_path, section_key="slide")
 
@@ -164,6 +164,7 @@ def write_10x_h5(path, cells):
 
 def test_visium(cells, tmp_path):
     part = cells[:50].copy()
+    part.obsm["spatial"] = part.obsm["spatial"].round()  # pixels
     folder = tmp_path / "slide_a"
     (folder / "spatial").mkdir(parents=True)
     write_10x_h5(folder / "filtered_feature_bc_matrix.h5", part)
