@@ -241,8 +241,9 @@ def test_other_data_in_the_folder_are_not_mixed_in(raw, cells, tmp_path):
         go(tmp_path.parent / "copy", tmp_path, min_genes=8)
     foreign = tmp_path / "foreign"
     (foreign / "sections").mkdir(parents=True)
-    with pytest.raises(DataError, match="'sections' that preprocess did not write"):
-        go(raw, foreign)
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="'sections' that preprocess did not write"):
+            go(raw, foreign, overwrite=overwrite)
 
 
 def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, monkeypatch):

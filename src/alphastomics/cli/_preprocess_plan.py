@@ -143,8 +143,8 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
     raw = section.load()
     matrix = select_genes(sparse.csr_matrix(raw.X), raw.var_names.get_indexer(plan.genes))
     where = f"{section.path}: section {section.name!r}"
-    known = expression_known(raw.obs)
     try:
+        known = expression_known(raw.obs)
         check_values(matrix, options.values, f"{where}: {options.layer or 'X'}")
         keep = enough_expression(
             matrix,
