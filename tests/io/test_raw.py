@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import warnings
 
 import anndata as ad
 import h5py
@@ -164,6 +165,7 @@ def write_10x_h5(path, cells):
 
 def test_visium(cells, tmp_path):
     part = cells[:50].copy()
+    part.obsm["spatial"] = part.obsm["spatial"].round()  # pixels
     folder = tmp_path / "slide_a"
     (folder / "spatial").mkdir(parents=True)
     write_10x_h5(folder / "filtered_feature_bc_matrix.h5", part)
@@ -209,6 +211,20 @@ def test_spatialdata_with_coordinates_in_its_shapes(cells, tmp_path):
     read = section.load()
     assert np.allclose(read.obsm["spatial"], position)
     assert (read.X != part.X).nnz == 0
+
+
+def test_regions_of_a_spatialdata_table_are_sections(cells, tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    table = cells.copy()
+    table.obs = table.obs.rename(columns={"section": "region"})
+    table.obs["instance"] = np.arange(100)
+    table = spatialdata.models.TableModel.parse(
+        table, region=["section_0", "section_1"], region_key="region", instance_key="instance"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the regions have no shapes
+        spatialdata.SpatialData(tables={"table": table}).write(tmp_path / "raw.zarr")
+    check(tmp_path, cells)
 
 
 def truncate(path):

@@ -92,6 +92,20 @@ def test_sections_without_a_common_gene_are_an_error(tissue):
         al.pp.intersect_genes([one, one.copy()])
 
 
+def test_sections_without_coordinates_get_none(tissue):
+    one, two, _ = sections_of(tissue).values()
+    del two.obsm["spatial"]
+    one.layers["raw"] = one.X.toarray()
+    two.layers["raw"] = two.X.toarray()
+    joined = al.pp.intersect_genes([one[:, 3:].copy(), two], how="union")
+    assert np.array_equal(joined.obsm["spatial"][:300], one.obsm["spatial"])
+    assert np.isnan(joined.obsm["spatial"][300:]).all()
+    assert (joined.layers["raw"] != joined.X).nnz == 0
+    del one.layers["raw"]
+    with pytest.raises(ValueError, match="section 'section_0' has no layer 'raw'"):
+        al.pp.intersect_genes([one, two])
+
+
 def test_highly_variable_genes_are_those_of_scanpy_with_a_batch_key(tissue):
     atlas = al.pp.highly_variable_genes(tissue, n_top_genes=12, copy=True)
     other = sc.experimental.pp.highly_variable_genes(

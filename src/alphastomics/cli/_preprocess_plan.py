@@ -143,8 +143,8 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
     raw = section.load()
     matrix = select_genes(sparse.csr_matrix(raw.X), raw.var_names.get_indexer(plan.genes))
     where = f"{section.path}: section {section.name!r}"
-    known = expression_known(raw.obs)
     try:
+        known = expression_known(raw.obs)
         check_values(matrix, options.values, f"{where}: {options.layer or 'X'}")
         keep = enough_expression(
             matrix,
@@ -156,9 +156,8 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
     except ValueError as error:
         message = str(error)
         raise DataError(message if where in message else f"{section.path}: {message}") from None
-    adata = ad.AnnData(
-        matrix[np.flatnonzero(keep)], obs=raw.obs[keep], var=pd.DataFrame(index=plan.genes)
-    )
+    kept = matrix if keep.all() else matrix[np.flatnonzero(keep)]
+    adata = ad.AnnData(kept, obs=raw.obs[keep], var=pd.DataFrame(index=plan.genes))
     if _keys.SPATIAL in raw.obsm:
         position = raw.obsm[_keys.SPATIAL][keep]
         located = ~np.isnan(position).any(1)
@@ -170,6 +169,8 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
 
 def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
     """Columns of a matrix in a new order ``(n_genes,)``; -1 gives an empty column."""
+    if np.array_equal(column, np.arange(matrix.shape[1])):
+        return matrix
     found = np.flatnonzero(column >= 0)
     selector = sparse.csr_matrix(
         (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),

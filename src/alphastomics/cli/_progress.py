@@ -38,9 +38,18 @@ class Progress:
             self._resume(fingerprint)
 
     def _clear(self) -> None:
-        """Delete what an earlier run wrote, the manifest first."""
-        for name in (MANIFEST_FILE, PROGRESS, STORES):
-            remove(self.folder / name)
+        """Delete what an earlier run wrote. Killed meanwhile, it has to be asked for again."""
+        mark = self._records / FINGERPRINT
+        if not ((self.folder / MANIFEST_FILE).exists() or mark.exists()):
+            return
+        self._records.mkdir(exist_ok=True)
+        write_file(mark, json.dumps("being replaced").encode())
+        remove(self.folder / MANIFEST_FILE)
+        remove(self.folder / STORES)
+        for record in self._records.iterdir():
+            if record != mark:
+                remove(record)
+        remove(self._records)
 
     def _finished(self, fingerprint: str) -> Manifest | None:
         """Read the manifest, if all was done before."""
@@ -58,7 +67,7 @@ class Progress:
         elif (self.folder / STORES).exists():
             raise DataError(
                 f"--output_dir: {self.folder} holds a folder {STORES!r} that preprocess did not "
-                "write: choose another folder, or delete it by --overwrite."
+                "write: choose another folder."
             )
         with writing(self.folder, 0):
             self._records.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from alphastomics.io._section import (
 Array = NDArray[np.float64]
 Opener = Callable[[], Any]
 
+REGIONS = "uns/spatialdata_attrs"
 UNITS = f"uns/{_keys.UNITS}"
 COLUMNS_AT_ONCE = 256  # of a matrix that is stored by columns
 
@@ -70,10 +72,19 @@ def zarr_sections(path: Path, keys: RawKeys) -> list[RawSection]:
                 path.stem if len(tables) == 1 else f"{path.stem}_{table}",
                 partial(_open_zarr, path, f"tables/{table}"),
                 "zarr",
-                keys,
+                _region_keys(group["tables"][table], keys),
                 partial(_centroids, path, table),
             )
         ]
+
+
+def _region_keys(table: Any, keys: RawKeys) -> RawKeys:
+    """Take the regions of a SpatialData table as sections, where there are several."""
+    if keys.section_key != _keys.SECTION or f"obs/{_keys.SECTION}" in table or REGIONS not in table:
+        return keys
+    attributes = ad.io.read_elem(table[REGIONS])
+    several = np.size(attributes["region"]) > 1
+    return replace(keys, section_key=attributes["region_key"]) if several else keys
 
 
 def _sections(

@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import sparse
 
 from alphastomics import _keys
@@ -33,7 +33,8 @@ from alphastomics.io._section import (
 COORDINATES = ("coord_X", "coord_Y", "coord_Z")
 SECTION = "cell_section"
 CELL_TYPE = "cell_class"
-CELL_NAMES = ("", "Unnamed: 0", "cell_id", "index", "__index_level_0__")
+NAMES = "cell_id"
+CELL_NAMES = ("", "Unnamed: 0", NAMES, "index")
 ROWS_AT_ONCE = 1024
 
 Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
@@ -64,7 +65,9 @@ def _parquet_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd
 
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield batch.to_pandas(ignore_metadata=True)
+            frame = batch.to_pandas()
+            named = isinstance(frame.index, pd.RangeIndex)
+            yield frame if named else frame.rename_axis(NAMES).reset_index()
 
 
 def _sections(
@@ -86,7 +89,9 @@ def _sections(
         genes = [
             str(column)
             for column, dtype in first.dtypes.items()
-            if column not in (*others, *CELL_NAMES) and is_numeric_dtype(dtype)
+            if column not in (*others, *CELL_NAMES)
+            and is_numeric_dtype(dtype)
+            and not is_bool_dtype(dtype)
         ]
         index = check_genes(pd.Index(genes), path)
         if keys.layer is not None:

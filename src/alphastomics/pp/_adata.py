@@ -45,7 +45,13 @@ def expression_known(obs: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each cell's expression was measured, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:
         return np.ones(len(obs), dtype=bool)
-    return obs[_keys.EXPRESSION_KNOWN].to_numpy(dtype=bool)
+    column = obs[_keys.EXPRESSION_KNOWN]
+    if not column.isin([True, False]).all():
+        raise ValueError(
+            f"obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
+            f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
+        )
+    return column.to_numpy(dtype=bool)
 
 
 def panel_of(adata: AnnData, section: str) -> NDArray[np.bool_]:

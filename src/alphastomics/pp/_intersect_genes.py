@@ -9,6 +9,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._validate import check_choice
@@ -107,11 +108,13 @@ def intersect_genes(
     AnnData or None
         Cells of all sections. Where some section lacks a gene, ``.varm["measured"]`` has a boolean
         column a section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
+        Coordinates of sections without any are NaN.
 
     Raises
     ------
     ValueError
-        If no gene is left, one of ``genes`` is measured nowhere, or a section comes twice.
+        If no gene is left, one of ``genes`` is measured nowhere, a section comes twice or lacks a
+        layer of the others.
 
     Examples
     --------
@@ -128,12 +131,12 @@ def intersect_genes(
     if isinstance(sections, AnnData):
         return _in_one(sections, how, genes, section_key, copy)
     by_name = _by_name(sections, section_key)
+    _check_layers(by_name)
     panels = {name: part.var_names for name, part in by_name.items()}
     chosen = choose_genes(panels, how, genes)
     joined = ad.concat(
-        [part[:, part.var_names.isin(chosen)] for part in by_name.values()],
+        [_sparse(part[:, part.var_names.isin(chosen)]) for part in by_name.values()],
         join="outer",
-        fill_value=0,
         uns_merge="same",
     )[:, chosen].copy()
     joined.obs[section_key] = pd.Categorical(
@@ -144,6 +147,26 @@ def intersect_genes(
     if not table.all(axis=None):
         joined.varm[_keys.MEASURED] = table
     return joined
+
+
+def _sparse(part: AnnData) -> AnnData:
+    """Copy with sparse expression, in which a gene that is missing becomes 0 and not NaN."""
+    part = part.copy()
+    part.X = sparse.csr_matrix(part.X)
+    for layer in part.layers:
+        part.layers[layer] = sparse.csr_matrix(part.layers[layer])
+    return part
+
+
+def _check_layers(by_name: Mapping[str, AnnData]) -> None:
+    """Raise if a layer is not in all sections: it would be 0 where it is missing."""
+    layers = {layer for part in by_name.values() for layer in part.layers}
+    for name, part in by_name.items():
+        if missing := sorted(layers - set(part.layers)):
+            raise ValueError(
+                f"section {name!r} has no layer {missing[0]!r}, but others have: add it or delete "
+                "it from them."
+            )
 
 
 def _check_genes(part: AnnData, name: str) -> None:
