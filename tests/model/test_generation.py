@@ -102,6 +102,21 @@ def test_generated_sections_have_the_size_of_the_tissue(trained, tissue):
     assert not np.allclose(new.obsm["spatial"], other.obsm["spatial"])
 
 
+def test_generated_cells_are_like_those_of_training(trained, tissue):
+    model, _ = trained
+    atlas = tissue[tissue.obs["section"] != "section_2"]
+    types = atlas.obs["cell_type"].astype(str)
+    wanted = ["L1"] * 150 + ["L6"] * 150
+    new = model.generate(300, labels=wanted, output="counts", n_steps=2, **QUIET)
+    assert (np.rint(new.X) == new.X).all()
+    for kind in ("L1", "L6"):
+        mine = new.X[np.asarray(wanted) == kind].mean(0)
+        true = {t: np.asarray(atlas.X[(types == t).to_numpy()].mean(0)).ravel() for t in ("L1", "L6")}
+        error = {t: np.abs(mine - mean).mean() for t, mean in true.items()}
+        assert min(error, key=error.get) == kind
+        assert error[kind] < 0.3 * true[kind].mean()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -28,6 +28,7 @@ from alphastomics.diffusion_model.transforms import ExpressionTransform, Positio
 from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.atlas import Atlas
 from alphastomics.nn.block import SetTransformer
+from alphastomics.nn.bootstrap import Bootstrap
 from alphastomics.nn.embeddings import (
     FourierPositions,
     ModalityEmbedding,
@@ -92,6 +93,7 @@ class MaskedDiffusionModule(nn.Module):
         self.atlas = Atlas(position_dim, d_model)
         self.neighborhood = Neighborhood(num_genes, d_model)
         self.genes = GeneGuess(num_genes, len(self.neighborhood.width))
+        self.bootstrap = Bootstrap(num_genes, self.genes.loading.shape[1])
         self.scope = nn.Embedding(len(SCOPES), d_model)
         nn.init.zeros_(self.scope.weight)
         self.label = OptionalEmbedding(num_labels, d_model)

@@ -138,10 +138,12 @@ class ExpressionTransform(nn.Module):
 
     def unlog(self, logged: Tensor, size_factor: Tensor | float = 1.0) -> Tensor:
         """Invert :meth:`log`: whole counts of cells of that depth, or intensities."""
-        if self.values == "lognorm":
-            return logged
-        values = torch.expm1(logged)
+        values = self.unlogged(logged)
         return (values * size_factor).round() if self.values == "counts" else values
+
+    def unlogged(self, logged: Tensor) -> Tensor:
+        """Invert the logarithm, if one was taken: expected counts of the median depth."""
+        return logged if self.values == "lognorm" else torch.expm1(logged)
 
 
 class PositionTransform(nn.Module):

@@ -83,10 +83,13 @@ class AskingMixin:
 
     def _require_mode(self, request: Request) -> None:
         """Raise if the model was trained for the other direction only."""
+        self._require_direction(position=request.fill_position, expression=request.fill_expression)
+
+    def _require_direction(self, *, position: bool, expression: bool) -> None:
         trained = self._init_arguments()["training_mode"]
         for asked, other, what in (
-            (request.fill_position, "pos_to_expr", "place cells"),
-            (request.fill_expression, "expr_to_pos", "predict expression"),
+            (position, "pos_to_expr", "place cells"),
+            (expression, "expr_to_pos", "predict expression"),
         ):
             if asked and trained == other:
                 raise ValueError(

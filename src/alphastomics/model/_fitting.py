@@ -16,8 +16,6 @@ from alphastomics.diffusion_model.masks import PANEL_SHARE
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
-from alphastomics.nn.atlas import MAX_CELLS as MAX_ATLAS_CELLS
-from alphastomics.nn.atlas import MAX_SECTIONS
 from alphastomics.nn.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -79,12 +77,12 @@ def fit_neighborhood(
     everywhere = torch.from_numpy(
         np.logical_and.reduce([data.panels[data.panel[cells]].all(0) for cells in chosen])
     )
-    standardised = [_standardised(module, data, cells) for cells in chosen]
+    z = [standardised(module, data, cells) for cells in chosen]
     neighborhood = module.neighborhood
-    basis = _principal_directions(torch.cat(standardised), neighborhood.basis.shape[1])
+    basis = _principal_directions(torch.cat(z), neighborhood.basis.shape[1])
     neighborhood.basis.copy_(basis)
     gram, product, n = torch.zeros(()).double(), torch.zeros(()).double(), 0
-    for cells, values in zip(chosen, standardised, strict=True):
+    for cells, values in zip(chosen, z, strict=True):
         features = _surroundings(module, data, cells, values)  # (n, H R)
         gram = gram + features.T @ features
         product = product + features.T @ (values - values.mean(0)).double()
@@ -115,7 +113,7 @@ def fit_genes(
     ]
     if not groups:
         return
-    values = [_standardised(module, data, cells) for cells in groups]
+    values = [standardised(module, data, cells) for cells in groups]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module.genes.fit(torch.cat([z - z.mean(0) for z in values]))
@@ -142,7 +140,7 @@ def _guessed_in_turn(
 
     Returns them, ``(n G, 1 + H)``, and the truth, ``(n G,)``, centred.
     """
-    z, known = _standardised(module, data, cells), torch.from_numpy(data.measured(cells))
+    z, known = standardised(module, data, cells), torch.from_numpy(data.measured(cells))
     guess = torch.zeros_like(z)
     for fold in np.array_split(rng.permutation(z.shape[1]), FOLDS):
         seen = known.clone()
@@ -150,8 +148,8 @@ def _guessed_in_turn(
         guess[:, fold] = module.genes(z, seen)[:, fold]
     neighborhood = module.neighborhood
     every_width = torch.eye(len(neighborhood.width))
-    geometry = _geometry(module, data, cells)
-    around = neighborhood.mixed(guess[None], known.any(1)[None], geometry, every_width)[0]
+    where = geometry(module, data, cells)
+    around = neighborhood.mixed(guess[None], known.any(1)[None], where, every_width)[0]
     features = torch.cat([guess[None], around])  # (1 + H, n, G)
     features, z = features - features.mean(1, keepdim=True), z - z.mean(0)
     return features[:, known].T, z[known]
@@ -172,7 +170,7 @@ def fit_pointer(
     the others. A part of the time the former lack genes, as a query may, and all are seen with
     noise. Without a ``position_mask_ratio`` there is nothing to learn.
     """
-    chosen = [_placed_cells(data, section) for section in sections]
+    chosen = [placed_cells(data, section) for section in sections]
     chosen = [cells for cells in chosen if len(cells) >= 2 * MIN_CELLS]
     if not chosen or position_mask_ratio == 0:
         return
@@ -196,24 +194,6 @@ def fit_pointer(
     pointer.eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def fill_atlas(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
-) -> None:
-    """Keep some cells of some sections with the model; the pointer must be fitted."""
-    rng = np.random.default_rng(seed)
-    chosen = [_placed_cells(data, section) for section in rng.permutation(sections)]
-    chosen = [cells for cells in chosen if len(cells) >= MIN_CELLS][:MAX_SECTIONS]
-    features, place = [], []
-    for section in chosen:
-        cells = data.shuffle(section, rng, MAX_ATLAS_CELLS)[:MAX_ATLAS_CELLS]
-        measured = torch.from_numpy(data.measured(cells))
-        features.append(module.pointer.cpu().features(_standardised(module, data, cells), measured))
-        place.append(_geometry(module, data, cells).position[0])
-    if chosen:
-        module.atlas.fill(features, place)
-
-
 def _pointing_loss(
     module: MaskedDiffusionModule,
     data: TissueData,
@@ -223,13 +203,13 @@ def _pointing_loss(
 ) -> Tensor:
     """Negative log-likelihood of the places of the first of some cells, given those of the rest."""
     n = int(np.clip(round(hidden_share * len(cells)), 1, len(cells) - 1))
-    values = _standardised(module, data, cells)  # (N, G)
+    values = standardised(module, data, cells)  # (N, G)
     values = values + POINTER_NOISE * float(rng.random()) * torch.randn_like(values)
     measured = torch.from_numpy(data.measured(cells))
     if rng.random() < PANEL_SHARE:
         hidden = torch.from_numpy(rng.random(values.shape[1]) < rng.uniform(0, 0.8))
         measured[:n] &= ~hidden
-    place = _geometry(module, data, cells).position[0]  # (N, d)
+    place = geometry(module, data, cells).position[0]  # (N, d)
     features = module.pointer.features(values, measured)
     return module.pointer.negative_log_likelihood(features[:n], features[n:], place[:n], place[n:])
 
@@ -243,7 +223,7 @@ def _at_most(
     return [groups[i] for i in np.sort(rng.permutation(len(groups))[:n])]
 
 
-def _placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
+def placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
     """Find the cells of a section of which position and expression are known."""
     cells = data.cells_of(section)
     return np.asarray(cells[data.has_position[cells] & data.expression_known[cells]])
@@ -251,7 +231,7 @@ def _placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
 
 def _cells_to_fit(data: TissueData, section: str, rng: np.random.Generator) -> NDArray[np.int64]:
     """Find cells of a section with position and expression, a dense patch of a large one."""
-    cells = _placed_cells(data, section)
+    cells = placed_cells(data, section)
     if len(cells) <= MAX_CELLS:
         return cells
     assert data.position is not None
@@ -259,7 +239,7 @@ def _cells_to_fit(data: TissueData, section: str, rng: np.random.Generator) -> N
     return np.asarray(cells[np.argsort(distance, kind="stable")[:MAX_CELLS]])
 
 
-def _standardised(
+def standardised(
     module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
 ) -> Tensor:
     """Standardised expression ``(n, G)``, 0 where a gene was not measured."""
@@ -279,16 +259,14 @@ def _surroundings(
     module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64], values: Tensor
 ) -> Tensor:
     """Kernel means around cells, themselves left out, centred, ``(n, H R)``."""
-    geometry = _geometry(module, data, cells)
+    where = geometry(module, data, cells)
     known = torch.from_numpy(data.measured(cells)).float()[None]
-    mean, _ = module.neighborhood.means(values[None], known, geometry, without_self=True)
+    mean, _ = module.neighborhood.means(values[None], known, where, without_self=True)
     features = mean[0].transpose(0, 1).flatten(1).double()  # (n, H R)
     return features - features.mean(0)
 
 
-def _geometry(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
-) -> Geometry:
+def geometry(module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]) -> Geometry:
     """Known positions as one set."""
     assert data.position is not None
     position = data.position[cells] - data.position[cells].mean(0)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics.model._data import _read_categories
 from alphastomics.model._inference import N_STEPS, InferenceMixin, Mode
 from alphastomics.model._prediction import draw_missing, predict_missing
 from alphastomics.model._request import Request, hide_gene_columns, join
@@ -198,9 +199,11 @@ class GenerationMixin(InferenceMixin):
     ) -> AnnData:
         """Draw a new section: positions and expression of cells that never were.
 
-        Expression is drawn first, with its positions, and then the cells are placed anew given what
-        they express: the chain rule ``p(e, x) = p(e) p(x | e)``, of which the second factor is
-        what the network learns best.
+        The chain rule ``p(e, x) = p(e) p(x | e)``: what cells express is drawn by a bootstrap of
+        training cells with new noise (:class:`~alphastomics.nn.bootstrap.Bootstrap`; Poisson noise
+        for counts), and then they are placed by a draw of the network. ``sample(mode="joint")``
+        draws both by the network; sections made so have less structure (see the notes on
+        expression).
 
         Parameters
         ----------
@@ -224,22 +227,48 @@ class GenerationMixin(InferenceMixin):
         """
         check_at_least("n_cells", n_cells, 1)
         check_choice("output", output, OUTPUTS)
-        how: dict[str, Any] = {"seed": seed, "n_steps": n_steps, "progress_bar": progress_bar}
-        new = self._fill_new(
-            self._new_cells(n_cells, labels), "joint", draw=True, output="counts", **how
-        )
+        new = self._new_cells(n_cells, labels)
+        self._require_direction(position=True, expression=True)
         setup, key = self._setup(), _keys.SAMPLED
-        counts = sparse.csr_matrix(new.X)
-        cells = AnnData(counts, obs=new.obs[[]], var=new.var[[]])
+        label = _read_categories(new, setup.labels_key, self._categories().labels, "labels_key")
+        values = self._draw_cells(torch.from_numpy(label), seed)
+        cells = AnnData(sparse.csr_matrix(values), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
-            cells.layers[setup.layer] = counts
-        self.sample(cells, mode="expr_to_pos", key_added=key, **how)
-        new.obsm[setup.spatial_key] = cells.obsm[key]
+            cells.layers[setup.layer] = cells.X
+        self.sample(
+            cells,
+            mode="expr_to_pos",
+            key_added=key,
+            seed=seed,
+            n_steps=n_steps,
+            progress_bar=progress_bar,
+        )
         if output == "lognorm":
-            values = torch.from_numpy(np.asarray(new.X, dtype=np.float32))
             transform = self.module.expression_transform.cpu()
-            new.X = transform.log(values, torch.ones_like(values, dtype=torch.bool)).numpy()
-        return new
+            everything = torch.ones(values.shape, dtype=torch.bool)
+            values = transform.log(torch.from_numpy(values), everything).numpy()
+        generated = AnnData(
+            values,
+            obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            var=new.var,
+            obsm={setup.spatial_key: cells.obsm[key]},
+        )
+        generated.uns[_keys.UNS] = cells.uns[_keys.UNS]
+        return generated
+
+    def _draw_cells(self, label: torch.Tensor, seed: int) -> NDArray[np.float32]:
+        """Draw what new cells express, in the values of training, ``(n, G)``."""
+        module, generator = self.module.cpu(), torch.Generator().manual_seed(seed)
+        drawn = module.bootstrap.draw(label, generator)
+        z = drawn.factors @ module.genes.loading.T  # (n, G)
+        transform = module.expression_transform
+        if transform.values == "counts":
+            rate = transform.unlogged(transform.inverse(z)) * module.bootstrap.scale
+            values = torch.poisson(rate * drawn.depth[:, None], generator=generator)
+        else:
+            z = z + module.bootstrap.noise * torch.randn(z.shape, generator=generator)
+            values = transform.unlogged(transform.inverse(z))
+        return values.numpy()
 
     def _new_cells(self, n_cells: int, labels: ArrayLike | None) -> AnnData:
         """Cells of which nothing is known but, maybe, their type."""

@@ -18,12 +18,12 @@ from alphastomics.diffusion_model.targets import Objective
 from alphastomics.model._checkpoints import read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import (
-    fill_atlas,
     fit_genes,
     fit_neighborhood,
     fit_pointer,
     fit_transforms,
 )
+from alphastomics.model._keeping import keep_cells, keep_places
 from alphastomics.model._persistence import history_from_json
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
@@ -187,10 +187,12 @@ def fit_statistics(
     if options.training_mode != "expr_to_pos":
         fit_neighborhood(module, data, sections, options.seed)
         fit_genes(module, data, sections, options.seed)
+    if options.training_mode == "joint":
+        keep_cells(module, data, sections, options.seed)
     if options.training_mode != "pos_to_expr":
         share = options.position_mask_ratio
         fit_pointer(module, data, sections, share, options.seed, progress_bar=progress_bar)
-        fill_atlas(module, data, sections, options.seed)
+        keep_places(module, data, sections, options.seed)
 
 
 class _Runner(TrainRunner):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from alphastomics.nn.kept import Kept
 from alphastomics.nn.pointer import Pointer
 
 MAX_SECTIONS, MAX_CELLS = 8, 2048
 
 
-class Atlas(nn.Module):
+class Atlas(Kept):
     """What some cells of the training sections express, compressed, and where they sit.
 
     Holds the directions in which :class:`~alphastomics.nn.pointer.Pointer` compares cells, of at
@@ -26,6 +27,7 @@ class Atlas(nn.Module):
         Dimension of the directions.
     """
 
+    sized: ClassVar[tuple[str, ...]] = ("features", "place", "known")
     features: Tensor
     place: Tensor
     known: Tensor
@@ -49,10 +51,3 @@ class Atlas(nn.Module):
             pointer(cells[None], features[None], place[None], known[None]).mode()[0]
             for features, place, known in zip(self.features, self.place, self.known, strict=True)
         ]
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the sizes of what is loaded."""
-        for name in ("features", "place", "known"):
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -57,6 +57,10 @@ class GeneGuess(nn.Module):
         Tensor
             ``(..., G)``; 0 for cells of which nothing is known.
         """
+        return self.factors(values, known) @ self.loading.T
+
+    def factors(self, values: Tensor, known: Tensor) -> Tensor:
+        """Infer the factors ``(..., R)`` of cells from the genes that are known."""
         z, panel = values.flatten(0, -2) * known.flatten(0, -2), known.flatten(0, -2)
         factors = torch.zeros(len(z), self.loading.shape[1], dtype=z.dtype, device=z.device)
         projected = z @ self.loading  # (M, R)
@@ -70,7 +74,7 @@ class GeneGuess(nn.Module):
             seen = self.loading[panel[int(members.to(torch.uint8).argmax())]]  # (V, R)
             precision = NOISE * torch.eye(seen.shape[1]).to(seen) + seen.T @ seen
             factors[members] = torch.linalg.solve(precision, projected[members].T).T
-        return (factors @ self.loading.T).view_as(values)
+        return factors.view(*values.shape[:-1], -1)
 
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
