@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
+MAX_CELLS_IN_ALL = 24_000
 POINTER_STEPS, POINTER_NOISE = 500, 0.8
 POINTER_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
 POINTER_CELLS = 2048
@@ -70,8 +71,7 @@ def fit_neighborhood(
     Genes that some section with coordinates lacks get no guess.
     """
     rng = np.random.default_rng(seed)
-    chosen = [_cells_to_fit(data, section, rng) for section in sections]
-    chosen = _at_most(MAX_FITTED, [cells for cells in chosen if len(cells) > 1], rng)
+    chosen = _patches(data, sections, rng)
     if not chosen:
         return
     everywhere = torch.from_numpy(
@@ -107,27 +107,23 @@ def fit_genes(
     full = used & is_full[data.panel]
     source = full if full.any() else used
     groups = [np.flatnonzero(source & (data.section == section)) for section in sections]
-    groups = [
-        data.shuffle(cells, rng, MAX_CELLS)[:MAX_CELLS]
-        for cells in _at_most(MAX_FITTED, [cells for cells in groups if len(cells) > 1], rng)
-    ]
+    groups, size = _at_most(MAX_FITTED, groups, rng)
+    groups = [data.shuffle(cells, rng, size)[:size] for cells in groups]
     if not groups:
         return
     values = [standardised(module, data, cells) for cells in groups]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module.genes.fit(torch.cat([z - z.mean(0) for z in values]))
-    features, targets = [torch.zeros(0, len(module.genes.mix))], [torch.zeros(0)]
-    patches = [_cells_to_fit(data, section, rng) for section in sections]
-    for cells in _at_most(MAX_FITTED, [cells for cells in patches if len(cells) > 1], rng):
-        found = _guessed_in_turn(module, data, cells, rng)
-        features.append(found[0])
-        targets.append(found[1])
-    x, y = torch.cat(features).double(), torch.cat(targets).double()
-    if len(y):
-        ridge = x.T @ x + 1e-3 * len(y) * torch.eye(x.shape[1])
-        module.genes.mix.copy_(torch.linalg.solve(ridge, x.T @ y))
-        module.genes.alone.copy_((x[:, 0] @ y) / (x[:, 0] @ x[:, 0]).clamp_min(1e-12))
+    n_features = len(module.genes.mix)
+    gram, product, n = torch.zeros(n_features, n_features).double(), torch.zeros(n_features), 0
+    for cells in _patches(data, sections, rng):
+        x, y = (part.double() for part in _guessed_in_turn(module, data, cells, rng))
+        gram, product, n = gram + x.T @ x, product + x.T @ y, n + len(y)
+    if n:
+        ridge = gram + 1e-3 * n * torch.eye(n_features)
+        module.genes.mix.copy_(torch.linalg.solve(ridge, product))
+        module.genes.alone.copy_(product[0] / gram[0, 0].clamp_min(1e-12))
 
 
 def _guessed_in_turn(
@@ -216,11 +212,12 @@ def _pointing_loss(
 
 def _at_most(
     n: int, groups: list[NDArray[np.int64]], rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Choose ``n`` groups of cells at random if there are more."""
-    if len(groups) <= n:
-        return groups
-    return [groups[i] for i in np.sort(rng.permutation(len(groups))[:n])]
+) -> tuple[list[NDArray[np.int64]], int]:
+    """Choose ``n`` groups of cells at random if there are more, and how many cells of each."""
+    groups = [cells for cells in groups if len(cells) > 1]
+    if len(groups) > n:
+        groups = [groups[i] for i in np.sort(rng.permutation(len(groups))[:n])]
+    return groups, min(MAX_CELLS, MAX_CELLS_IN_ALL // max(len(groups), 1))
 
 
 def placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
@@ -229,14 +226,19 @@ def placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
     return np.asarray(cells[data.has_position[cells] & data.expression_known[cells]])
 
 
-def _cells_to_fit(data: TissueData, section: str, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Find cells of a section with position and expression, a dense patch of a large one."""
-    cells = placed_cells(data, section)
-    if len(cells) <= MAX_CELLS:
-        return cells
+def _patches(
+    data: TissueData, sections: list[str], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Find cells of sections with position and expression, a dense patch of a large one."""
     assert data.position is not None
-    distance = np.square(data.position[cells] - data.position[rng.choice(cells)]).sum(1)
-    return np.asarray(cells[np.argsort(distance, kind="stable")[:MAX_CELLS]])
+    placed, size = _at_most(MAX_FITTED, [placed_cells(data, s) for s in sections], rng)
+    patches = []
+    for cells in placed:
+        if len(cells) > size:
+            distance = np.square(data.position[cells] - data.position[rng.choice(cells)]).sum(1)
+            cells = cells[np.argsort(distance, kind="stable")[:size]]
+        patches.append(cells)
+    return patches
 
 
 def standardised(
