@@ -1,5 +1,6 @@
 """Arrangements and their refinement."""
 
+import pytest
 import torch
 
 from alphastomics.diffusion_model.arrangement import refine
@@ -39,3 +40,17 @@ def test_cells_at_one_place_stay_finite():
     x = torch.zeros(N, D)
     x[0] = 1
     assert torch.isfinite(refine(x, [torch.zeros(N, D)])).all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-9, 1e-5])
+def test_cells_on_each_other_do_no_harm(apart):
+    """Cells at one place, or nearly, once sent all the others astray."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator) + 10
+    x[1::2] = x[::2] + apart * torch.randn(150, 2, generator=generator)
+    place = x + 0.1 * torch.randn(300, 2, generator=generator)
+    refined = refine(x, [place, place])
+    before, after = torch.cdist(x, x), torch.cdist(refined, refined)
+    correlation = torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1]
+    assert correlation > 0.99
+    assert after.mean() == pytest.approx(float(before.mean()), rel=0.05)

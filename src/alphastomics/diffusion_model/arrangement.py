@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
+LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
 SOFTENING = 1e-4  # added to squared distances, whose root has no slope at 0
 
 
@@ -65,16 +66,22 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
     places
         Where the same cells would sit in other sections, each ``(N, d)`` in its own frame.
     """
-    x, n = arrangement, len(arrangement)
-    scale = torch.cdist(x, x).mean()
-    distances = torch.stack([_in_units_of_mean(torch.cdist(p, p)) for p in places]).mean(0)
-    wanted = _in_units_of_mean(torch.cdist(x, x)) + PLACES_WEIGHT * distances
-    wanted = scale * _in_units_of_mean(wanted)
+    # In double precision: cells that lie on each other make differences of large numbers.
+    x, n = arrangement.double(), len(arrangement)
+    own = _distances(x)
+    others = torch.stack([_in_units_of_mean(_distances(place.double())) for place in places])
+    wanted = _in_units_of_mean(own) + PLACES_WEIGHT * others.mean(0)
+    wanted = own.mean() * _in_units_of_mean(wanted)
+    least = LEAST_DISTANCE * own.mean()
     for _ in range(REFINING_STEPS):
-        ratio = wanted / torch.cdist(x, x).clamp_min(1e-9)
-        ratio.fill_diagonal_(0.0)
+        apart = _distances(x)
+        ratio = torch.where(apart > least, wanted / apart, 0.0)
         x = (ratio.sum(1, keepdim=True) * x - ratio @ x) / n  # Guttman transform
-    return x
+    return x.to(arrangement)
+
+
+def _distances(points: Tensor) -> Tensor:
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _in_units_of_mean(distances: Tensor) -> Tensor:
