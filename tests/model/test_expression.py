@@ -260,3 +260,17 @@ class TestWhatElseIsLearnedFrom:
         np.testing.assert_array_equal(placed["nobody"], placed["None"])
         np.testing.assert_array_equal(placed["nobody"], placed["nan"])
         assert not np.allclose(placed["donor of section_0"], placed["donor of section_1"])
+
+
+def test_numbered_types_are_the_same_with_and_without_a_missing_one(tissue):
+    """A missing number turns a column of whole numbers into floats."""
+    cells = tissue.copy()
+    cells.obs["cluster"] = cells.obs["cell_type"].cat.codes.astype(int)
+    al.AlphaSTomics.setup_anndata(cells, labels_key="cluster")
+    model = al.AlphaSTomics(cells, d_model=16, num_heads=2, num_layers=1)
+    some = cells.copy()
+    some.obs["cluster"] = some.obs["cluster"].astype(float)
+    some.obs.loc[some.obs_names[0], "cluster"] = np.nan
+    label = model._read_cells(some).label
+    assert label[0] == 0
+    np.testing.assert_array_equal(label[1:], model._read_cells(cells).label[1:])

@@ -72,7 +72,15 @@ def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -
             f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
             "name their section or drop them."
         )
-    return column.astype(str).to_numpy(dtype=object)
+    return _as_names(column).to_numpy(dtype=object)
+
+
+def _as_names(column: pd.Series) -> pd.Series:
+    """Categories as text; whole numbers alike, whether or not a missing one made them floats."""
+    plain = pd.Series(np.asarray(column), index=column.index)
+    if pd.api.types.is_float_dtype(plain.dtype) and (plain.dropna() % 1 == 0).all():
+        plain = plain.astype("Int64")
+    return plain.astype(str)
 
 
 def _read_known(adata: AnnData) -> Mask:
@@ -117,7 +125,7 @@ def _read_categories(
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = adata.obs[key]
-    code = pd.Index(names).get_indexer(column.astype(str)) + 1
+    code = pd.Index(names).get_indexer(_as_names(column)) + 1
     unseen = (code == 0) & ~column.isna().to_numpy()
     if unseen.any() and argument == "labels_key":
         raise ValueError(
@@ -128,7 +136,7 @@ def _read_categories(
 
 
 def _names_in(adata: AnnData, key: str | None) -> tuple[str, ...]:
-    return () if key is None else tuple(sorted(adata.obs[key].dropna().astype(str).unique()))
+    return () if key is None else tuple(sorted(_as_names(adata.obs[key].dropna()).unique()))
 
 
 def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
