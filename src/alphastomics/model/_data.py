@@ -125,7 +125,7 @@ def _read_categories(
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = adata.obs[key]
-    code = pd.Index(names).get_indexer(_as_names(column)) + 1
+    code = pd.Index(names).get_indexer(pd.Index(_as_names(column))) + 1
     unseen = (code == 0) & ~column.isna().to_numpy()
     if unseen.any() and argument == "labels_key":
         raise ValueError(
