@@ -1,5 +1,6 @@
 """The configuration: what may be in it, and what is said of what may not."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,10 @@ def test_presets_can_be(preset):
 def test_yaml_and_back_is_the_identity(values):
     config = Config.model_validate(values)
     assert Config.model_validate(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_the_page_of_errors_is_what_a_user_sees():
+    """Written by ``python docs/config_errors.py``."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    namespace = runpy.run_path(str(docs / "config_errors.py"))
+    assert (docs / "config-errors.md").read_text() == namespace["page"]()

@@ -198,7 +198,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(), Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        why = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{where}: not valid YAML: {why}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -253,13 +256,26 @@ def _explain(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = list(_fields_at(error["loc"][:-1]))
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        key = str(error["loc"][-1])
+        near = _elsewhere(key) or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"{path}: unknown key.{hint} Known keys: {', '.join(known)}."
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}"
+    if error["type"] == "model_type":
+        return f"{path}: must hold keys and values, found {error['input']!r}."
     message = error["msg"].removeprefix("Input should be ")
     return f"{path}: must be {message}, found {error['input']!r}."
+
+
+def _elsewhere(key: str) -> list[str]:
+    """Find the paths at which other sections have a key."""
+    sections = {
+        name: field.annotation.model_fields
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    return [f"{name}.{key}" for name, fields in sections.items() if key in fields]
 
 
 def _fields_at(location: tuple[Any, ...]) -> Mapping[str, Any]:
