@@ -64,7 +64,7 @@ def _command(
         if resume is not None and not resume.is_file():
             raise ConfigError(f"--resume: there is no checkpoint {str(resume)!r}.")
         config = effective_config(path, overrides, preset, resume)
-        if resume is not None and config.exp_name is None and config.output_dir is None:
+        if resume is not None and not {"exp_name", "output_dir"} & overrides.keys():
             folder = resume.parent.parent if resume.parent.name == CHECKPOINTS else resume.parent
         else:
             folder = folder_of(config, path, timed=timed)
