@@ -33,10 +33,12 @@ def _wandb_logger(config: Config, folder: Path) -> Logger:
     how: dict[str, Any] = {}
     if "WANDB_MODE" not in os.environ and not _logged_in():
         how = {"mode": "offline", "settings": wandb.Settings(silent=True)}
-        _say(
-            f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
-            "`wandb login`, then `wandb sync` with that run's folder, uploads it."
-        )
+        if rank_zero_only.rank == 0:
+            typer.echo(
+                f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
+                "`wandb login`, then `wandb sync` with that run's folder, uploads it.",
+                err=True,
+            )
     folder.mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
         name=folder.name, project=PROJECT, save_dir=str(folder), config=config.model_dump(), **how
@@ -53,8 +55,3 @@ def _logged_in() -> bool:
     if "prompt" in inspect.signature(wandb.login).parameters:
         return bool(wandb.login(prompt=False, verify=False))
     return bool(wandb.api.api_key)  # before wandb.login could be told not to ask
-
-
-@rank_zero_only
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -54,8 +54,8 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
     }
 
 
-def check_resumable(checkpoint: Path, model: AlphaSTomics) -> None:
-    """Raise unless a checkpoint is one of the same model."""
+def check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
+    """Raise unless a checkpoint is one of the same model; count the steps it was trained."""
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = model._init_arguments(), payload["init_arguments"]
     different = [
@@ -71,6 +71,7 @@ def check_resumable(checkpoint: Path, model: AlphaSTomics) -> None:
             f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
             "with the same, or train a new model."
         )
+    return int(payload["training"]["steps"])
 
 
 def finish(

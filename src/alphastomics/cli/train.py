@@ -113,8 +113,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     model = AlphaSTomics(cells, **config.model_arguments())
     val_sections = [section.name for section in data.sections("val")]
     options = trainer_options(config, folder, has_validation=bool(val_sections))
-    if resume is not None:
-        check_resumable(resume, model)
+    before = 0 if resume is None else check_resumable(resume, model)
     facts = {
         "seed": config.training.seed,
         "data": str(data.folder),
@@ -125,4 +124,10 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     begin(folder, config, facts, resumes=resume is not None)
     learned_from = training_data(model, data, cells, expression)
     fit(model, learned_from, val_sections=val_sections, ckpt_path=resume, **options)
+    if model.training_record.steps == before:
+        typer.echo(
+            f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
+            "--epochs.",
+            err=True,
+        )
     return finish(model, folder, learned_from, val_sections)
