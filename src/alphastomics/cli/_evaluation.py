@@ -87,8 +87,7 @@ def score_expression(model: AlphaSTomics, cells: ad.AnnData, *, seed: int) -> li
     values = torch.from_numpy(np.asarray(cells.X.toarray(), dtype=np.float32))
     true = transform.log(values, torch.ones_like(values, dtype=torch.bool)).numpy()
     query = cells.copy()
-    query.X[np.flatnonzero(hidden)] = 0
-    query.X.eliminate_zeros()
+    query.X = cells.X.multiply(~hidden[:, None]).tocsr()
     query.obs[_keys.EXPRESSION_KNOWN] = ~hidden
     model.predict(query, progress_bar=False)
     model.sample(query, seed=seed, progress_bar=False)

@@ -44,13 +44,43 @@ def config_of_run(checkpoint: Path) -> Config:
 def effective_config(
     path: Path | None, overrides: dict[str, Any], preset: str | None, resume: Path | None
 ) -> Config:
-    """Combine the configuration of a run that is gone on with, a YAML file and the command line."""
-    earlier: dict[str, Any] = {}
-    if resume is not None:
-        written = run_of(resume) / CONFIG
-        earlier = read_yaml(written) if written.is_file() else {}
-    given = read_yaml(path) if path is not None else {}
-    return load_config(None, merge(earlier, given, overrides), preset)
+    """Combine a YAML file, the configuration of a run that is gone on with, the command line.
+
+    A run goes on as it was begun: its own configuration is over the file, in which every key of the
+    repository's ``config.yaml`` would else undo what the command line said at its beginning.
+    """
+    written = None if resume is None else run_of(resume) / CONFIG
+    if written is None or not written.is_file():
+        return load_config(path, overrides, preset)
+    earlier = read_yaml(written)
+    if path is not None:
+        _tell_unused(load_config(path), load_config(written), overrides, path)
+    return load_config(None, merge(earlier, overrides))
+
+
+def _tell_unused(file: Config, run: Config, overrides: dict[str, Any], path: Path) -> None:
+    """Say what of a file is not as in the run, unless it is a default or the command line wins."""
+    said, default, kept = (flat(c.model_dump()) for c in (file, Config(), run))
+    unused = [
+        f"{key} is {value!r} there and {kept[key]!r} in the run"
+        for key, value in said.items()
+        if value not in (default[key], kept[key]) and key not in flat(overrides)
+    ]
+    if unused:
+        typer.echo(
+            f"{path}: {'; '.join(unused)}. The run goes on as it was begun; options on the "
+            "command line change it.",
+            err=True,
+        )
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn ``{"a": {"b": 1}}`` into ``{"a.b": 1}``."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        inside = isinstance(value, dict)
+        leaves |= flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return leaves
 
 
 def begin(folder: Path, config: Config, facts: dict[str, Any], *, resumes: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import matplotlib.pyplot as plt
 import pandas as pd
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from scvi.train._logger import SimpleLogger
 
 from alphastomics.cli._run_folder import CHECKPOINTS
+from alphastomics.cli._tracking import loggers
 from alphastomics.cli.train import FIGURE, HISTORY
 from alphastomics.config import Config, ConfigError
 from alphastomics.model import AlphaSTomics
@@ -21,8 +20,6 @@ from alphastomics.model._calibration import on_sections
 from alphastomics.model._checkpoints import BEST, Checkpoints, read_checkpoint, replace_payload
 from alphastomics.model._tissue import TissueData
 from alphastomics.pl import history
-
-PROJECT = "alphastomics"
 
 
 def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> dict[str, Any]:
@@ -52,31 +49,13 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
         "strategy": training.strategy,
         "precision": training.precision,
         "callbacks": callbacks,
-        "logger": [SimpleLogger(), *loggers(training.logger, folder)],
+        "logger": [SimpleLogger(), *loggers(config, folder)],
         "default_root_dir": str(folder),
     }
 
 
-def loggers(kind: str, folder: Path) -> list[Logger]:
-    """Make the logger of a run; Weights & Biases is offline unless the user is logged in."""
-    if kind == "csv":
-        return [CSVLogger(folder, name="", version="csv")]
-    if kind == "tensorboard":
-        return [TensorBoardLogger(folder, name="", version="tensorboard")]
-    if kind == "wandb":
-        import wandb
-
-        online = "WANDB_MODE" not in os.environ and wandb.api.api_key
-        offline = not online and os.environ.get("WANDB_MODE") in (None, "offline")
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            WandbLogger(name=folder.name, project=PROJECT, save_dir=str(folder), offline=offline)
-        ]
-    return []
-
-
-def check_resumable(checkpoint: Path, model: AlphaSTomics) -> None:
-    """Raise unless a checkpoint is one of the same model."""
+def check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
+    """Raise unless a checkpoint is one of the same model; count the steps it was trained."""
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = model._init_arguments(), payload["init_arguments"]
     different = [
@@ -92,6 +71,7 @@ def check_resumable(checkpoint: Path, model: AlphaSTomics) -> None:
             f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
             "with the same, or train a new model."
         )
+    return int(payload["training"]["steps"])
 
 
 def finish(

@@ -41,7 +41,9 @@ def evaluate_command(
         data = data_folder(data_dir, found, settings)
         table = evaluate(found, data, folder, split=split, seed=seed)
         shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
-        typer.echo(table[[c for c in shown if c in table]].round(3).to_string(index=False))
+        typer.echo(
+            table[[c for c in shown if c in table]].round(3).to_string(index=False, na_rep="")
+        )
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
 
 

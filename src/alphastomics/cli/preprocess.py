@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alphastomics.cli._errors import told_plainly
+
 if TYPE_CHECKING:
     from alphastomics.io import Manifest
-
-INTERRUPTED = 130
 
 
 class Values(StrEnum):
@@ -166,9 +166,7 @@ def preprocess_command(
     ] = False,
 ) -> None:
     """Bring raw sections into the form that training reads; run again, it resumes."""
-    from alphastomics.io import DataError
-
-    try:
+    with told_plainly("The same command goes on where this one stopped."):
         manifest = preprocess(
             raw_dir,
             output_dir,
@@ -190,12 +188,6 @@ def preprocess_command(
             seed=seed,
             overwrite=overwrite,
         )
-    except DataError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command goes on where this one stopped.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
     n_cells = sum(section.n_cells for section in manifest.sections)
     typer.echo(
         f"{output_dir}: {len(manifest.sections)} sections, {n_cells:,} cells, "

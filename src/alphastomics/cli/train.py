@@ -64,7 +64,7 @@ def _command(
         if resume is not None and not resume.is_file():
             raise ConfigError(f"--resume: there is no checkpoint {str(resume)!r}.")
         config = effective_config(path, overrides, preset, resume)
-        if resume is not None and config.exp_name is None and config.output_dir is None:
+        if resume is not None and not {"exp_name", "output_dir"} & overrides.keys():
             folder = resume.parent.parent if resume.parent.name == CHECKPOINTS else resume.parent
         else:
             folder = folder_of(config, path, timed=timed)
@@ -113,8 +113,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     model = AlphaSTomics(cells, **config.model_arguments())
     val_sections = [section.name for section in data.sections("val")]
     options = trainer_options(config, folder, has_validation=bool(val_sections))
-    if resume is not None:
-        check_resumable(resume, model)
+    before = 0 if resume is None else check_resumable(resume, model)
     facts = {
         "seed": config.training.seed,
         "data": str(data.folder),
@@ -125,4 +124,10 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     begin(folder, config, facts, resumes=resume is not None)
     learned_from = training_data(model, data, cells, expression)
     fit(model, learned_from, val_sections=val_sections, ckpt_path=resume, **options)
+    if model.training_record.steps == before:
+        typer.echo(
+            f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
+            "--epochs.",
+            err=True,
+        )
     return finish(model, folder, learned_from, val_sections)

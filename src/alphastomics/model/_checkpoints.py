@@ -153,3 +153,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         if name.startswith(AVERAGE)
     }
     return state, restore(payload)
+
+
+def epochs_counted(path: str | os.PathLike[str]) -> int:
+    """Count the epochs as Lightning does, a second time when they were gone on with."""
+    return int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])

@@ -15,7 +15,7 @@ from scvi.train import Trainer, TrainRunner
 
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
-from alphastomics.model._checkpoints import read_checkpoint, to_checkpoint
+from alphastomics.model._checkpoints import epochs_counted, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import (
     fit_genes,
@@ -166,8 +166,9 @@ def fit(
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
-        # Lightning counts an epoch twice if it goes on from its end; the steps decide.
-        "max_epochs": -(-min(limits) // steps_per_epoch) + (ckpt_path is not None),
+        # Lightning counts an epoch again whenever it goes on with it; the steps decide.
+        "max_epochs": -(-min(limits) // steps_per_epoch)
+        + (0 if ckpt_path is None else 1 + epochs_counted(ckpt_path)),
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
     }

@@ -1,0 +1,57 @@
+"""Where the losses of a training run are logged."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from alphastomics.config import Config
+
+PROJECT = "alphastomics"
+
+
+def loggers(config: Config, folder: Path) -> list[Logger]:
+    """Make the logger of a run that is written to ``folder``."""
+    kind = config.training.logger
+    if kind == "csv":
+        return [CSVLogger(folder, name="", version="csv")]
+    if kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="", version="tensorboard")]
+    return [_wandb_logger(config, folder)] if kind == "wandb" else []
+
+
+def _wandb_logger(config: Config, folder: Path) -> Logger:
+    """Log to Weights & Biases as ``WANDB_MODE`` says, else offline unless the user is logged in."""
+    import wandb
+
+    how: dict[str, Any] = {}
+    if "WANDB_MODE" not in os.environ and not _logged_in():
+        how = {"mode": "offline", "settings": wandb.Settings(silent=True)}
+        if rank_zero_only.rank == 0:
+            typer.echo(
+                f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
+                "`wandb login`, then `wandb sync` with that run's folder, uploads it.",
+                err=True,
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = WandbLogger(
+        name=folder.name, project=PROJECT, save_dir=str(folder), config=config.model_dump(), **how
+    )
+    # Lightning passes on what newer versions of wandb warn about.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return logger
+
+
+def _logged_in() -> bool:
+    """Whether Weights & Biases has credentials; nothing is asked."""
+    import wandb
+
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.api.api_key)  # before wandb.login could be told not to ask
