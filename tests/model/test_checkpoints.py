@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import alphastomics as al
-from alphastomics.model._checkpoints import Checkpoints, read_checkpoint
+from alphastomics.model._checkpoints import read_checkpoint
 
 SMALL = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
 # Three batches an epoch, the last one short.
@@ -34,7 +34,8 @@ def new_model(tissue, training_mode="joint"):
 def train(model, folder, *callbacks, **options):
     options = {**TRAIN, **options}
     model.train(
-        callbacks=[*callbacks, Checkpoints(folder)],
+        callbacks=list(callbacks),
+        checkpoint_dir=folder,
         val_sections=["section_2"],
         progress_bar=False,
         **options,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from anndata import AnnData
 
 from alphastomics.model._calibration import cross_validate, on_sections
+from alphastomics.model._checkpoints import Checkpoints
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import (
     BATCH_SIZE,
@@ -57,6 +60,9 @@ class LearningMixin:
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         precision: str = "32-true",
+        num_workers: int = 0,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
         progress_bar: bool = True,
         **trainer_kwargs: Any,
     ) -> None:
@@ -81,6 +87,13 @@ class LearningMixin:
         accelerator, devices, precision
             As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
             ``"bf16-mixed"`` or ``"16-mixed"``.
+        num_workers
+            Processes that prepare sets; the sets do not depend on it.
+        checkpoint_dir
+            Folder in which to write ``last.ckpt`` every minute, and ``best.ckpt``.
+        ckpt_path
+            Checkpoint of an interrupted training of a model like this one, to go on from. The same
+            options give the same weights as an uninterrupted training.
         progress_bar
             Whether to show a progress bar.
         **trainer_kwargs
@@ -111,9 +124,14 @@ class LearningMixin:
             "accelerator": accelerator,
             "devices": devices,
             "precision": precision,
+            "num_workers": num_workers,
+            "ckpt_path": ckpt_path,
             "enable_progress_bar": progress_bar,
             **trainer_kwargs,
         }
+        if checkpoint_dir is not None:
+            written = Checkpoints(Path(checkpoint_dir))
+            options["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
         model = cast("AlphaSTomics", self)
         fit(model, data, val_sections=held_out, **options)
         calibration: dict[str, dict[str, float]] = {}
