@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from alphastomics._files import whole
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
@@ -103,12 +104,8 @@ def _free_name(folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def find_checkpoint(checkpoint: Path, config_path: Path | None) -> Path:

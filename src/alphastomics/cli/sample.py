@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alphastomics._files import whole
 from alphastomics.cli._errors import told_plainly
 from alphastomics.cli._run_folder import config_of_run, find_checkpoint, run_of
 from alphastomics.config import ConfigError
@@ -108,9 +108,5 @@ def read_cells(path: Path, option: str) -> AnnData:
 def write_cells(cells: AnnData, path: Path) -> None:
     """Write an .h5ad file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        cells.write_h5ad(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part:
+        cells.write_h5ad(part)

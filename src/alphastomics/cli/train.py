@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,38 +19,30 @@ if TYPE_CHECKING:
 HISTORY, FIGURE = "history.csv", "loss.png"
 
 
-@with_config_options
-def train_command(
-    config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", "--resume_from", help="Checkpoint to go on from."),
-    ] = None,
-    *,
-    overrides: dict[str, Any],
-) -> None:
-    """Train a model on processed data; the command line wins over the config."""
-    _command(config, preset, resume, overrides, timed=False)
+def _train_command(*, timed: bool) -> Callable[..., None]:
+    """Make the command; a ``timed`` one names its run by the time if nothing else does."""
+
+    @with_config_options
+    def train_command(
+        config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
+        preset: Annotated[
+            str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")
+        ] = None,
+        resume: Annotated[
+            Path | None,
+            typer.Option("--resume", "--resume_from", help="Checkpoint to go on from."),
+        ] = None,
+        *,
+        overrides: dict[str, Any],
+    ) -> None:
+        """Train a model on processed data; the command line wins over the config."""
+        _command(config, preset, resume, overrides, timed=timed)
+
+    return train_command
 
 
-@with_config_options
-def train_script(
-    config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", "--resume_from", help="Checkpoint to go on from."),
-    ] = None,
-    *,
-    overrides: dict[str, Any],
-) -> None:
-    """Train a model on processed data; the command line wins over the config."""
-    _command(config, preset, resume, overrides, timed=True)
+train_command = _train_command(timed=False)
+train_script = _train_command(timed=True)
 
 
 def _command(

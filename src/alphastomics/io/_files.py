@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alphastomics._files import whole
 from alphastomics.io._errors import DataError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -19,20 +20,10 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 NAME_LENGTH = 80
 
 
-def temporary(path: Path) -> Path:
-    """Where a file or folder is written before it gets its name."""
-    return path.with_name(f".{path.name}.tmp")
-
-
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    part = temporary(path)
-    with writing(path, len(content)):
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    with writing(path, len(content)), whole(path) as part:
+        part.write_bytes(content)
 
 
 def remove(path: Path) -> None:

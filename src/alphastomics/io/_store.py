@@ -12,8 +12,9 @@ import zarr
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._files import temporary
 from alphastomics.io._errors import DataError
-from alphastomics.io._files import remove, temporary, writing
+from alphastomics.io._files import remove, writing
 from alphastomics.io._layout import CHUNK_CELLS, deal_blocks
 
 

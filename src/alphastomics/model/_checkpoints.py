@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from alphastomics._files import whole
 from alphastomics.model._persistence import plain, restore
 from alphastomics.model._training_plan import CHECKPOINT_KEY
 
@@ -97,13 +98,8 @@ class Checkpoints(pl.Callback):
         self.best = float(state_dict["best"])
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
-        path = self.folder / name
-        temporary = self.folder / f".{name}.tmp"
-        try:
-            trainer.save_checkpoint(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(self.folder / name) as part:
+            trainer.save_checkpoint(part)
         if name == LAST:
             self.written = time.monotonic()
 
@@ -117,12 +113,8 @@ def replace_payload(path: Path, payload: dict[str, Any]) -> None:
     """Write a checkpoint anew with another payload, whole or not at all."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part:
+        torch.save(checkpoint, part)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._obs import as_names, sections_of
 from alphastomics.model._tissue import Mask, TissueData
 from alphastomics.model._validate import (
     check_adata,
@@ -59,28 +60,8 @@ def _read_matrix(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, 
 
 
 def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -> NDArray[np.str_]:
-    if section_key is None or (section_key not in adata.obs and not required):
-        return np.full(adata.n_obs, "all", dtype=object)
-    if section_key not in adata.obs:
-        raise KeyError(
-            f"section_key {section_key!r} is not in adata.obs, which holds {list(adata.obs)}: "
-            "correct section_key=, or pass section_key=None when all cells are one section."
-        )
-    column = adata.obs[section_key]
-    if column.isna().any():
-        raise ValueError(
-            f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
-            "name their section or drop them."
-        )
-    return _as_names(column).to_numpy(dtype=object)
-
-
-def _as_names(column: pd.Series) -> pd.Series:
-    """Categories as text; whole numbers alike, whether or not a missing one made them floats."""
-    plain = pd.Series(np.asarray(column), index=column.index)
-    if pd.api.types.is_float_dtype(plain.dtype) and (plain.dropna() % 1 == 0).all():
-        plain = plain.astype("Int64")
-    return plain.astype(str)
+    absent = section_key is not None and section_key not in adata.obs and not required
+    return sections_of(adata, None if absent else section_key)
 
 
 def _read_known(adata: AnnData) -> Mask:
@@ -125,7 +106,7 @@ def _read_categories(
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = adata.obs[key]
-    code = pd.Index(names).get_indexer(pd.Index(_as_names(column))) + 1
+    code = pd.Index(names).get_indexer(pd.Index(as_names(column))) + 1
     unseen = (code == 0) & ~column.isna().to_numpy()
     if unseen.any() and argument == "labels_key":
         raise ValueError(
@@ -136,7 +117,7 @@ def _read_categories(
 
 
 def _names_in(adata: AnnData, key: str | None) -> tuple[str, ...]:
-    return () if key is None else tuple(sorted(_as_names(adata.obs[key].dropna()).unique()))
+    return () if key is None else tuple(sorted(as_names(adata.obs[key].dropna()).unique()))
 
 
 def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:

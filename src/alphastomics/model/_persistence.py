@@ -17,6 +17,8 @@ import pandas as pd
 import safetensors.torch
 from torch import Tensor
 
+from alphastomics._files import whole
+
 FORMAT = "alphastomics-model"
 FORMAT_VERSION = 1
 JSON_FILE = "model.json"
@@ -88,16 +90,6 @@ def _serialise(state: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_model(
     folder: str | os.PathLike[str],
     state: dict[str, Tensor],
@@ -125,8 +117,12 @@ def write_model(
         "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
     }
     document["sha256"] = _document_checksum(document)
-    _write(path / WEIGHTS_FILE, weights)
-    _write(path / JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode())
+    for name, content in (
+        (WEIGHTS_FILE, weights),
+        (JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode()),
+    ):
+        with whole(path / name) as part:
+            part.write_bytes(content)
 
 
 def _damaged(path: Path, why: str) -> ValueError:

@@ -23,24 +23,6 @@ def matrix_of(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     return sparse.csr_matrix(matrix)
 
 
-def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
-    """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
-    if section_key is None:
-        return np.full(adata.n_obs, "all", dtype=object)
-    if section_key not in adata.obs:
-        raise KeyError(
-            f"section_key {section_key!r} is not in adata.obs, which holds {list(adata.obs)}: "
-            "correct section_key=, or pass section_key=None when all cells are one section."
-        )
-    column = adata.obs[section_key]
-    if column.isna().any():
-        raise ValueError(
-            f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
-            "name their section or drop them."
-        )
-    return column.astype(str).to_numpy(dtype=object)
-
-
 def expression_known(obs: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each cell's expression was measured, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:

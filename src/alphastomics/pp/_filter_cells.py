@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._obs import sections_of
 from alphastomics._validate import check_at_least
-from alphastomics.pp._adata import expression_known, matrix_of, sections_of
+from alphastomics.pp._adata import expression_known, matrix_of
 
 
 def enough_expression(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._obs import sections_of
 from alphastomics._validate import check_at_least, check_values
-from alphastomics.pp._adata import expression_known, matrix_of, panel_of, sections_of
+from alphastomics.pp._adata import expression_known, matrix_of, panel_of
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._obs import sections_of
 from alphastomics._validate import check_choice
-from alphastomics.pp._adata import sections_of
 
 How = Literal["intersection", "union"]
 

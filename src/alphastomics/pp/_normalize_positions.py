@@ -7,8 +7,8 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics import _keys
+from alphastomics._obs import sections_of
 from alphastomics._validate import check_position_rows
-from alphastomics.pp._adata import sections_of
 
 
 def normalize_positions(

@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics import _keys
+from alphastomics._obs import sections_of
 from alphastomics._validate import check_share
-from alphastomics.pp._adata import sections_of
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
