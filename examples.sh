@@ -38,8 +38,7 @@ run() {
 
 raw_data() { # raw_data NAME: four simulated sections, one file of raw data
     mkdir -p "$folder/$1/raw"
-    run "$PYTHON" -c "import sys, alphastomics as al
-al.datasets.simulate_tissue(n_sections=4, n_cells=int(sys.argv[2])).write_h5ad(sys.argv[1])" \
+    run "$PYTHON" -c "import sys, alphastomics as al; al.datasets.simulate_tissue(n_sections=4, n_cells=int(sys.argv[2])).write_h5ad(sys.argv[1])" \
         "$folder/$1/raw/tissue.h5ad" "$cells"
 }
 
