@@ -2,9 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer
+import wandb
 from typer.testing import CliRunner
 
 import alphastomics as al
@@ -64,9 +68,6 @@ def test_without_a_login_weights_and_biases_is_offline_and_asks_nothing(work):
 
 
 def test_an_error_of_weights_and_biases_is_one_line(capsys):
-    import typer
-    import wandb
-
     with pytest.raises(typer.Exit), told_plainly(""):
         raise wandb.errors.CommError("no\nconnection")
     assert re.fullmatch(r"Error: Weights & Biases: no connection \(.*\)\n", capsys.readouterr().err)
@@ -74,17 +75,13 @@ def test_an_error_of_weights_and_biases_is_one_line(capsys):
 
 def test_warnings_are_one_line(work):
     """Not with the file and line of the source."""
-    import subprocess
-    import sys
-
+    command = "-m alphastomics.main preprocess --raw_dir raw.h5ad --output_dir fewer --num_genes 50"
     done = subprocess.run(
-        [sys.executable, "-m", "alphastomics.main", "preprocess", "--raw_dir", "raw.h5ad"]
-        + ["--output_dir", "fewer", "--num_genes", "50"],
+        [sys.executable, *command.split()],
         capture_output=True,
         text=True,
     )
-    assert (
-        "Warning: num_genes is 50, but there are 12 genes: all of them are used.\n" in done.stderr
-    )
+    warning = "Warning: num_genes is 50, but there are 12 genes: all of them are used."
+    assert warning in done.stderr.splitlines()
     assert ".py" not in done.stderr
     assert len(json.loads(Path("fewer/manifest.json").read_text())["genes"]) == 12
