@@ -8,8 +8,8 @@
 # Environment:
 #   PYTHON         interpreter; by default .venv/bin/python if there is one, else python
 #   EXAMPLES_DIR   where data and outputs go; by default examples_data beside this script
-#   EXAMPLE_STEPS  training steps of every example; by default 40
-#   EXAMPLE_CELLS  cells of every simulated section; by default 300
+#   EXAMPLE_STEPS  training steps of every example; by default 30
+#   EXAMPLE_CELLS  cells of every simulated section; by default 200
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -17,8 +17,8 @@ if [[ -z "${PYTHON:-}" ]]; then
     if [[ -x "$here/.venv/bin/python" ]]; then PYTHON="$here/.venv/bin/python"; else PYTHON=python; fi
 fi
 folder="${EXAMPLES_DIR:-$here/examples_data}"
-steps="${EXAMPLE_STEPS:-40}"
-cells="${EXAMPLE_CELLS:-300}"
+steps="${EXAMPLE_STEPS:-30}"
+cells="${EXAMPLE_CELLS:-200}"
 
 CHOICES="  1  basic     dense network, softmax attention
   2  gated     a gate on attention
@@ -38,8 +38,7 @@ run() {
 
 raw_data() { # raw_data NAME: four simulated sections, one file of raw data
     mkdir -p "$folder/$1/raw"
-    run "$PYTHON" -c "import sys, alphastomics as al
-al.datasets.simulate_tissue(n_sections=4, n_cells=int(sys.argv[2])).write_h5ad(sys.argv[1])" \
+    run "$PYTHON" -c "import sys, alphastomics as al; al.datasets.simulate_tissue(n_sections=4, n_cells=int(sys.argv[2])).write_h5ad(sys.argv[1])" \
         "$folder/$1/raw/tissue.h5ad" "$cells"
 }
 
@@ -53,7 +52,7 @@ example() { # example NAME OPTIONS OF TRAIN...
         --labels_key cell_type --test_sections section_3 --overwrite
     run "$PYTHON" "$here/train.py" --config "$here/config.yaml" --data_dir "$work/data" \
         --num_genes 50 --exp_name "$name" --output_dir "$work/run" "$@" \
-        --d_model 64 --num_layers 2 --d_ff 128 --set_size 128 --sampling_steps 8 \
+        --d_model 32 --num_heads 2 --num_layers 2 --d_ff 64 --set_size 64 --sampling_steps 8 \
         --max_steps "$steps" --logger csv
     run "$PYTHON" -m alphastomics.main test --checkpoint "$best"
     run "$PYTHON" -m alphastomics.main sample --checkpoint "$best" --num_samples 200

@@ -42,3 +42,12 @@ intersphinx_mapping = (
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 )
+
+
+def _link_here(app, path, document, content):
+    # QUICKSTART.md is at the root, and the page that includes it here.
+    content[0] = content[0].replace("(QUICKSTART.md)", "(docs/quickstart.md)")
+
+
+def setup(app):
+    app.connect("include-read", _link_here)

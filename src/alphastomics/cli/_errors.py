@@ -63,7 +63,9 @@ def warned_plainly() -> Iterator[None]:
         lineno: int,
         line: str | None = None,
     ) -> str:
-        if issubclass(category, UserWarning) and PACKAGE in Path(filename).parents:
+        # Ours are told where they are raised, or at the caller, which is typer.
+        ours = PACKAGE in Path(filename).parents or "typer" in Path(filename).parts
+        if issubclass(category, UserWarning) and ours:
             return f"Warning: {message}\n"
         return usual(message, category, filename, lineno, line)
 

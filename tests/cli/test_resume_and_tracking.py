@@ -1,0 +1,87 @@
+"""A run that is gone on with several times, and what it says when nobody is logged in to W&B."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import wandb
+from typer.testing import CliRunner
+
+import alphastomics as al
+from alphastomics.cli._errors import told_plainly
+from alphastomics.cli.preprocess import preprocess
+from alphastomics.main import app, train_app
+
+SMALL = "--d_model 16 --num_heads 2 --num_layers 1 --d_ff 16 --set_size 32 --sets_per_section 8"
+TASK = "--training_mode pos_to_expr --data_dir data --exp_name first --batch_size 4"
+LAST = "outputs/first/checkpoints/last.ckpt"
+
+
+def run(of, command, code=0):
+    result = CliRunner().invoke(of, command.split())
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Processed data in an empty folder, and nobody logged in."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    al.datasets.simulate_tissue(n_sections=2, n_cells=60, n_genes=12).write_h5ad("raw.h5ad")
+    preprocess("raw.h5ad", "data", progress=False)
+    return tmp_path
+
+
+def test_a_run_stopped_amid_epochs_again_and_again_gets_all_its_steps(work):
+    run(train_app, f"{SMALL} {TASK} --logger none --max_steps 1")
+    for n in (3, 5, 6, 9):
+        run(train_app, f"--resume {LAST} --max_steps {n}")
+        assert al.AlphaSTomics.load(LAST).training_record.steps == n
+    output = run(app, f"train --resume {LAST} --max_steps 9")
+    assert "had its 9 steps already" in output
+
+
+def test_a_config_that_differs_from_the_run_is_told_and_not_used(work):
+    run(train_app, f"{SMALL} {TASK} --logger none --max_steps 1")
+    Path("config.yaml").write_text(
+        "training: {batch_size: 3, max_steps: 9, epochs: null, learning_rate: 1e-3}\n"
+        "TransformerLayer_setting: {d_model: 128}\n"
+    )
+    output = run(train_app, f"--config config.yaml --resume {LAST} --max_steps 2")
+    assert "config.yaml: training.batch_size is 3 there and 4 in the run." in output
+    assert "d_model" not in output  # a default, as in the file of the repository
+    assert al.AlphaSTomics.load(LAST).training_record.steps == 2
+
+
+def test_without_a_login_weights_and_biases_is_offline_and_asks_nothing(work):
+    output = run(train_app, f"{SMALL} {TASK} --max_steps 1")
+    assert "not logged in, so the run is logged to outputs/first/wandb" in output
+    assert len(list(Path("outputs/first/wandb").glob("offline-run-*"))) == 1
+
+
+def test_an_error_of_weights_and_biases_is_one_line(capsys):
+    with pytest.raises(typer.Exit), told_plainly(""):
+        raise wandb.errors.CommError("no\nconnection")
+    assert re.fullmatch(r"Error: Weights & Biases: no connection \(.*\)\n", capsys.readouterr().err)
+
+
+def test_warnings_are_one_line(work):
+    """Not with the file and line of the source."""
+    command = "-m alphastomics.main preprocess --raw_dir raw.h5ad --output_dir fewer --num_genes 50"
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        capture_output=True,
+        text=True,
+    )
+    warning = "Warning: num_genes is 50, but there are 12 genes: all of them are used."
+    assert warning in done.stderr.splitlines()
+    assert ".py" not in done.stderr
+    assert len(json.loads(Path("fewer/manifest.json").read_text())["genes"]) == 12
