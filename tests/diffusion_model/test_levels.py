@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from alphastomics._choices import SCHEDULES
 from alphastomics.diffusion_model import levels
 
 
@@ -33,7 +34,7 @@ def test_level_and_sigma_are_inverse():
     torch.testing.assert_close(back, level)
 
 
-@pytest.mark.parametrize("schedule", levels.SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_sampling_levels_fall_from_high_noise_to_known(schedule):
     steps = levels.sampling_levels(12, schedule)
     assert len(steps) == 13
