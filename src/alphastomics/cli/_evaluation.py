@@ -70,6 +70,8 @@ def score_placement(
             cells.obs[radius] = query.obs[radius]
             scores |= radius_scores(true, query.obsm[key], query.obs[radius])
         rows.append({"task": "placement", "kind": "model", "method": method, **scores})
+    if not atlas.n_obs:
+        return rows
     floors = placement_floors(
         cells, atlas, values=model._setup().values, labels_key=labels_key, seed=seed
     )

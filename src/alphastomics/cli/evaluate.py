@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alphastomics import _keys
 from alphastomics.cli._errors import told_plainly
 from alphastomics.cli._run_folder import data_folder, find_checkpoint, run_of, write_text
 from alphastomics.config import Config, ConfigError, load_config
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from alphastomics.io import ProcessedData, ProcessedSection
+
+SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
 
 
@@ -30,7 +35,10 @@ def evaluate_command(
     output_dir: Annotated[
         Path | None, typer.Option("--output_dir", help="Where to write; by default <run>/test.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Sections to score: test, val or train.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Sections to score: test, val or train; the first that there are."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of draws and of simple methods.")] = 0,
 ) -> None:
     """Score a model on the sections that preprocess held out, beside simple methods."""
@@ -48,7 +56,7 @@ def evaluate_command(
 
 
 def evaluate(
-    checkpoint: Path, data_dir: Path, folder: Path, *, split: str = "test", seed: int = 0
+    checkpoint: Path, data_dir: Path, folder: Path, *, split: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Score a model on the sections of a split, and write the scores and figures.
 
@@ -64,7 +72,8 @@ def evaluate(
     folder
         Where to write ``metrics.json``, ``metrics.csv`` and a figure of every section.
     split
-        ``"test"``, ``"val"`` or ``"train"``.
+        ``"test"``, ``"val"`` or ``"train"``; by default the first of these with any section, with a
+        warning if that is ``"train"``.
     seed
         Of draws, hidden cells and simple methods.
 
@@ -86,14 +95,7 @@ def evaluate(
 
     data = open_data(data_dir)
     model = AlphaSTomics.load(checkpoint)
-    if split not in ("test", "val", "train"):
-        raise ConfigError(f"--split must be test, val or train, found {split!r}.")
-    sections = [s for s in data.sections(split) if s.entry.has_coordinates]  # type: ignore[arg-type]
-    if not sections:
-        raise ConfigError(
-            f"--data_dir: {data_dir} has no {split} section with coordinates. Run preprocess with "
-            f"--{split}_sections or --{split}_ratio, or choose another --split."
-        )
+    split, sections = _sections_to_score(data, split)
     lacking = model.genes[~model.genes.isin(data.genes)]
     if len(lacking):
         raise ConfigError(
@@ -110,7 +112,8 @@ def evaluate(
         cells = read_section(section, model.genes)
         found = []
         if atlas is not None:
-            found += score_placement(model, cells, atlas, labels_key=labels_key, seed=seed)
+            others = atlas[atlas.obs[_keys.SECTION] != section.name].copy()
+            found += score_placement(model, cells, others, labels_key=labels_key, seed=seed)
             _draw(cells, labels_key, folder / f"{section.path.stem}.png")
         if mode != "expr_to_pos":
             found += score_expression(model, cells, seed=seed)
@@ -123,10 +126,34 @@ def evaluate(
     return table
 
 
+def _sections_to_score(
+    data: ProcessedData, asked: str | None
+) -> tuple[str, list[ProcessedSection]]:
+    """Find the sections of a split, or of the first split that has any."""
+    if asked not in (None, *SPLITS):
+        raise ConfigError(f"--split must be test, val or train, found {asked!r}.")
+    for split in SPLITS if asked is None else (asked,):
+        sections = [s for s in data.sections(split) if s.entry.has_coordinates]  # type: ignore[arg-type]
+        if sections:
+            break
+    else:
+        raise ConfigError(
+            f"--data_dir: {data.folder} has no {split} section with coordinates. Run preprocess "
+            f"with --{split}_sections or --{split}_ratio, or choose another --split."
+        )
+    if asked is None and split == "train":
+        warnings.warn(
+            "no section was held out (preprocess --test_sections or --test_ratio), so the sections "
+            "of training are scored: that tells what the model remembers, not what it can do.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return split, sections
+
+
 def _draw(cells: AnnData, labels_key: str | None, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    from alphastomics import _keys
     from alphastomics.pl import positions
 
     axes = positions(cells, _keys.PREDICTED, color=labels_key, save=path)
