@@ -39,6 +39,7 @@ def start(data, run, *more):
         [*command, "--data_dir", str(data), "--output_dir", str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not in the background
     )
 
 

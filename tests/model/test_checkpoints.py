@@ -1,6 +1,7 @@
 """Training that was interrupted goes on as if it had not been."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import lightning.pytorch as pl
 import pytest
@@ -23,6 +24,14 @@ class StopAfter(pl.Callback):
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step == self.step:
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Ctrl-C as in a terminal; a job in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def new_model(tissue, training_mode="joint"):
@@ -95,3 +104,11 @@ def test_bad_checkpoints_are_named(tmp_path):
     (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"bad\.ckpt is not a checkpoint that alphastomics wrote"):
         al.AlphaSTomics.load(tmp_path / "bad.ckpt")
+
+
+def test_training_in_a_thread_leaves_ctrl_c_alone(tissue, tmp_path):
+    """Only the main thread may set what Ctrl-C does."""
+    model = new_model(tissue)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, model, tmp_path).result()
+    assert model.training_record.steps == 7

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -54,7 +55,9 @@ class Checkpoints(pl.Callback):
             self.stopped = True
             signal.signal(signal.SIGINT, self._before)
 
-        self._before = signal.signal(signal.SIGINT, stop)
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._before = signal.signal(signal.SIGINT, stop)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         """Write when a minute is over or the user wants to stop, but not before an epoch's end.
