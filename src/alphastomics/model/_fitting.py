@@ -179,7 +179,8 @@ def fit_pointer(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, POINTER_LR, POINTER_STEPS)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for step in trange(POINTER_STEPS, desc="Comparing", disable=not progress_bar, leave=False):
+        bar = {"desc": "Learning to compare cells", "disable": not progress_bar, "leave": False}
+        for step in trange(POINTER_STEPS, **bar):
             section = chosen[step % len(chosen)]
             cells = data.shuffle(section, rng, POINTER_CELLS)[:POINTER_CELLS]
             loss = _pointing_loss(module, data, cells, position_mask_ratio, rng)
