@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, stack_rows
 from alphastomics.model import AlphaSTomics
 from alphastomics.model._tissue import TissueData
@@ -87,11 +88,14 @@ def without_expression(data: ProcessedData, sections: list[ProcessedSection]) ->
     return cells
 
 
-def set_up(
-    data: ProcessedData, columns: NDArray[np.int64], splits: tuple[Any, ...] = ("train", "val")
-) -> tuple[ad.AnnData, Any]:
+def _learned_from(data: ProcessedData) -> list[ProcessedSection]:
+    """Sections to train and to validate on."""
+    return [*data.sections("train"), *data.sections("val")]
+
+
+def set_up(data: ProcessedData, columns: NDArray[np.int64]) -> tuple[ad.AnnData, Rows]:
     """Cells for ``AlphaSTomics(cells)``, set up, and their expression on disk."""
-    sections = [section for split in splits for section in data.sections(split)]
+    sections = _learned_from(data)
     cells = without_expression(data, sections)[:, columns].copy()
     manifest = data.manifest
     AlphaSTomics.setup_anndata(
@@ -117,9 +121,8 @@ def blocks(sections: list[ProcessedSection]) -> NDArray[np.int64]:
 
 
 def training_data(
-    model: AlphaSTomics, data: ProcessedData, cells: ad.AnnData, expression: Any
+    model: AlphaSTomics, data: ProcessedData, cells: ad.AnnData, expression: Rows
 ) -> TissueData:
     """Give what ``model`` learns from: ``cells`` with their expression on disk."""
-    sections = [section for split in ("train", "val") for section in data.sections(split)]
     read = model._training_data(cells)
-    return replace(read, expression=expression, block=blocks(sections))
+    return replace(read, expression=expression, block=blocks(_learned_from(data)))
