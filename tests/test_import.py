@@ -6,9 +6,11 @@ import pytest
 import alphastomics as al
 
 
-def test_import_loads_nothing_heavy():
+@pytest.mark.parametrize("module", ["alphastomics", "alphastomics.main"])
+def test_import_loads_nothing_heavy(module):
     code = (
-        "import sys, alphastomics; heavy = {'torch', 'scvi', 'scanpy', 'squidpy', 'anndata'};"
+        f"import sys, {module};"
+        "heavy = {'torch', 'scvi', 'scanpy', 'squidpy', 'anndata'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
