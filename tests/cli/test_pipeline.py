@@ -150,3 +150,17 @@ def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch):
     assert output.startswith("Error: ")
     assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_genes(work):
+    """The most variable ones, and `test` and `sample` go on with them."""
+    how = ("--max_steps", 1, "--num_genes", 10, "--output_dir", work / "few")
+    run("train", "--data_dir", work / "data", *SMALL, *how)
+    checkpoint = work / "few" / "checkpoints" / "best.ckpt"
+    genes = al.AlphaSTomics.load(checkpoint).genes
+    assert len(genes) == 10
+    stored = al.io.open_data(work / "data")
+    assert genes.isin(stored.genes).all()
+    assert "section_2" in run("test", "--checkpoint", checkpoint)
+    run("sample", "--checkpoint", checkpoint, "--num_samples", 5)
+    assert ad.read_h5ad(work / "few" / "generated.h5ad").shape == (5, 10)
