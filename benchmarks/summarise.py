@@ -74,7 +74,8 @@ def replace_between(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    table = pd.DataFrame([row(path) for path in sorted(RESULTS.glob(f"{PREFIX}*.csv"))])
+    paths = [p for p in sorted(RESULTS.glob(f"{PREFIX}*.csv")) if "rotated" not in p.stem]
+    table = pd.DataFrame([row(path) for path in paths])
     lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
     lines += ["| " + " | ".join(values) + " |" for values in table.to_numpy()]
     text = (
