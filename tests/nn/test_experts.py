@@ -81,3 +81,13 @@ def test_noise_on_the_choice_only_in_training():
     assert not torch.equal(layer.train()(x)[0], layer(x)[0])
     layer.eval()
     assert torch.equal(layer(x)[0], layer(x)[0])
+
+
+def test_half_precision_gives_nearly_the_same():
+    layer = experts().float()
+    x = torch.randn(1, 50, D, requires_grad=True)
+    expected = torch.autograd.grad(layer(x)[0].square().sum(), x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)[0]
+    found = torch.autograd.grad(y.square().sum(), x)[0]
+    assert 0 < (found - expected).norm() < 0.05 * expected.norm()

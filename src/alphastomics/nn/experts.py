@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, one_hot
+from torch.nn.functional import gelu
 
 from alphastomics.nn.architecture import Architecture
+from alphastomics.nn.grouped import from_groups, grouped_product, to_groups
 
 
 class Routing(NamedTuple):
@@ -66,33 +67,38 @@ class Experts(nn.Module):
         cell_mask
             True for real cells, ``(B, N)``; padding is not routed and comes back as 0.
         """
-        real = torch.ones_like(x[..., 0], dtype=torch.bool) if cell_mask is None else cell_mask
-        tokens = x[real]  # (T, D)
+        tokens = x.flatten(0, 1) if cell_mask is None else x[cell_mask]  # (T, D)
         logits = self.router(tokens)  # (T, E)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         noisy = logits
         if self.training and self.noise > 0:
             noisy = logits + self.noise * torch.randn_like(logits)
         best, chosen = noisy.topk(self.top_k, dim=-1)  # each (T, K)
-        y = self._dispatch(tokens, best.softmax(-1).to(x.dtype), chosen)
-        out = torch.zeros_like(x).masked_scatter(real[..., None], self.dropout(y).to(x.dtype))
-        return out, self._routing(logits, chosen)
+        counts = torch.bincount(chosen.flatten(), minlength=self.num_experts)  # (E,)
+        y = self.dropout(self._dispatch(tokens, best.softmax(-1), chosen, counts)).to(x.dtype)
+        routing = self._routing(logits, counts / counts.sum())
+        if cell_mask is None:
+            return y.view_as(x), routing
+        return torch.zeros_like(x).masked_scatter(cell_mask[..., None], y), routing
 
-    def _dispatch(self, tokens: Tensor, weight: Tensor, chosen: Tensor) -> Tensor:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _dispatch(self, tokens: Tensor, weight: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
         """Sum of the chosen experts' outputs, weighted, ``(T, D)``."""
         order = chosen.flatten().argsort(stable=True)  # (T K,)
-        source = order // self.top_k
-        sizes = torch.bincount(chosen.flatten(), minlength=self.num_experts).tolist()
-        groups = torch.split(tokens[source], sizes)
-        done = []
-        for e, group in enumerate(groups):
-            inner = gelu(torch.addmm(self.b_in[e], group, self.w_in[e]))  # (T_e, F)
-            done.append(torch.addmm(self.b_out[e], inner, self.w_out[e]))
-        y = torch.cat(done) * weight.flatten()[order, None]
-        return torch.zeros_like(tokens).index_add(0, source, y.to(tokens.dtype))
+        source, places = order // self.top_k, order.argsort().view_as(chosen)
+        expert, sizes = chosen.flatten()[order], counts.tolist()
+        dtype, device = tokens.dtype, tokens.device.type
+        if torch.is_autocast_enabled(device):  # which does not look into our own products
+            dtype = torch.get_autocast_dtype(device)
+        w_in, w_out = self.w_in.to(dtype), self.w_out.to(dtype)
+        sent = to_groups(tokens.to(dtype), source, places)  # (T K, D)
+        inner = grouped_product(sent, w_in, sizes) + self.b_in[expert]  # (T K, F)
+        inner = (gelu(inner) * weight.flatten()[order, None]).to(dtype)
+        y = from_groups(grouped_product(inner, w_out, sizes), source, places)
+        of_expert = weight.new_zeros(len(tokens), self.num_experts)
+        return y + of_expert.scatter(1, chosen, weight) @ self.b_out
 
-    def _routing(self, logits: Tensor, chosen: Tensor) -> Routing:
-        share = one_hot(chosen, self.num_experts).float().mean((0, 1))  # (E,)
+    def _routing(self, logits: Tensor, share: Tensor) -> Routing:
         probability = logits.softmax(-1).mean(0)  # (E,)
         balance = self.num_experts * (share * probability).sum()
         return Routing(balance, logits.logsumexp(-1).square().mean(), share)
