@@ -93,6 +93,7 @@ class TrainingSettings(_Section):
         "32-true", description="floating-point precision"
     )
     num_workers: int = Field(0, ge=0, description="processes that prepare sets")
+    compile: bool = Field(False, description="compile the transformer with torch.compile")
     logger: Literal["wandb", "tensorboard", "csv", "none"] = Field(
         "wandb", description="experiment tracking; wandb runs offline without a login"
     )

@@ -166,6 +166,18 @@ def test_bf16_trains_and_a_lossy_precision_is_refused(tissue):
         model.train(precision="bf16-true")
 
 
+def test_training_goes_through_the_compiler_when_asked_to(tissue, monkeypatch):
+    model = tiny_model(tissue)
+    asked = []
+    monkeypatch.setattr(
+        type(model.module.transformer), "compile", lambda self, **_: asked.append(1)
+    )
+    model.train(max_steps=1, set_size=16, progress_bar=False)
+    assert not asked
+    model.train(max_steps=1, set_size=16, compile=True, progress_bar=False)
+    assert asked
+
+
 def test_sets_are_of_one_section_and_the_same_for_the_same_seed_and_epoch(tissue):
     data = read_training(tissue, SETUP)
     sections = ["section_0", "section_2"]

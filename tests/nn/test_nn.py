@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -203,3 +205,33 @@ def test_linear_attention_is_its_quadratic_definition():
 def test_an_architecture_that_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Architecture(**options)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_it_computes_the_same():
+    options = {"gate_type": "elementwise", "num_experts": 4}
+    transformer = SetTransformer(Architecture(16, 2, 1, 32, dropout=0.0, **options))
+    x = torch.randn(2, 10, 16, requires_grad=True)
+    geometry, wanted = located(2, 10), [x, *transformer.parameters()]
+
+    def run():
+        y = transformer(x, geometry=geometry)[0]
+        return y, *torch.autograd.grad(y.square().sum(), wanted)
+
+    expected = run()
+    torch._dynamo.reset()
+    with transformer.compiled():
+        found = run()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(run(), expected)
+
+
+def test_a_compiler_that_fails_is_one_clear_error():
+    transformer = SetTransformer(Architecture(16, 2, 1, 32))
+    with (
+        pytest.raises(RuntimeError, match=r"compile=True: torch.compile failed: .* C\+\+ compiler"),
+        transformer.compiled(),
+    ):
+        raise torch._dynamo.exc.TorchDynamoException("no compiler found.")
+    assert transformer(torch.randn(1, 3, 16))[0].shape == (1, 3, 16)

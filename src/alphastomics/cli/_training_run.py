@@ -44,6 +44,7 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
         "lr": training.learning_rate,
         "weight_decay": training.weight_decay,
         "num_workers": training.num_workers,
+        "compile": training.compile,
         "accelerator": training.accelerator,
         "devices": training.devices,
         "strategy": training.strategy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ def fit(
     lr: float = LR,
     weight_decay: float = WEIGHT_DECAY,
     num_workers: int = 0,
+    compile: bool = False,
     ckpt_path: str | os.PathLike[str] | None = None,
     **trainer_kwargs: Any,
 ) -> None:
@@ -172,7 +174,8 @@ def fit(
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
     }
-    _run(model, plan, loaders, trainer_kwargs)
+    with model.module.transformer.compiled() if compile else nullcontext():
+        _run(model, plan, loaders, trainer_kwargs)
     model.training_record, model.history_ = progress()
 
 

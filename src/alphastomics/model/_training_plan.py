@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -28,10 +28,13 @@ BETAS = (0.9, 0.99)
 CHECKPOINT_KEY = "alphastomics"
 
 
-def _moving_average(average: Tensor, new: Tensor, n_averaged: Tensor | int) -> Tensor:
+@torch.no_grad()
+def _moving_average(
+    average: Sequence[Tensor], new: Sequence[Tensor], n_averaged: Tensor | int
+) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
     n = float(n_averaged)
-    return average.lerp(new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+    torch._foreach_lerp_(list(average), list(new), 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -78,7 +81,7 @@ class DenoisingPlan(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module = module
-        self.average = AveragedModel(module, avg_fn=_moving_average).requires_grad_(False)
+        self.average = AveragedModel(module, multi_avg_fn=_moving_average).requires_grad_(False)
         self.objective = objective
         self.lr = lr
         self.weight_decay = weight_decay
@@ -144,6 +147,7 @@ class DenoisingPlan(pl.LightningModule):
             ],
             lr=self.lr,
             betas=BETAS,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_share(step, self.total_steps)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor, nn
 
 from alphastomics.nn.architecture import Architecture
@@ -68,3 +72,23 @@ class SetTransformer(nn.Module):
             if routing is not None:
                 routings.append(routing)
         return self.norm(x), routings
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Run through ``torch.compile`` for the while.
+
+        Raises
+        ------
+        RuntimeError
+            If the compiler fails, as it does where there is no C++ compiler.
+        """
+        self.compile(dynamic=True)
+        try:
+            yield
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise RuntimeError(
+                f"compile=True: torch.compile failed: {str(error).strip().splitlines()[0]} Install "
+                "a C++ compiler that torch supports, or train without compile."
+            ) from error
+        finally:
+            self._compiled_call_impl = None

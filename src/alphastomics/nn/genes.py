@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MAX_RANK = 128
+PANELS = 64  # panels solved at a time
 NOISE = 0.2  # variance of a standardised gene that the others do not share
 
 
@@ -61,20 +62,29 @@ class GeneGuess(nn.Module):
 
     def factors(self, values: Tensor, known: Tensor) -> Tensor:
         """Infer the factors ``(..., R)`` of cells from the genes that are known."""
-        z, panel = values.flatten(0, -2) * known.flatten(0, -2), known.flatten(0, -2)
-        factors = torch.zeros(len(z), self.loading.shape[1], dtype=z.dtype, device=z.device)
-        projected = z @ self.loading  # (M, R)
+        with torch.autocast(values.device.type, enabled=False):
+            found = self._factors(values.flatten(0, -2).float(), known.flatten(0, -2))
+        return found.view(*values.shape[:-1], -1)
+
+    def _factors(self, values: Tensor, panel: Tensor) -> Tensor:
+        """Infer those of ``values`` and ``panel`` ``(M, G)``, ``(M, R)``."""
+        projected = (values * panel) @ self.loading  # (M, R)
+        factors = torch.zeros_like(projected)
         # Equal panels have equal sums of random numbers.
         weights = torch.rand(panel.shape[1], generator=torch.Generator().manual_seed(0))
-        key = panel.double() @ weights.double().to(z.device)
-        for value in torch.unique(key):
-            if value == 0:
-                continue
-            members = key == value
-            seen = self.loading[panel[int(members.to(torch.uint8).argmax())]]  # (V, R)
-            precision = NOISE * torch.eye(seen.shape[1]).to(seen) + seen.T @ seen
-            factors[members] = torch.linalg.solve(precision, projected[members].T).T
-        return factors.view(*values.shape[:-1], -1)
+        key = panel.double() @ weights.double().to(panel.device)
+        order = key.argsort()
+        counts = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
+        groups = torch.split(order, counts)
+        for start in range(0, len(groups), PANELS):
+            some = groups[start : start + PANELS]
+            first = torch.stack([members[0] for members in some])  # (P,)
+            seen = panel[first, :, None] * self.loading  # (P, G, R)
+            precision = NOISE * torch.eye(seen.shape[-1]).to(seen) + seen.transpose(1, 2) @ seen
+            lu, pivots = torch.linalg.lu_factor(precision)
+            for i, members in enumerate(some):
+                factors[members] = torch.linalg.lu_solve(lu[i], pivots[i], projected[members].T).T
+        return factors
 
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:

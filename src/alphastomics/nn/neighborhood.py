@@ -79,7 +79,8 @@ class Neighborhood(nn.Module):
         is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
         G = values.shape[-1]
         rows = []
-        for mean, density in self._smoothed(content, is_key, geometry, without_self=without_self):
+        for weight, density in self._weights(is_key, geometry, without_self=without_self):
+            mean = torch.einsum("bhrn,bnc->bhrc", weight, content.float())
             # The kernel's sums are softmax means times their total weight, exp(density).
             cells = density.exp()[..., None]
             shrunk = mean[..., :G] * cells / (mean[..., G:] * cells + PRIOR)
@@ -91,15 +92,18 @@ class Neighborhood(nn.Module):
 
         Returns ``(B, K, N, C)``.
         """
-        rows = self._smoothed(content, is_key, geometry)
-        return torch.cat([torch.einsum("bhnc,kh->bknc", mean, mix) for mean, _ in rows], dim=2)
+        rows = [
+            torch.einsum("kh,bhrn->bkrn", mix, weight) @ content[:, None].float()
+            for weight, _ in self._weights(is_key, geometry)
+        ]
+        return torch.cat(rows, dim=2)
 
-    def _smoothed(
-        self, content: Tensor, is_key: Tensor, geometry: Geometry, *, without_self: bool = False
+    def _weights(
+        self, is_key: Tensor, geometry: Geometry, *, without_self: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Means ``(B, H, R, C)`` and log densities ``(B, H, R)`` of ``ROWS`` cells at a time."""
+        """Weights ``(B, H, R, N)`` of sum 1 and log densities ``(B, H, R)``, ``ROWS`` at a time."""
         hidden = ~is_key[:, None, None, :]
-        for start in range(0, content.shape[1], ROWS):
+        for start in range(0, is_key.shape[1], ROWS):
             rows = slice(start, start + ROWS)
             at = geometry.position[:, rows]
             with torch.autocast(at.device.type, enabled=False):
@@ -110,8 +114,10 @@ class Neighborhood(nn.Module):
                 if without_self:
                     own = torch.arange(at.shape[1], device=at.device)
                     logits[:, :, own, start + own] = -1e9
-                density = logits.logsumexp(-1).clamp_min(-10.0)
-                yield torch.einsum("bhrn,bnc->bhrc", logits.softmax(-1), content.float()), density
+                nearest = logits.amax(-1, keepdim=True)  # (B, H, R, 1)
+                weight = logits.sub_(nearest).exp_()
+                total = weight.sum(-1, keepdim=True)
+                yield weight.div_(total), (nearest + total.log()).squeeze(-1).clamp_min(-10.0)
 
     @torch.no_grad()
     def fit(self, basis: Tensor, gram: Tensor, product: Tensor, penalty: float) -> None:
