@@ -184,7 +184,17 @@ def test_linear_attention_is_its_quadratic_definition():
     phi = [torch.nn.functional.elu(part) + 1 for part in (q, k)]
     weight = phi[0] @ phi[1].mT * mask[:, None, None]  # (B, nh, N, N)
     expected = weight / weight.sum(-1, keepdim=True) @ v
-    torch.testing.assert_close(linear_attention(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+    chunks = [part.split(13, dim=2) for part in (q, k, v)]
+    found = torch.cat(list(linear_attention(*chunks, mask.split(13, dim=1))), dim=2)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_linear_attention_does_not_depend_on_its_chunks(monkeypatch):
+    layer = attention(16, 2, attention="linear", gate_type="headwise").eval()
+    x, mask = torch.randn(2, 30, 16), torch.rand(2, 30) > 0.3
+    whole = layer(x, mask)
+    monkeypatch.setattr("alphastomics.nn.attention.CHUNK", 7)
+    torch.testing.assert_close(layer(x, mask), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

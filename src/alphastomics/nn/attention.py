@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,12 @@ from torch.nn.functional import elu, pad, scaled_dot_product_attention
 from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.geometry import Geometry, SpatialBias
 
+CHUNK = 4096  # cells that linear attention takes at a time: what it computes stays in the cache
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None = None) -> Tensor:
+
+def linear_attention(
+    q: Sequence[Tensor], k: Sequence[Tensor], v: Sequence[Tensor], real: Sequence[Tensor | None]
+) -> Iterator[Tensor]:
     """Attention with a kernel instead of a softmax: linear in the number of cells.
 
     Katharopoulos et al. (2020), eqs. 4-6, with ``phi(x) = elu(x) + 1``:
@@ -21,16 +26,25 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None =
     Parameters
     ----------
     q, k, v
-        Each ``(B, nh, N, hs)``.
-    cell_mask
-        True where a key may be attended to, ``(B, N)``.
+        Chunks of the cells, each ``(B, nh, n, hs)``.
+    real
+        For each chunk, where a key may be attended to, ``(B, n)``; ``None`` for everywhere.
+
+    Yields
+    ------
+    Tensor
+        Each chunk's output, ``(B, nh, n, hs)``.
     """
-    q, k = elu(q) + 1, elu(k) + 1
-    if cell_mask is not None:
-        k = k * cell_mask[:, None, :, None]
-    summed = k.transpose(-1, -2) @ v  # (B, nh, hs, hs)
-    total = q @ k.sum(-2, keepdim=True).transpose(-1, -2)  # (B, nh, N, 1)
-    return q @ summed / total.clamp_min(1e-6)
+    summed, total = torch.zeros(()).to(v[0]), torch.zeros(()).to(v[0])
+    for key, value, mask in zip(k, v, real, strict=True):
+        phi = elu(key) + 1
+        if mask is not None:
+            phi = phi * mask[:, None, :, None]
+        summed = summed + phi.transpose(-1, -2) @ value  # (B, nh, hs, hs)
+        total = total + phi.sum(-2).unsqueeze(-1)  # (B, nh, hs, 1)
+    for query in q:
+        phi = elu(query) + 1
+        yield phi @ summed / (phi @ total).clamp_min(1e-6)
 
 
 class Gate(nn.Module):
@@ -98,18 +112,28 @@ class SelfAttention(nn.Module):
             Where the cells are; ``None`` when no position is known. Softmax attention looks near
             by it; linear attention has the positions in the tokens only.
         """
+        if not self.is_linear:
+            y = self._softmax(*self._heads(x), cell_mask, geometry)
+            return self._out(x, y)
+        parts = torch.split(x, CHUNK, dim=1)
+        real = [None] * len(parts) if cell_mask is None else torch.split(cell_mask, CHUNK, dim=1)
+        q, k, v = zip(*map(self._heads, parts), strict=True)
+        mixed = linear_attention(q, k, v, real)
+        return torch.cat([self._out(part, y) for part, y in zip(parts, mixed, strict=True)], 1)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values, each ``(B, nh, N, hs)``."""
         B, N, D = x.shape
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, nh, N, hs)
-        q, k = self.query_norm(q), self.key_norm(k)
-        if self.is_linear:
-            y = linear_attention(q, k, v, cell_mask)  # (B, nh, N, hs)
-        else:
-            y = self._softmax(q, k, v, cell_mask, geometry)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.query_norm(q), self.key_norm(k), v
+
+    def _out(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gate and project the heads' outputs ``y`` ``(B, nh, N, hs)`` for tokens ``x``."""
         y = y.transpose(1, 2)  # (B, N, nh, hs)
         if self.gate is not None:
             y = self.gate(x, y)
-        return self.dropout(self.out(y.reshape(B, N, D)))
+        return self.dropout(self.out(y.reshape(x.shape)))
 
     def _softmax(
         self, q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None, geometry: Geometry | None
