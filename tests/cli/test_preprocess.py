@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import alphastomics as al
+from alphastomics.cli._progress import alone_in
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.io import DataError, Manifest, open_data
 from alphastomics.main import app
@@ -262,6 +263,13 @@ def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, monkeypatch):
             go(raw, tmp_path)
     assert not list((tmp_path / "sections").iterdir())
     assert len(go(raw, tmp_path).sections) == 3
+
+
+def test_two_runs_do_not_write_to_one_folder(raw, tmp_path):
+    with alone_in(tmp_path), pytest.raises(DataError, match="another preprocess is writing to"):
+        go(raw, tmp_path)
+    go(raw, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "sections"]
 
 
 def change(cells, **columns):

@@ -1,5 +1,6 @@
 """A run that is gone on with several times, and what it says when nobody is logged in to W&B."""
 
+import errno
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scvi
 import typer
 import wandb
 from typer.testing import CliRunner
@@ -47,6 +49,33 @@ def test_a_run_stopped_amid_epochs_again_and_again_gets_all_its_steps(work):
         assert al.AlphaSTomics.load(LAST).training_record.steps == n
     output = run(app, f"train --resume {LAST} --max_steps 9")
     assert "had its 9 steps already" in output
+
+
+def test_a_full_disk_is_told_and_earlier_checkpoints_stay(work, monkeypatch):
+    run(train_app, f"{SMALL} {TASK} --logger none --max_steps 1")
+    before = Path(LAST).read_bytes()
+
+    def full(trainer, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scvi.train.Trainer, "save_checkpoint", full)
+        output = run(train_app, f"--resume {LAST} --max_steps 3", code=2)
+    assert "Error: the disk is full (" in output
+    assert "free some space. Go on with --resume" in output
+    assert Path(LAST).read_bytes() == before
+    assert {path.name for path in Path(LAST).parent.iterdir()} == {"last.ckpt", "best.ckpt"}
+    run(train_app, f"--resume {LAST} --max_steps 3")
+
+
+def test_training_stops_early_when_validation_does_not_improve(work):
+    preprocess("raw.h5ad", "held_out", val_sections=["section_1"], progress=False)
+    task = f"{SMALL} {TASK} --logger none --data_dir held_out --epochs 30 --learning_rate 1e-12"
+    run(train_app, f"{task} --early_stopping 2")
+    assert 3 <= al.AlphaSTomics.load(LAST).training_record.epochs < 10
+    output = run(train_app, f"{SMALL} {TASK} --logger none --early_stopping 2", code=2)
+    assert "early_stopping needs validation sections" in output
 
 
 def test_a_config_that_differs_from_the_run_is_told_and_not_used(work):

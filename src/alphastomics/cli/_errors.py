@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+from alphastomics._files import FULL
+
 WRONG, INTERRUPTED = 2, 130
 PACKAGE = Path(__file__).parents[1]
 
@@ -27,8 +29,7 @@ def told_plainly(if_interrupted: str) -> Iterator[None]:
         with warned_plainly():
             yield
     except (ValueError, KeyError, OSError) as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        typer.echo(f"Error: {text}", err=True)
+        typer.echo(f"Error: {_text(error, if_interrupted)}", err=True)
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. {if_interrupted}", err=True)
@@ -49,6 +50,16 @@ def told_plainly(if_interrupted: str) -> Iterator[None]:
             err=True,
         )
         raise typer.Exit(WRONG) from None
+
+
+def _text(error: Exception, if_interrupted: str) -> str:
+    """Say what is wrong; of a full disk also how to go on."""
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}: free some space. {if_interrupted}"
+    return str(error)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from alphastomics import __version__, _keys
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
-from alphastomics.cli._progress import STORES, Progress, Record
+from alphastomics.cli._progress import STORES, Progress, Record, alone_in
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import checksum, file_names, stamps
 from alphastomics.io._manifest import Provenance, Statistics
@@ -47,16 +47,17 @@ def run(
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
     files = stamps(dict.fromkeys(section.path for section in sections), root)
     fingerprint = options.fingerprint(files)
-    state = Progress(output_dir, fingerprint, overwrite=overwrite)
-    if state.manifest is not None:
-        return state.manifest
-    with tqdm(total=_n_steps(plan, options), unit="section", disable=not progress) as bar:
-        steps = _Steps(plan, options, state, root, bar)
-        chosen = steps.choose_genes()
-        written = steps.each("write", plan.sections, partial(steps.write, chosen=chosen))
-    manifest = _manifest(plan, options, chosen, written, fingerprint)
-    state.finish(manifest)
-    return manifest
+    with alone_in(output_dir):
+        state = Progress(output_dir, fingerprint, overwrite=overwrite)
+        if state.manifest is not None:
+            return state.manifest
+        with tqdm(total=_n_steps(plan, options), unit="section", disable=not progress) as bar:
+            steps = _Steps(plan, options, state, root, bar)
+            chosen = steps.choose_genes()
+            written = steps.each("write", plan.sections, partial(steps.write, chosen=chosen))
+        manifest = _manifest(plan, options, chosen, written, fingerprint)
+        state.finish(manifest)
+        return manifest
 
 
 def _check_apart(raw_dir: Path, output_dir: Path) -> None:
@@ -112,6 +113,7 @@ class _Steps:
         if options.num_genes is None or options.num_genes == len(chosen):
             return chosen
         if options.num_genes > len(chosen):
+            self.bar.clear()
             warnings.warn(
                 f"num_genes is {options.num_genes}, but there are {len(chosen)} genes: all of "
                 "them are used.",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from alphastomics.io import DataError, Manifest
 from alphastomics.io._files import remove, write_file, writing
@@ -14,9 +17,31 @@ from alphastomics.io._manifest import MANIFEST_FILE, read_manifest
 
 STORES = "sections"
 PROGRESS = ".progress"
+LOCK = ".lock"
 FINGERPRINT = "fingerprint.json"
 
 Record = dict[str, Any]
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes that ask for this from writing to it."""
+    with writing(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"--output_dir: another preprocess is writing to {folder}: wait until it has "
+                "ended, or choose another folder."
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # of Windows, for an open file
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 class Progress:
@@ -29,9 +54,8 @@ class Progress:
     def __init__(self, folder: Path, fingerprint: str, *, overwrite: bool) -> None:
         self.folder = folder
         self._records = folder / PROGRESS
-        with writing(folder, 0):
-            folder.mkdir(parents=True, exist_ok=True)
-            if overwrite:
+        if overwrite:
+            with writing(folder, 0):
                 self._clear()
         self.manifest = self._finished(fingerprint)
         if self.manifest is None:

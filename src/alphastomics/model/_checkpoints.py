@@ -150,6 +150,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     return state, restore(payload)
 
 
-def epochs_counted(path: str | os.PathLike[str]) -> int:
-    """Count the epochs as Lightning does, a second time when they were gone on with."""
-    return int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Count the epochs that a checkpoint's trainer had ended, and the batches seen."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return int(checkpoint["epoch"]), int(checkpoint[CHECKPOINT_KEY]["batches_seen"])

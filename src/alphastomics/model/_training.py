@@ -16,7 +16,7 @@ from scvi.train import Trainer, TrainRunner
 
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
-from alphastomics.model._checkpoints import epochs_counted, read_checkpoint, to_checkpoint
+from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._fitting import (
     fit_genes,
@@ -127,6 +127,10 @@ def fit(
         max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
 
+    epochs = -(-min(limits) // steps_per_epoch)
+    if ckpt_path is not None:
+        ended, seen = progress_of(ckpt_path)
+        epochs += ended - (seen - record.steps) // -(-len(train_sets) // batch_size)
     earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
     if not model.is_trained_ and ckpt_path is None:
         fit_statistics(
@@ -168,9 +172,7 @@ def fit(
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
-        # Lightning counts an epoch again whenever it goes on with it; the steps decide.
-        "max_epochs": -(-min(limits) // steps_per_epoch)
-        + (0 if ckpt_path is None else 1 + epochs_counted(ckpt_path)),
+        "max_epochs": epochs,
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
     }
