@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --data merfish_hypothalamus.h5ad --test animal1_bregma+0.21
 
 Changes nothing but the option. Writes a row a run to a CSV as it goes, goes on from it when started
-again, and ends with a Markdown table of mean ± sd over seeds, in benchmarks/results.
+again, and ends with a Markdown page in benchmarks/results: mean ± sd over seeds, and the difference
+that each option makes, paired over seeds and the other options.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ GATES = ("none", "headwise", "elementwise")
 EXPERTS = {"dense": 0, "2 of 8": 8}
 KERNELS = ("softmax", "linear")
 KEYS = ["attention", "gate", "feed-forward", "seed"]
+COMPARED = {
+    "gate": ("none", ("headwise", "elementwise")),
+    "feed-forward": ("dense", ("2 of 8",)),
+    "attention": ("softmax", ("linear",)),
+}
 
 
 def run(
@@ -91,10 +97,28 @@ def write(
     text = (
         f"# {args.data.stem}, {args.test} held out: options of the network\n\n{cells.n_obs} cells "
         f"placed from {atlas.n_obs}; mean ± sd over seeds {sorted(set(results['seed']))}; "
-        f"{args.threads} threads.\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+        f"{args.max_steps or 'default'} steps. Seconds are of single runs, other jobs beside: for "
+        "speed see throughput.md.\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
     )
+    text += "\n## Differences\n\nMean ± standard error over pairs.\n\n" + differences(results)
     path.with_suffix(".md").write_text(text)
     print(text)
+
+
+def differences(results: pd.DataFrame) -> str:
+    """What each option changes, with everything else the same."""
+    scores = [name for name in results.columns[len(KEYS) :] if name != "seconds"]
+    lines = [["option", "instead of", *scores], ["---"] * (2 + len(scores))]
+    for key, (base, others) in COMPARED.items():
+        same = [name for name in KEYS if name != key]
+        table = results.set_index([*same, key])[scores].unstack(key)
+        for other in others:
+            change = table.xs(other, axis=1, level=1) - table.xs(base, axis=1, level=1)
+            error = change.std() / len(change) ** 0.5
+            lines.append(
+                [other, base, *(f"{change[s].mean():+.4f} ± {error[s]:.4f}" for s in scores)]
+            )
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 if __name__ == "__main__":
