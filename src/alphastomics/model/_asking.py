@@ -9,8 +9,8 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics.model._data import Categories, SetupArgs, read_query
+from alphastomics.model._drawing import DrawOptions
 from alphastomics.model._persistence import weights_fingerprint
-from alphastomics.model._prediction import DrawOptions
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
 from alphastomics.model._standardize import standardize_query

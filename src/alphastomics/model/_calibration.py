@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics.metrics import superpose
-from alphastomics.model._prediction import Array, DrawOptions, draw_missing, predict_missing
+from alphastomics.model._drawing import DrawOptions, draw_missing
+from alphastomics.model._prediction import Array, predict_missing
 from alphastomics.model._request import Request
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord

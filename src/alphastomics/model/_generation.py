@@ -14,8 +14,9 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics.model._data import _read_categories
+from alphastomics.model._drawing import draw_missing
 from alphastomics.model._inference import N_STEPS, InferenceMixin, Mode
-from alphastomics.model._prediction import draw_missing, predict_missing
+from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request, hide_gene_columns, join
 from alphastomics.model._results import OUTPUTS, Output, fill_in
 from alphastomics.model._validate import check_at_least, check_choice

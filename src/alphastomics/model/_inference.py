@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.model._asking import AskingMixin, Standardize
+from alphastomics.model._drawing import draw_missing
 from alphastomics.model._prediction import (
     Filled,
-    draw_missing,
     embed,
     predict_missing,
 )

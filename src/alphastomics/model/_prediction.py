@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,15 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alphastomics._choices import Schedule
 from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.geometry import procrustes
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN, sampling_levels
-from alphastomics.diffusion_model.losses import superpose
+from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
 from alphastomics.diffusion_model.masks import Pattern
-from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
-from alphastomics.diffusion_model.sampler import State, sample
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import standard_positions
 from alphastomics.model._datamodule import cell_set, collate
@@ -50,7 +46,7 @@ class Filled:
     expression: NDArray[np.float32] | None
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """One set on the device, ready for the network."""
 
     sets: CellSets
@@ -59,7 +55,7 @@ class _Ready(NamedTuple):
     position: Tensor  # standardised, (1, N, d)
 
 
-def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet) -> _Ready:
+def prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet) -> Ready:
     cells = one.everyone
     pattern = Pattern(request.position_known[cells], request.expression_known[cells])
     single = cell_set(
@@ -80,10 +76,10 @@ def _prepare(module: MaskedDiffusionModule, request: Request, one: InferenceSet)
         own = (expression - shift.to(expression)) / scale.to(expression)
         of_query = torch.from_numpy(cells < request.n_query).to(expression.device)
         expression = torch.where(of_query[:, None], own, expression)
-    return _Ready(batch, expression, gene_known, standard_positions(module, batch))
+    return Ready(batch, expression, gene_known, standard_positions(module, batch))
 
 
-def _levels(ready: _Ready, level: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+def levels_of(ready: Ready, level: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     """Level of every gene ``(1, N, G)`` and position ``(1, N)``; not asked for is unknown."""
     unknown = torch.full_like(level, UNKNOWN)
     gene = torch.where(ready.gene_known, KNOWN, level if request.fill_expression else unknown)
@@ -93,88 +89,23 @@ def _levels(ready: _Ready, level: Tensor, request: Request) -> tuple[Tensor, Ten
     return gene, position
 
 
-def _mean(module: MaskedDiffusionModule, ready: _Ready, request: Request) -> Denoised:
+def mean_of(module: MaskedDiffusionModule, ready: Ready, request: Request) -> Denoised:
     """Conditional mean of everything unknown: one pass at level 1."""
-    gene_level, position_level = _levels(ready, ready.position.new_tensor(UNKNOWN), request)
+    gene_level, position_level = levels_of(ready, ready.position.new_tensor(UNKNOWN), request)
     cells = NoisyCells(ready.expression, gene_level, ready.position, position_level)
     return module(cells, ready.sets.context())
 
 
-def _number(name: str) -> int:
-    """Turn a name into a number, the same in every process."""
-    return zlib.crc32(name.encode())
-
-
-@dataclass(frozen=True)
-class DrawOptions:
-    """How to draw, see ``AlphaSTomics.sample``."""
-
-    n_samples: int
-    n_steps: int
-    schedule: Schedule
-    frame: str
-    allow_reflection: bool
-    seed: int
-
-
-def _draw(
-    module: MaskedDiffusionModule,
-    ready: _Ready,
-    request: Request,
-    options: DrawOptions,
-    entropy: list[int],
-) -> Denoised:
-    """One draw of everything unknown in a set, in the fields of ``Denoised``."""
-    mean = _mean(module, ready, request)
-    N = mean.position.shape[1]
-    asked: list[tuple[Tensor, Tensor, float]] = []
-    if request.fill_position:
-        hidden = ~ready.sets.position_known[:, :N, None]
-        asked.append((mean.position, hidden.to(mean.position), module.sigma_data))
-    if request.fill_expression:
-        gene_known = ready.gene_known[:, :N]
-        start = torch.where(gene_known, ready.expression[:, :N], mean.expression)
-        asked.append((start, (~gene_known).to(start), EXPRESSION_SIGMA_DATA))
-    turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
-
-    def denoise(z: State, level: Tensor) -> State:
-        gene_level, position_level = _levels(ready, level, request)
-        position, expression = ready.position, ready.expression
-        if request.fill_position:
-            position = torch.cat([z[0], position[:, N:]], dim=1)
-        if request.fill_expression:
-            expression = torch.cat([z[-1], expression[:, N:]], dim=1)
-        cells = NoisyCells(expression, gene_level, position, position_level)
-        out = module(cells, ready.sets.context())
-        placed = out.position
-        if turns:
-            weight = torch.ones_like(position_level)
-            placed = superpose(placed, position, weight, allow_reflection=options.allow_reflection)
-        return (placed,) * request.fill_position + (out.expression,) * request.fill_expression
-
-    state = np.random.SeedSequence([options.seed, *entropy]).generate_state(1)
-    drawn = sample(
-        denoise,
-        tuple(a[0] for a in asked),
-        tuple(a[1] for a in asked),
-        sampling_levels(options.n_steps, options.schedule).to(mean.position),
-        [a[2] for a in asked],
-        generator=torch.Generator().manual_seed(int(state[0])),
-    )
-    return mean._replace(
-        position=drawn[0] if request.fill_position else mean.position,
-        expression=drawn[-1] if request.fill_expression else mean.expression,
-    )
-
-
-def _fill(
+def fill(
     module: MaskedDiffusionModule,
     request: Request,
     max_set: int,
-    estimate: Callable[[_Ready, InferenceSet], Denoised],
+    estimate: Callable[[Ready, InferenceSet], Denoised],
     progress: Callable[[int], object],
+    *,
+    anchored: bool = False,
 ) -> Filled:
-    """Estimate set by set."""
+    """Estimate set by set; ``anchored`` as in :func:`inference_sets`."""
     n, G = request.n, module.num_genes
     filled = Filled(
         position=np.full((n, module.position_dim), np.nan),
@@ -182,8 +113,8 @@ def _fill(
         expression=np.full((n, G), np.nan, np.float32) if request.fill_expression else None,
     )
     unit = module.position_transform.inverse
-    for one in inference_sets(request, max_set):
-        out = estimate(_prepare(module, request, one), one)
+    for one in inference_sets(request, max_set, anchored=anchored):
+        out = estimate(prepare(module, request, one), one)
         rows, cells = one.fill, one.cells[one.fill]
         position = unit(out.position[0]).cpu().double().numpy()[rows]
         filled.position[cells] = position + _centre(request, one.everyone)
@@ -207,7 +138,7 @@ def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
 
 def _point_estimate(
     module: MaskedDiffusionModule,
-    ready: _Ready,
+    ready: Ready,
     request: Request,
     *,
     arrange: bool,
@@ -218,7 +149,7 @@ def _point_estimate(
     Among known cells it is the mean or the mode of the places of those that resemble a cell: the
     network's correction is for draws.
     """
-    mean = _mean(module, ready, request)
+    mean = mean_of(module, ready, request)
     if not request.fill_position:
         return mean
     if mean.pointed is not None:
@@ -232,7 +163,7 @@ def _point_estimate(
     return mean._replace(position=arranged)
 
 
-def _refined(module: MaskedDiffusionModule, ready: _Ready, arrangement: Tensor) -> Tensor:
+def _refined(module: MaskedDiffusionModule, ready: Ready, arrangement: Tensor) -> Tensor:
     """Refine the arrangement of cells by where they would sit in the sections of training."""
     told = ready.gene_known.any(-1)  # (1, N)
     if not len(module.atlas.features) or int(told.sum()) < 2:
@@ -255,34 +186,13 @@ def predict_missing(
 ) -> Filled:
     """Conditional means; where no position is known and ``arrange``, arrangements."""
 
-    def estimate(ready: _Ready, one: InferenceSet) -> Denoised:
+    def estimate(ready: Ready, one: InferenceSet) -> Denoised:
         return _point_estimate(
             module, ready, request, arrange=arrange, allow_reflection=allow_reflection
         )
 
     with tqdm(total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar) as bar:
-        return _fill(module, request, max_set, estimate, bar.update)
-
-
-@torch.inference_mode()
-def draw_missing(
-    module: MaskedDiffusionModule,
-    request: Request,
-    options: DrawOptions,
-    *,
-    max_set: int,
-    progress_bar: bool,
-) -> Iterator[Filled]:
-    """Draws, one after the other."""
-    total = options.n_samples * int(request.to_fill.sum())
-    with tqdm(total=total, desc="Sampling", disable=not progress_bar) as bar:
-        for draw in range(options.n_samples):
-
-            def estimate(ready: _Ready, one: InferenceSet, draw: int = draw) -> Denoised:
-                entropy = [draw, _number(one.section), one.part]
-                return _draw(module, ready, request, options, entropy)
-
-            yield _fill(module, request, max_set, estimate, bar.update)
+        return fill(module, request, max_set, estimate, bar.update)
 
 
 @torch.inference_mode()
@@ -290,8 +200,8 @@ def embed(module: MaskedDiffusionModule, request: Request, max_set: int) -> NDAr
     """Token of every query cell after the last block, ``(n_query, D)``."""
     tokens: NDArray[np.float32] | None = None
     for one in inference_sets(request, max_set):
-        ready = _prepare(module, request, one)
-        out = _mean(module, ready, request).tokens[0].cpu().float().numpy()
+        ready = prepare(module, request, one)
+        out = mean_of(module, ready, request).tokens[0].cpu().float().numpy()
         if tokens is None:
             tokens = np.full((request.n, out.shape[1]), np.nan, np.float32)
         tokens[one.cells[one.fill]] = out[one.fill]

@@ -33,6 +33,8 @@ class InferenceSet(NamedTuple):
         Whether they are a random part of the section or a window of it.
     bank
         Known cells beside them, to be compared with, ``(M,)``.
+    leads
+        Whether the other parts of the section end with these cells, their anchors.
     """
 
     section: str
@@ -41,6 +43,7 @@ class InferenceSet(NamedTuple):
     fill: NDArray[np.bool_]
     scope: int
     bank: Cells
+    leads: bool = False
 
     @property
     def everyone(self) -> Cells:
@@ -48,7 +51,9 @@ class InferenceSet(NamedTuple):
         return np.concatenate([self.cells, self.bank])
 
 
-def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
+def inference_sets(
+    request: Request, max_set: int, *, anchored: bool = False
+) -> Iterator[InferenceSet]:
     """Cut the sections of a query into sets of at most ``max_set`` cells.
 
     Every section of the query is filled in by itself, with the whole reference as its context.
@@ -57,6 +62,9 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
     A section that does not fit one set is dealt at random into parts of equal size, each a fair
     sample of it, with a sample of the known cells; where all positions are known and some
     expression is, it is cut into windows instead, because near cells tell most.
+
+    With ``anchored``, the first part of a section where nothing is known of the positions is a
+    sample of half a set, and all other parts have it as their context.
     """
     data, to_fill = request.data, request.to_fill
     order = np.argsort(data.names, kind="stable")
@@ -72,9 +80,12 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
         placed = bool(request.position_known[fill].all())
         both_known = request.position_known[context] & request.expression_known[context]
         to_compare = context[both_known & (not placed)]
+        leads = False
         if len(fill) + len(context) <= max_set:
             parts = [(fill, context)]
             scope = SECTION
+        elif anchored and not (len(context) or request.position_known[fill].any()):
+            parts, scope, leads = _anchored_parts(fill, max_set, rng), SECTION, True
         elif placed and len(context) and request.expression_known[context].any():
             parts, scope = _windows(request, fill, context, max_set), WINDOW
         else:
@@ -84,7 +95,18 @@ def inference_sets(request: Request, max_set: int) -> Iterator[InferenceSet]:
             filled = np.arange(len(some) + len(beside)) < len(some)
             cells = np.concatenate([some, beside])
             bank = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:MAX_BANK]
-            yield InferenceSet(section, part, cells, filled, scope, bank)
+            yield InferenceSet(section, part, cells, filled, scope, bank, leads and part == 0)
+
+
+def _anchored_parts(
+    fill: Cells, max_set: int, rng: np.random.Generator
+) -> list[tuple[Cells, Cells]]:
+    """Anchors, and all other cells in parts of which each has the anchors beside."""
+    fill = rng.permutation(fill)
+    anchors, others = np.split(fill, [max_set // 2])
+    n_parts = -(-len(others) // (max_set - len(anchors)))
+    parts = [(part, anchors) for part in np.array_split(others, n_parts)]
+    return [(anchors, anchors[:0]), *parts]
 
 
 def _random_parts(

@@ -1,0 +1,142 @@
+"""Filling in what is unknown with draws."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from alphastomics._choices import Schedule
+from alphastomics.diffusion_model.interface import Denoised, NoisyCells
+from alphastomics.diffusion_model.levels import sampling_levels
+from alphastomics.diffusion_model.losses import superpose
+from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
+from alphastomics.diffusion_model.sampler import State, sample
+from alphastomics.model._prediction import Filled, Ready, fill, levels_of, mean_of
+from alphastomics.model._request import Request
+from alphastomics.model._sets import InferenceSet
+
+Trajectory = list[State]  # what the denoiser was given at every step
+
+
+def _number(name: str) -> int:
+    """Turn a name into a number, the same in every process."""
+    return zlib.crc32(name.encode())
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How to draw, see ``AlphaSTomics.sample``."""
+
+    n_samples: int
+    n_steps: int
+    schedule: Schedule
+    frame: str
+    allow_reflection: bool
+    seed: int
+
+
+def _draw(
+    module: MaskedDiffusionModule,
+    ready: Ready,
+    request: Request,
+    options: DrawOptions,
+    entropy: list[int],
+    anchors: Trajectory | None = None,
+) -> tuple[Denoised, Trajectory]:
+    """One draw of everything unknown in a set, in the fields of ``Denoised``, and the way there.
+
+    The last cells of the set go the way of ``anchors``, the same in every set that has them.
+    """
+    mean = mean_of(module, ready, request)
+    N = mean.position.shape[1]
+    asked: list[tuple[Tensor, Tensor, float]] = []
+    if request.fill_position:
+        hidden = ~ready.sets.position_known[:, :N, None]
+        asked.append((mean.position, hidden.to(mean.position), module.sigma_data))
+    if request.fill_expression:
+        gene_known = ready.gene_known[:, :N]
+        start = torch.where(gene_known, ready.expression[:, :N], mean.expression)
+        asked.append((start, (~gene_known).to(start), EXPRESSION_SIGMA_DATA))
+    turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
+
+    way: Trajectory = []
+
+    def denoise(z: State, level: Tensor) -> State:
+        if anchors is not None:
+            z = tuple(
+                torch.cat([own[:, : -anchor.shape[1]], anchor], dim=1)
+                for own, anchor in zip(z, anchors[len(way)], strict=True)
+            )
+        way.append(z)
+        gene_level, position_level = levels_of(ready, level, request)
+        position, expression = ready.position, ready.expression
+        if request.fill_position:
+            position = torch.cat([z[0], position[:, N:]], dim=1)
+        if request.fill_expression:
+            expression = torch.cat([z[-1], expression[:, N:]], dim=1)
+        cells = NoisyCells(expression, gene_level, position, position_level)
+        out = module(cells, ready.sets.context())
+        placed = out.position
+        if turns:
+            weight = torch.ones_like(position_level)
+            placed = superpose(placed, position, weight, allow_reflection=options.allow_reflection)
+        return (placed,) * request.fill_position + (out.expression,) * request.fill_expression
+
+    state = np.random.SeedSequence([options.seed, *entropy]).generate_state(1)
+    drawn = sample(
+        denoise,
+        tuple(a[0] for a in asked),
+        tuple(a[1] for a in asked),
+        sampling_levels(options.n_steps, options.schedule).to(mean.position),
+        [a[2] for a in asked],
+        generator=torch.Generator().manual_seed(int(state[0])),
+    )
+    found = mean._replace(
+        position=drawn[0] if request.fill_position else mean.position,
+        expression=drawn[-1] if request.fill_expression else mean.expression,
+    )
+    return found, way
+
+
+@torch.inference_mode()
+def draw_missing(
+    module: MaskedDiffusionModule,
+    request: Request,
+    options: DrawOptions,
+    *,
+    max_set: int,
+    progress_bar: bool,
+) -> Iterator[Filled]:
+    """Draws, one after the other.
+
+    Of a section larger than a set the anchors are drawn first. Every other set has them too and
+    sees them, at every step, where they were at that step: as the denoiser sees a large set through
+    its sample, all sets together are one draw.
+    """
+    total = options.n_samples * int(request.to_fill.sum())
+    with tqdm(total=total, desc="Sampling", disable=not progress_bar) as bar:
+        for draw in range(options.n_samples):
+            anchors: dict[str, Trajectory] = {}
+
+            def estimate(
+                ready: Ready,
+                one: InferenceSet,
+                draw: int = draw,
+                anchors: dict[str, Trajectory] = anchors,
+            ) -> Denoised:
+                entropy = [draw, _number(one.section), one.part]
+                found, way = _draw(
+                    module, ready, request, options, entropy, anchors.get(one.section)
+                )
+                if one.leads:
+                    anchors.clear()
+                    anchors[one.section] = way
+                return found
+
+            yield fill(module, request, max_set, estimate, bar.update, anchored=True)
