@@ -12,7 +12,7 @@ demo: $(VENV)/.package
 	$(BIN)/python benchmarks/demo.py --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
