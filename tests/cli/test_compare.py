@@ -26,7 +26,8 @@ def test_experts_compute_their_share(table):
     assert table.loc["MoE, 4 of 16", "FFN active %"] == 25
     dense = table.loc["Baseline"]
     assert dense["active"] == dense["parameters"]
-    router = 2 * 64 * 128 * 4 * 2 / 1e6  # 2 operations, cells, width, experts, layers
+    # The router and the biases: 2 products, 2 operations, cells, width, experts, layers.
+    router = 2 * 2 * 64 * 128 * 4 * 2 / 1e6
     assert table.loc["MoE, 2 of 4", "FFN MFLOP"] == pytest.approx(
         dense["FFN MFLOP"] / 2 + router, abs=0.1
     )

@@ -11,7 +11,7 @@ from alphastomics.model._sets import inference_sets
 @pytest.fixture(scope="module")
 def request_of(tissue):
     """All positions of a section of 300 cells asked for, given expression."""
-    section = tissue[(tissue.obs["section"] == "section_0").to_numpy()]
+    section = tissue[(tissue.obs["section"] == "section_0").to_numpy()].copy()
     data = read_training(section, SetupArgs(None, "counts", "spatial", "section", None))
     return make_request(data, None, "expr_to_pos", spatial_key="spatial", predicts=False)
 
@@ -21,7 +21,7 @@ def test_every_set_ends_with_the_anchors(request_of, max_set):
     first, *others = inference_sets(request_of, max_set, anchored=True)
     anchors = first.cells
     assert first.leads
-    assert len(anchors) == max_set // 2
+    assert len(anchors) == max(1, max_set // 4)
     assert first.fill.all()
     for one in others:
         assert not one.leads

@@ -15,6 +15,7 @@ from alphastomics.model._datamodule import SECTION, WINDOW
 from alphastomics.model._request import Request
 
 MAX_BANK = 8192
+ANCHORS = 4  # a set holds one anchor among so many cells
 Cells = NDArray[np.int64]
 
 
@@ -64,7 +65,7 @@ def inference_sets(
     expression is, it is cut into windows instead, because near cells tell most.
 
     With ``anchored``, the first part of a section where nothing is known of the positions is a
-    sample of half a set, and all other parts have it as their context.
+    sample of a quarter of a set, and all other parts have it as their context.
     """
     data, to_fill = request.data, request.to_fill
     order = np.argsort(data.names, kind="stable")
@@ -103,7 +104,7 @@ def _anchored_parts(
 ) -> list[tuple[Cells, Cells]]:
     """Anchors, and all other cells in parts of which each has the anchors beside."""
     fill = rng.permutation(fill)
-    anchors, others = np.split(fill, [max_set // 2])
+    anchors, others = np.split(fill, [max(1, max_set // ANCHORS)])
     n_parts = -(-len(others) // (max_set - len(anchors)))
     parts = [(part, anchors) for part in np.array_split(others, n_parts)]
     return [(anchors, anchors[:0]), *parts]
