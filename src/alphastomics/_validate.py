@@ -12,6 +12,7 @@ from scipy import sparse
 
 VALUES = ("counts", "lognorm", "intensity")
 MIN_CELLS = 3
+PIECE = 10_000_000  # values checked at a time
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -61,7 +62,12 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
 def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> None:
     """Raise if expression is not finite, or does not look like the declared kind of values."""
     check_choice("values", values, VALUES)
-    data = matrix.data
+    # A piece at a time: a million cells have hundreds of millions of values.
+    for start in range(0, max(matrix.nnz, 1), PIECE):
+        _check_piece(matrix.data[start : start + PIECE], values, where)
+
+
+def _check_piece(data: NDArray[np.floating], values: str, where: str) -> None:
     if not np.isfinite(data).all():
         raise ValueError(f"{where} holds NaN or infinite values: remove or fill them first.")
     if values == "lognorm":

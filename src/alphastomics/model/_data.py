@@ -231,7 +231,9 @@ def _only_measured(
 
 
 def _select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of a matrix in a new order; -1 gives an empty column."""
+    """Columns of a matrix in a new order, not copied if it is theirs; -1 gives an empty column."""
+    if np.array_equal(column, np.arange(matrix.shape[1])):
+        return matrix
     found = np.flatnonzero(column >= 0)
     selector = sparse.csr_matrix(
         (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),
