@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
 from alphastomics.cli._progress import STORES, Progress, Record, alone_in
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import checksum, file_names, stamps
-from alphastomics.io._manifest import Provenance, Statistics
+from alphastomics.io._manifest import MANIFEST_FILE, Provenance, Statistics
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._adata import expression_known
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
@@ -47,7 +48,8 @@ def run(
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
     files = stamps(dict.fromkeys(section.path for section in sections), root)
     fingerprint = options.fingerprint(files)
-    with alone_in(output_dir):
+    ended = not overwrite and (output_dir / MANIFEST_FILE).exists()
+    with nullcontext() if ended else alone_in(output_dir):
         state = Progress(output_dir, fingerprint, overwrite=overwrite)
         if state.manifest is not None:
             return state.manifest

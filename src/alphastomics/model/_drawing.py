@@ -47,11 +47,14 @@ def _draw(
     request: Request,
     options: DrawOptions,
     entropy: list[int],
+    *,
     anchors: Trajectory | None = None,
-) -> tuple[Denoised, Trajectory]:
-    """One draw of everything unknown in a set, in the fields of ``Denoised``, and the way there.
+    way: Trajectory | None = None,
+) -> Denoised:
+    """One draw of everything unknown in a set, in the fields of ``Denoised``.
 
-    The last cells of the set go the way of ``anchors``, the same in every set that has them.
+    The last cells of the set go the way of ``anchors``, the same in every set that has them. The
+    way that this set goes is appended to ``way``.
     """
     mean = mean_of(module, ready, request)
     N = mean.position.shape[1]
@@ -65,15 +68,16 @@ def _draw(
         asked.append((start, (~gene_known).to(start), EXPRESSION_SIGMA_DATA))
     turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
 
-    way: Trajectory = []
+    followed = iter(anchors or ())
 
     def denoise(z: State, level: Tensor) -> State:
         if anchors is not None:
             z = tuple(
                 torch.cat([own[:, : -anchor.shape[1]], anchor], dim=1)
-                for own, anchor in zip(z, anchors[len(way)], strict=True)
+                for own, anchor in zip(z, next(followed), strict=True)
             )
-        way.append(z)
+        if way is not None:
+            way.append(z)
         gene_level, position_level = levels_of(ready, level, request)
         position, expression = ready.position, ready.expression
         if request.fill_position:
@@ -97,11 +101,10 @@ def _draw(
         [a[2] for a in asked],
         generator=torch.Generator().manual_seed(int(state[0])),
     )
-    found = mean._replace(
+    return mean._replace(
         position=drawn[0] if request.fill_position else mean.position,
         expression=drawn[-1] if request.fill_expression else mean.expression,
     )
-    return found, way
 
 
 @torch.inference_mode()
@@ -131,12 +134,10 @@ def draw_missing(
                 anchors: dict[str, Trajectory] = anchors,
             ) -> Denoised:
                 entropy = [draw, _number(one.section), one.part]
-                found, way = _draw(
-                    module, ready, request, options, entropy, anchors.get(one.section)
-                )
+                follows, way = anchors.get(one.section), None
                 if one.leads:
                     anchors.clear()
-                    anchors[one.section] = way
-                return found
+                    way = anchors[one.section] = []
+                return _draw(module, ready, request, options, entropy, anchors=follows, way=way)
 
             yield fill(module, request, max_set, estimate, bar.update, anchored=True)

@@ -147,7 +147,8 @@ class DenoisingPlan(pl.LightningModule):
             ],
             lr=self.lr,
             betas=BETAS,
-            fused=True,
+            # Lightning does not clip gradients that a fused optimiser unscales.
+            fused=self.trainer.precision != "16-mixed",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_share(step, self.total_steps)
@@ -164,6 +165,9 @@ class DenoisingPlan(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the batch after the last one seen."""
         self.batches_seen = int(checkpoint[CHECKPOINT_KEY]["batches_seen"])
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["fused"] = self.trainer.precision != "16-mixed"
 
     def averaged_state(self) -> dict[str, Tensor]:
         """Averaged weights, to be used for inference."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MAX_RANK = 128
-PANELS = 64  # panels solved at a time
+PANELS, LARGEST = 64, 2**24  # panels solved at a time, and entries of their matrices
 NOISE = 0.2  # variance of a standardised gene that the others do not share
 
 
@@ -76,8 +76,9 @@ class GeneGuess(nn.Module):
         order = key.argsort()
         counts = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
         groups = torch.split(order, counts)
-        for start in range(0, len(groups), PANELS):
-            some = groups[start : start + PANELS]
+        at_a_time = max(1, min(PANELS, LARGEST // self.loading.numel()))
+        for start in range(0, len(groups), at_a_time):
+            some = groups[start : start + at_a_time]
             first = torch.stack([members[0] for members in some])  # (P,)
             seen = panel[first, :, None] * self.loading  # (P, G, R)
             precision = NOISE * torch.eye(seen.shape[-1]).to(seen) + seen.transpose(1, 2) @ seen
