@@ -72,7 +72,7 @@ def test_resumed_equals_uninterrupted(tissue, uninterrupted, tmp_path, step):
         assert torch.equal(state[name], tensor), name
     assert resumed.training_record == uninterrupted.training_record
     assert list(resumed.history["train_loss"].index) == [0, 1, 2]
-    assert resumed.trainer.max_epochs <= 4  # what the progress bar counts to
+    assert resumed.trainer.max_epochs <= 5  # what the progress bar counts to
 
 
 def test_checkpoint_is_a_model(tissue, uninterrupted, tmp_path):
@@ -113,3 +113,24 @@ def test_training_in_a_thread_leaves_ctrl_c_alone(tissue, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         pool.submit(train, model, tmp_path).result()
     assert model.training_record.steps == 7
+
+
+class SaveAfterEpoch(pl.Callback):
+    """Saves as a user's own callback might."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_checkpoint_from_the_end_of_an_epoch_is_gone_on_with_to_the_end(tissue, tmp_path):
+    model, resumed = (new_model(tissue, "expr_to_pos") for _ in range(2))
+    saved = SaveAfterEpoch(tmp_path / "first.ckpt")
+    model.train(callbacks=[saved], progress_bar=False, **TRAIN)
+    resumed.train(ckpt_path=saved.path, progress_bar=False, **TRAIN)
+    assert resumed.training_record.steps == TRAIN["max_steps"]
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(resumed.module.state_dict()[name], tensor), name

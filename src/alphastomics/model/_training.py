@@ -130,8 +130,9 @@ def fit(
     epochs = -(-min(limits) // steps_per_epoch)
     if ckpt_path is not None:
         ended, seen = progress_of(ckpt_path)
-        # One more: Lightning may count an epoch of which nothing is left. The steps decide.
-        epochs += 1 + ended - (seen - record.steps) // -(-len(train_sets) // batch_size)
+        # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
+        # short. The steps decide.
+        epochs += 2 + ended - (seen - record.steps) // -(-len(train_sets) // batch_size)
     earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
     if not model.is_trained_ and ckpt_path is None:
         fit_statistics(
