@@ -87,8 +87,9 @@ class SetTransformer(nn.Module):
             yield
         except torch._dynamo.exc.TorchDynamoException as error:
             raise RuntimeError(
-                f"compile=True: torch.compile failed: {str(error).strip().splitlines()[0]} Install "
-                "a C++ compiler that torch supports, or train without compile."
+                f"compile=True: torch.compile failed: {str(error).strip().splitlines()[0]} It "
+                "needs a C++ compiler, and an environment whose path has no space: train without "
+                "compile else."
             ) from error
         finally:
             self._compiled_call_impl = None
