@@ -116,3 +116,40 @@ def test_the_network_keeps_what_is_known_through_the_sampler(module):
     assert torch.equal(drawn[0][position_known], position[position_known])
     assert torch.equal(drawn[1][gene_known], expression[gene_known])
     assert all(torch.isfinite(x).all() for x in drawn)
+
+
+def error_of(solver, n_steps):
+    """Largest error of a draw, from the exact flow of the Gaussian."""
+    levels = sampling_levels(n_steps, "edm").double()
+    noise = torch.Generator().manual_seed(0)
+    ones = tuple(torch.ones_like(mean) for mean in start())
+    drawn = sample(gaussian, start(), ones, levels, SIGMA_DATA, solver=solver, generator=noise)
+    noise, errors = torch.Generator().manual_seed(0), []
+    for x, mean, s, sigma_data in zip(drawn, start(), SPREAD, SIGMA_DATA, strict=True):
+        sigma = sigma_data * torch.tan(torch.pi / 2 * levels[0])
+        z = mean + sigma * torch.randn(mean.shape, generator=noise)
+        exact = mean + (z - mean) * s / (s**2 + sigma**2).sqrt()
+        errors.append(((x - exact) / s).abs().max())
+    return float(max(errors))
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("heun", 2)])
+def test_every_solver_converges_to_the_flow_in_its_order(solver, order):
+    coarse, fine = error_of(solver, 32), error_of(solver, 64)
+    assert fine < 0.2
+    assert coarse / fine > 0.8 * 2**order
+
+
+def test_solvers_of_one_pass_a_step_take_one():
+    calls = []
+
+    def denoise(z, level):
+        calls.append(float(level))
+        return gaussian(z, level)
+
+    ones = tuple(torch.ones_like(mean) for mean in start())
+    levels = sampling_levels(8, "edm")
+    for solver, n in (("ddim", 8), ("dpmpp_2m", 8), ("heun", 15)):
+        calls.clear()
+        sample(denoise, start(), ones, levels, SIGMA_DATA, solver=solver)
+        assert len(calls) == n

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from alphastomics._choices import SOLVERS, Solver
 from alphastomics.diffusion_model.levels import KNOWN, sigma_from_level
 
 State = tuple[Tensor, ...]
@@ -20,9 +21,10 @@ def sample(
     levels: Tensor,
     sigma_data: Sequence[float],
     *,
+    solver: Solver = SOLVERS[0],
     generator: torch.Generator | None = None,
 ) -> State:
-    """Deterministic Heun sampler of EDM (Karras et al. 2022, algorithm 1), several modalities.
+    """Follow the probability flow (Karras et al. 2022, eq. 1) of several modalities to the data.
 
     What is known never moves: the denoiser returns it as it is, so its slope is zero.
 
@@ -40,6 +42,10 @@ def sample(
         Decreasing levels, the last one known, ``(n_steps + 1,)``.
     sigma_data
         Standard deviation of each modality.
+    solver
+        ``"dpmpp_2m"``: DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, algorithm 2), one call of
+        the denoiser a step; ``"ddim"`` (Song et al. 2021, arXiv:2010.02502, eq. 12), the same in
+        first order; ``"heun"`` (Karras et al. 2022, algorithm 1), two calls a step.
     generator
         Source of randomness, on the CPU.
 
@@ -53,6 +59,30 @@ def sample(
         m + sigma[0] * h * torch.randn(m.shape, generator=generator).to(m)
         for m, h, sigma in zip(mean, hidden, sigmas, strict=True)
     )
+    if solver == "heun":
+        return _heun(denoise, z, levels, sigmas)
+    return _multistep(denoise, z, levels, sigmas, order=1 if solver == "ddim" else 2)
+
+
+def _multistep(
+    denoise: Denoiser, z: State, levels: Tensor, sigmas: list[Tensor], order: int
+) -> State:
+    """Take steps that are exact for a clean value that is constant, or linear in ``log sigma``."""
+    ratio = sigmas[0][1:] / sigmas[0][:-1]  # of successive sigmas, the same for all modalities
+    size = -ratio.log()  # h of Lu et al. 2022
+    before: State | None = None
+    for step in range(len(ratio)):
+        clean = ahead = denoise(z, levels[step])
+        if order == 2 and before is not None and levels[step + 1] > KNOWN:
+            weight = size[step] / (2 * size[step - 1])  # 1 / (2 r)
+            ahead = tuple(a + weight * (a - b) for a, b in zip(clean, before, strict=True))
+        z = tuple(d + ratio[step] * (a - d) for a, d in zip(z, ahead, strict=True))
+        before = clean
+    return z
+
+
+def _heun(denoise: Denoiser, z: State, levels: Tensor, sigmas: list[Tensor]) -> State:
+    """Trapezoids, the last one a rectangle."""
 
     def slope(z: State, step: int) -> State:
         """dz/dsigma, EDM eq. 3."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from alphastomics._choices import SOLVERS, Solver
 from alphastomics.model._data import Categories, SetupArgs, read_query
 from alphastomics.model._drawing import DrawOptions
 from alphastomics.model._persistence import weights_fingerprint
@@ -135,10 +136,21 @@ class AskingMixin:
         check_at_least("max_set", max_set, 2)
         return max_set
 
-    def _draw_options(self, n_samples: int, n_steps: int, seed: int) -> DrawOptions:
+    def _draw_options(
+        self, n_samples: int, n_steps: int, seed: int, solver: Solver = SOLVERS[0]
+    ) -> DrawOptions:
+        check_at_least("n_samples", n_samples, 1)
+        check_at_least("n_steps", n_steps, 1)
+        check_choice("solver", solver, SOLVERS)
         init = self._init_arguments()
         return DrawOptions(
-            n_samples, n_steps, init["schedule"], init["frame"], init["allow_reflection"], seed
+            n_samples,
+            n_steps,
+            solver,
+            init["schedule"],
+            init["frame"],
+            init["allow_reflection"],
+            seed,
         )
 
     def _radius_quantile(self, request: Request, method: str) -> float | None:

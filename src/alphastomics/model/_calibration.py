@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics.metrics import superpose
-from alphastomics.model._drawing import DrawOptions, draw_missing
+from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._prediction import Array, predict_missing
 from alphastomics.model._request import Request
 from alphastomics.model._tissue import TissueData
@@ -56,9 +56,7 @@ def _requests(data: TissueData, seed: int) -> Iterator[tuple[str, Request]]:
 def section_ratios(model: AlphaSTomics, data: TissueData, patterns: tuple[str, ...]) -> Ratios:
     """Error ÷ scale of every cell of one held-out section, for a mean and for a draw."""
     init = model._init_arguments()
-    options = DrawOptions(
-        1, 16, init["schedule"], init["frame"], init["allow_reflection"], init["seed"]
-    )
+    options = model._draw_options(1, N_STEPS, init["seed"])
     ratios: Ratios = {}
     for pattern, request in _requests(data, init["seed"]):
         if pattern not in patterns:

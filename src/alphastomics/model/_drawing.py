@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from alphastomics._choices import Schedule
+from alphastomics._choices import Schedule, Solver
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
 from alphastomics.diffusion_model.levels import sampling_levels
 from alphastomics.diffusion_model.losses import superpose
@@ -21,6 +21,7 @@ from alphastomics.model._prediction import Filled, Ready, fill, levels_of, mean_
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet
 
+N_STEPS = 16
 Trajectory = list[State]  # what the denoiser was given at every step
 
 
@@ -35,6 +36,7 @@ class DrawOptions:
 
     n_samples: int
     n_steps: int
+    solver: Solver
     schedule: Schedule
     frame: str
     allow_reflection: bool
@@ -99,6 +101,7 @@ def _draw(
         tuple(a[1] for a in asked),
         sampling_levels(options.n_steps, options.schedule).to(mean.position),
         [a[2] for a in asked],
+        solver=options.solver,
         generator=torch.Generator().manual_seed(int(state[0])),
     )
     return mean._replace(

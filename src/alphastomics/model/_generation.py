@@ -14,8 +14,8 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics.model._data import _read_categories
-from alphastomics.model._drawing import draw_missing
-from alphastomics.model._inference import N_STEPS, InferenceMixin, Mode
+from alphastomics.model._drawing import N_STEPS, draw_missing
+from alphastomics.model._inference import InferenceMixin, Mode
 from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request, hide_gene_columns, join
 from alphastomics.model._results import OUTPUTS, Output, fill_in
@@ -68,7 +68,6 @@ class GenerationMixin(InferenceMixin):
         """
         self._require_trained()
         check_choice("output", output, OUTPUTS)
-        check_at_least("n_steps", n_steps, 1)
         adata = self._require_adata(adata)
         wanted = self._genes_to_impute(adata, genes)
         data = hide_gene_columns(self._read_cells(adata), wanted)

@@ -9,8 +9,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._choices import SOLVERS, Solver
 from alphastomics.model._asking import AskingMixin, Standardize
-from alphastomics.model._drawing import draw_missing
+from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._prediction import (
     Filled,
     embed,
@@ -28,12 +29,11 @@ from alphastomics.model._results import (
     with_known_positions,
     write_radius,
 )
-from alphastomics.model._validate import check_at_least, check_choice
+from alphastomics.model._validate import check_choice
 
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
-N_STEPS = 16
 
 
 class InferenceMixin(AskingMixin):
@@ -151,6 +151,7 @@ class InferenceMixin(AskingMixin):
         reference: AnnData | None = None,
         n_samples: int = 1,
         n_steps: int = N_STEPS,
+        solver: Solver = SOLVERS[0],
         point: Point = "medoid",
         output: Output = "lognorm",
         key_added: str = _keys.SAMPLED,
@@ -171,8 +172,10 @@ class InferenceMixin(AskingMixin):
             As in :meth:`predict`.
         n_samples
             Number of draws.
-        n_steps
-            Steps of the sampler; each takes two passes of the network.
+        n_steps, solver
+            Steps of the sampler, and how it takes them: ``"dpmpp_2m"`` (DPM-Solver++, second
+            order) and ``"ddim"`` (first order) with one pass of the network a step, ``"heun"``
+            with two.
         point
             What to keep of several draws of positions: ``"medoid"``, the draw nearest to all
             others; ``"consensus"``, their mean; ``None``, all of them. Of expression the draw of
@@ -191,8 +194,7 @@ class InferenceMixin(AskingMixin):
             a known position whether they disagree by a mirror image, see
             :func:`alphastomics.metrics.mirror_ambiguity`.
         """
-        check_at_least("n_samples", n_samples, 1)
-        check_at_least("n_steps", n_steps, 1)
+        options = self._draw_options(n_samples, n_steps, seed, solver)
         if point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
         adata, request = self._ask(
@@ -205,7 +207,6 @@ class InferenceMixin(AskingMixin):
             predicts=False,
             standardize=standardize,
         )
-        options = self._draw_options(n_samples, n_steps, seed)
         filled = list(
             draw_missing(
                 self.module,
@@ -216,7 +217,7 @@ class InferenceMixin(AskingMixin):
             )
         )
         how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        how |= {"n_samples": n_samples, "n_steps": n_steps, "point": str(point)}
+        how |= {"n_samples": n_samples, "n_steps": n_steps, "solver": solver, "point": str(point)}
         if n_samples > 1 and request.fill_position and request.unframed_sections():
             how["mirror"] = superpose_draws(
                 filled, request, allow_reflection=options.allow_reflection
