@@ -8,5 +8,5 @@ Schedule = Literal["edm", "cosine"]
 SCHEDULES: tuple[Schedule, ...] = ("edm", "cosine")
 Frame = Literal["learned", "invariant", "registered"]
 FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
-Solver = Literal["heun", "dpmpp_2m", "ddim"]
-SOLVERS: tuple[Solver, ...] = ("heun", "dpmpp_2m", "ddim")
+Solver = Literal["dpmpp_2m", "heun", "ddim"]
+SOLVERS: tuple[Solver, ...] = ("dpmpp_2m", "heun", "ddim")

@@ -27,9 +27,10 @@ UNKNOWN = 1.0
 # ln(sigma / sigma_data) of training ~ N(P_MEAN, P_STD^2) and sigma / sigma_data of sampling.
 # EDM's values (P_mean -1.2, sigma_max 80, sigma_min .002 at sigma_data .5) are for images, where
 # pixels are redundant; a cell's position carries little, so training dwells on more noise.
+# Drawing in few steps wants none of them below .05 (docs/placement-notes.md).
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 P_MEAN, P_STD = -0.4, 1.4
-SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 20.0, 7.0
+SIGMA_MIN, SIGMA_MAX = 0.05, 20.0
 
 
 class Preconditioning(NamedTuple):
@@ -91,15 +92,15 @@ def draw_levels(
 def sampling_levels(n_steps: int, schedule: Schedule) -> Tensor:
     """Decreasing levels of the sampler, ``(n_steps + 1,)``, the last one :data:`KNOWN`.
 
-    ``"edm"`` spaces sigma by EDM eq. 5 (rho = 7); ``"cosine"`` spaces the level evenly.
+    ``"edm"`` spaces the logarithm of sigma evenly, in which the steps of DPM-Solver++ are exact
+    (Lu et al. 2022, arXiv:2211.01095, section 4; EDM eq. 5 with an infinite rho); ``"cosine"``
+    spaces the level evenly.
     """
-    highest, lowest = (
-        level_from_sigma(torch.tensor(s, dtype=torch.float64), 1.0) for s in (SIGMA_MAX, SIGMA_MIN)
+    sigmas = torch.logspace(
+        math.log10(SIGMA_MAX), math.log10(SIGMA_MIN), n_steps, dtype=torch.float64
     )
-    ramp = torch.linspace(0, 1, n_steps, dtype=torch.float64)
+    levels = level_from_sigma(sigmas, 1.0)
     if schedule == "cosine":
-        levels = highest + ramp * (lowest - highest)
-    else:
-        top, bottom = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-        levels = level_from_sigma((top + ramp * (bottom - top)) ** RHO, 1.0)
+        ramp = torch.linspace(0, 1, n_steps, dtype=torch.float64)
+        levels = levels[0] + ramp * (levels[-1] - levels[0])
     return torch.cat([levels, levels.new_tensor([KNOWN])]).float()

@@ -14,6 +14,7 @@ from alphastomics.model._drawing import DrawOptions
 from alphastomics.model._persistence import weights_fingerprint
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
+from alphastomics.model._sets import MIN_SET
 from alphastomics.model._standardize import standardize_query
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord
@@ -133,7 +134,7 @@ class AskingMixin:
     def _max_set(self, max_set: int | None, request: Request) -> int:
         if max_set is None:
             return MAX_SET if request.fill_position else MAX_PLACED_SET
-        check_at_least("max_set", max_set, 2)
+        check_at_least("max_set", max_set, MIN_SET)
         return max_set
 
     def _draw_options(

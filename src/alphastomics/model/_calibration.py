@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from alphastomics.metrics import superpose
 from alphastomics.model._drawing import N_STEPS, draw_missing
-from alphastomics.model._prediction import Array, predict_missing
+from alphastomics.model._filling import Array
+from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord

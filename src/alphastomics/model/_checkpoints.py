@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from alphastomics._files import whole
+from alphastomics._files import temporary, whole
 from alphastomics.model._persistence import plain, restore
 from alphastomics.model._training_plan import CHECKPOINT_KEY
 
@@ -67,11 +67,13 @@ class Checkpoints(pl.Callback):
         loop = trainer.fit_loop.epoch_loop
         ends = trainer.global_step >= trainer.max_steps > 0
         ends_epoch = trainer.is_last_batch and trainer.num_training_batches > 1
-        due = self.stopped or time.monotonic() - self.written >= self.interval
-        if not due or ends or ends_epoch or not loop._accumulated_batches_reached():
+        if ends or ends_epoch or not loop._accumulated_batches_reached():
             return
-        self._write(trainer, LAST)
-        if self.stopped:
+        due = time.monotonic() - self.written >= self.interval
+        stopped = _anyone(trainer, self.stopped)
+        if stopped or _anyone(trainer, due):
+            self._write(trainer, LAST)
+        if stopped:
             raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -101,10 +103,19 @@ class Checkpoints(pl.Callback):
         self.best = float(state_dict["best"])
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
-        with whole(self.folder / name) as part:
-            trainer.save_checkpoint(part)
+        """Write a checkpoint: all processes take part, the first one writes."""
+        if trainer.is_global_zero:
+            with whole(self.folder / name) as part:
+                trainer.save_checkpoint(part)
+        else:
+            trainer.save_checkpoint(temporary(self.folder / name))
         if name == LAST:
             self.written = time.monotonic()
+
+
+def _anyone(trainer: pl.Trainer, here: bool) -> bool:
+    """Whether something holds in any of the processes."""
+    return trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
 def to_checkpoint(payload: dict[str, Any]) -> str:

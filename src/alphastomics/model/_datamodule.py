@@ -174,17 +174,17 @@ class SectionSets(Dataset[CellSets]):
         return np.asarray(chosen[:size])
 
 
-class _Rest(Sampler[int]):
-    """The rest of an epoch, which counts as a whole one."""
+class _Share(Sampler[list[int]]):
+    """The batches of one process in the rest of an epoch, which counts as a whole one."""
 
-    def __init__(self, order: list[int], n_done: int) -> None:
-        self.order, self.n_done = order, n_done
+    def __init__(self, batches: list[list[int]], n_done: int) -> None:
+        self.batches, self.n_done = batches, n_done
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order[self.n_done :])
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches[self.n_done :])
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.batches)
 
 
 class SetDataModule(pl.LightningDataModule):
@@ -223,9 +223,15 @@ class SetDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
 
     @property
+    def world_size(self) -> int:
+        """Count the processes that train together."""
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
     def batches_per_epoch(self) -> int:
-        """Count the batches of a whole epoch."""
-        return -(-len(self.train) // self.batch_size)
+        """Count the batches of a whole epoch, of all processes, of which each has as many."""
+        batches = -(-len(self.train) // self.batch_size)
+        return -(-batches // self.world_size) * self.world_size
 
     @property
     def epochs_begun(self) -> int:
@@ -233,16 +239,21 @@ class SetDataModule(pl.LightningDataModule):
         return self.first_epoch + -(-self.batches_done() // self.batches_per_epoch)
 
     def train_dataloader(self) -> DataLoader[CellSets]:
-        """Draw the sets of the coming epoch, after an interruption those of its rest."""
+        """Draw the sets of the coming epoch, after an interruption those of its rest.
+
+        Several processes take the batches in turn; where these do not come out even, the first ones
+        are seen again.
+        """
         epochs, done = divmod(self.batches_done(), self.batches_per_epoch)
         self.train.epoch = self.first_epoch + epochs
-        order = np.random.default_rng([self.train.options.seed, self.train.epoch]).permutation(
-            len(self.train)
-        )
+        rng = np.random.default_rng([self.train.options.seed, self.train.epoch])
+        order, size = rng.permutation(len(self.train)).tolist(), self.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        own = range(rank, self.batches_per_epoch, self.world_size)
         return DataLoader(
             self.train,
-            self.batch_size,
-            sampler=_Rest(order.tolist(), done * self.batch_size),
+            batch_sampler=_Share([batches[i % len(batches)] for i in own], done // self.world_size),
             collate_fn=collate,
             num_workers=self.num_workers,
         )

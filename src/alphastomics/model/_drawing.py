@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from alphastomics._choices import Schedule, Solver
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
@@ -17,7 +15,9 @@ from alphastomics.diffusion_model.levels import sampling_levels
 from alphastomics.diffusion_model.losses import superpose
 from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sampler import State, sample
-from alphastomics.model._prediction import Filled, Ready, fill, levels_of, mean_of
+from alphastomics.model._devices import Devices
+from alphastomics.model._filling import Filled, fill
+from alphastomics.model._prediction import Ready, levels_of, mean_of, prepare
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet
 
@@ -110,6 +110,39 @@ def _draw(
     )
 
 
+class _Drawing:
+    """Draws of sets, of which those of one section and draw follow the same anchors."""
+
+    def __init__(
+        self,
+        module: MaskedDiffusionModule,
+        request: Request,
+        options: DrawOptions,
+        sets: list[InferenceSet],
+    ) -> None:
+        self.module, self.request, self.options = module, request, options
+        self.leaders = {one.section: one for one in sets if one.leads}
+        self.led: tuple[int, str] | None = None
+        self.way: Trajectory = []
+
+    def __call__(self, one: InferenceSet, draw: int) -> Denoised:
+        """Draw a set, and its anchors before it unless they were just drawn."""
+        leader = self.leaders.get(one.section)
+        if leader is None:
+            return self._draw(one, draw)
+        if one.leads or self.led != (draw, one.section):
+            self.led, self.way = (draw, one.section), []
+            led = self._draw(leader, draw, way=self.way)
+            if one.leads:
+                return led
+        return self._draw(one, draw, anchors=self.way)
+
+    def _draw(self, one: InferenceSet, draw: int, **follows: Trajectory) -> Denoised:
+        ready = prepare(self.module, self.request, one)
+        entropy = [draw, _number(one.section), one.part]
+        return _draw(self.module, ready, self.request, self.options, entropy, **follows)
+
+
 @torch.inference_mode()
 def draw_missing(
     module: MaskedDiffusionModule,
@@ -118,29 +151,22 @@ def draw_missing(
     *,
     max_set: int,
     progress_bar: bool,
-) -> Iterator[Filled]:
-    """Draws, one after the other.
+    devices: Devices | None = None,
+) -> list[Filled]:
+    """Draws.
 
     Of a section larger than a set the anchors are drawn first. Every other set has them too and
     sees them, at every step, where they were at that step: as the denoiser sees a large set through
     its sample, all sets together are one draw.
     """
-    total = options.n_samples * int(request.to_fill.sum())
-    with tqdm(total=total, desc="Sampling", disable=not progress_bar) as bar:
-        for draw in range(options.n_samples):
-            anchors: dict[str, Trajectory] = {}
-
-            def estimate(
-                ready: Ready,
-                one: InferenceSet,
-                draw: int = draw,
-                anchors: dict[str, Trajectory] = anchors,
-            ) -> Denoised:
-                entropy = [draw, _number(one.section), one.part]
-                follows, way = anchors.get(one.section), None
-                if one.leads:
-                    anchors.clear()
-                    way = anchors[one.section] = []
-                return _draw(module, ready, request, options, entropy, anchors=follows, way=way)
-
-            yield fill(module, request, max_set, estimate, bar.update, anchored=True)
+    return fill(
+        module,
+        request,
+        lambda sets: _Drawing(module, request, options, sets),
+        max_set=max_set,
+        n_draws=options.n_samples,
+        anchored=True,
+        what="Sampling",
+        progress_bar=progress_bar,
+        devices=devices,
+    )

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from alphastomics import _keys
 from alphastomics._choices import SOLVERS, Solver
 from alphastomics.model._asking import AskingMixin, Standardize
+from alphastomics.model._devices import Devices, check_devices
 from alphastomics.model._drawing import N_STEPS, draw_missing
-from alphastomics.model._prediction import (
-    Filled,
-    embed,
-    predict_missing,
-)
+from alphastomics.model._filling import Filled
+from alphastomics.model._prediction import embed, predict_missing
 from alphastomics.model._request import Request
 from alphastomics.model._results import (
     POINTS,
@@ -51,6 +49,7 @@ class InferenceMixin(AskingMixin):
         layer_added: str = _keys.EXPRESSION_PREDICTED,
         standardize: Standardize = "training",
         max_set: int | None = None,
+        distributed: Devices | None = None,
         progress_bar: bool = True,
     ) -> None:
         """Fill in what is missing with its expected value, in one pass of the network.
@@ -92,6 +91,13 @@ class InferenceMixin(AskingMixin):
         max_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 where positions are asked for, else 8,192.
+            If memory does not suffice, all is done again in parts of half the size.
+        distributed
+            Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
+            ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
+            default all is done where the model is. Every process has the result, which is that
+            of one process. The script is run once a device: let one of them write files. Parts
+            meet in ``default_root_dir``, which all nodes must see.
         progress_bar
             Whether to show a progress bar.
 
@@ -132,6 +138,7 @@ class InferenceMixin(AskingMixin):
             allow_reflection=self._init_arguments()["allow_reflection"],
             max_set=self._max_set(max_set, request),
             progress_bar=progress_bar,
+            devices=check_devices(distributed),
         )
         how = {"method": "predict", "mode": mode, "estimate": estimate, "level": 1.0}
         if request.fill_position:
@@ -159,6 +166,7 @@ class InferenceMixin(AskingMixin):
         seed: int = 0,
         standardize: Standardize = "training",
         max_set: int | None = None,
+        distributed: Devices | None = None,
         progress_bar: bool = True,
     ) -> None:
         """Fill in what is missing with draws from the learned tissue.
@@ -168,7 +176,7 @@ class InferenceMixin(AskingMixin):
 
         Parameters
         ----------
-        adata, mode, reference, output, layer_added, standardize, max_set, progress_bar
+        adata, mode, reference, output, layer_added, standardize, max_set, distributed, progress_bar
             As in :meth:`predict`.
         n_samples
             Number of draws.
@@ -207,14 +215,13 @@ class InferenceMixin(AskingMixin):
             predicts=False,
             standardize=standardize,
         )
-        filled = list(
-            draw_missing(
-                self.module,
-                request,
-                options,
-                max_set=self._max_set(max_set, request),
-                progress_bar=progress_bar,
-            )
+        filled = draw_missing(
+            self.module,
+            request,
+            options,
+            max_set=self._max_set(max_set, request),
+            progress_bar=progress_bar,
+            devices=check_devices(distributed),
         )
         how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
         how |= {"n_samples": n_samples, "n_steps": n_steps, "solver": solver, "point": str(point)}

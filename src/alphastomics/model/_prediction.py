@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.geometry import procrustes
@@ -21,29 +18,10 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import standard_positions
 from alphastomics.model._datamodule import cell_set, collate
+from alphastomics.model._devices import Devices
+from alphastomics.model._filling import Filled, fill
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet, inference_sets
-
-Array = NDArray[np.float64]
-
-
-@dataclass
-class Filled:
-    """Estimates for all cells of a request; NaN where nothing was asked for.
-
-    Attributes
-    ----------
-    position
-        ``(n, d)`` in the units of training.
-    scale
-        Expected error of a coordinate, ``(n,)``, in the same units.
-    expression
-        Standardised, ``(n, G)``; ``None`` when it was not asked for.
-    """
-
-    position: Array
-    scale: Array
-    expression: NDArray[np.float32] | None
 
 
 class Ready(NamedTuple):
@@ -96,46 +74,6 @@ def mean_of(module: MaskedDiffusionModule, ready: Ready, request: Request) -> De
     return module(cells, ready.sets.context())
 
 
-def fill(
-    module: MaskedDiffusionModule,
-    request: Request,
-    max_set: int,
-    estimate: Callable[[Ready, InferenceSet], Denoised],
-    progress: Callable[[int], object],
-    *,
-    anchored: bool = False,
-) -> Filled:
-    """Estimate set by set; ``anchored`` as in :func:`inference_sets`."""
-    n, G = request.n, module.num_genes
-    filled = Filled(
-        position=np.full((n, module.position_dim), np.nan),
-        scale=np.full(n, np.nan),
-        expression=np.full((n, G), np.nan, np.float32) if request.fill_expression else None,
-    )
-    unit = module.position_transform.inverse
-    for one in inference_sets(request, max_set, anchored=anchored):
-        out = estimate(prepare(module, request, one), one)
-        rows, cells = one.fill, one.cells[one.fill]
-        position = unit(out.position[0]).cpu().double().numpy()[rows]
-        filled.position[cells] = position + _centre(request, one.everyone)
-        filled.scale[cells] = unit(out.log_scale[0].exp()).cpu().double().numpy()[rows]
-        if filled.expression is not None:
-            filled.expression[cells] = out.expression[0].cpu().float().numpy()[rows]
-        progress(len(cells))
-    for _, cells in request.unframed_sections() if request.fill_position else []:
-        filled.position[cells] -= filled.position[cells].mean(0)
-    return filled
-
-
-def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
-    """Centre of the known cells of a set ``(d,)``, the origin of its frame; 0 with none."""
-    known = cells[request.position_known[cells]]
-    if not len(known):
-        return 0.0
-    assert request.data.position is not None
-    return np.asarray(request.data.position[known].mean(0))
-
-
 def _point_estimate(
     module: MaskedDiffusionModule,
     ready: Ready,
@@ -183,16 +121,26 @@ def predict_missing(
     allow_reflection: bool,
     max_set: int,
     progress_bar: bool,
+    devices: Devices | None = None,
 ) -> Filled:
     """Conditional means; where no position is known and ``arrange``, arrangements."""
 
-    def estimate(ready: Ready, one: InferenceSet) -> Denoised:
+    def estimate(one: InferenceSet, draw: int) -> Denoised:
+        ready = prepare(module, request, one)
         return _point_estimate(
             module, ready, request, arrange=arrange, allow_reflection=allow_reflection
         )
 
-    with tqdm(total=int(request.to_fill.sum()), desc="Predicting", disable=not progress_bar) as bar:
-        return fill(module, request, max_set, estimate, bar.update)
+    (filled,) = fill(
+        module,
+        request,
+        lambda sets: estimate,
+        max_set=max_set,
+        what="Predicting",
+        progress_bar=progress_bar,
+        devices=devices,
+    )
+    return filled
 
 
 @torch.inference_mode()

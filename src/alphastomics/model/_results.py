@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alphastomics import __version__, _keys
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalised_procrustes, medoid, mirror_ambiguity
-from alphastomics.model._prediction import Array, Filled
+from alphastomics.model._filling import Array, Filled
 from alphastomics.model._request import Request
 
 Output = Literal["lognorm", "counts"]

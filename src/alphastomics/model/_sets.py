@@ -15,6 +15,8 @@ from alphastomics.model._datamodule import SECTION, WINDOW
 from alphastomics.model._request import Request
 
 MAX_BANK = 8192
+BANK_PER_CELL = 4  # of a set
+MIN_SET = 2
 ANCHORS = 4  # a set holds one anchor among so many cells
 Cells = NDArray[np.int64]
 
@@ -47,6 +49,11 @@ class InferenceSet(NamedTuple):
     leads: bool = False
 
     @property
+    def asked(self) -> Cells:
+        """The cells to fill in."""
+        return self.cells[self.fill]
+
+    @property
     def everyone(self) -> Cells:
         """The cells and then the bank, ``(N + M,)``."""
         return np.concatenate([self.cells, self.bank])
@@ -68,6 +75,7 @@ def inference_sets(
     sample of a quarter of a set, and all other parts have it as their context.
     """
     data, to_fill = request.data, request.to_fill
+    n_bank = min(MAX_BANK, BANK_PER_CELL * max_set)
     order = np.argsort(data.names, kind="stable")
     is_query = order < request.n_query
     reference = order[~is_query]
@@ -95,7 +103,7 @@ def inference_sets(
         for part, (some, beside) in enumerate(parts):
             filled = np.arange(len(some) + len(beside)) < len(some)
             cells = np.concatenate([some, beside])
-            bank = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:MAX_BANK]
+            bank = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:n_bank]
             yield InferenceSet(section, part, cells, filled, scope, bank, leads and part == 0)
 
 
@@ -104,7 +112,8 @@ def _anchored_parts(
 ) -> list[tuple[Cells, Cells]]:
     """Anchors, and all other cells in parts of which each has the anchors beside."""
     fill = rng.permutation(fill)
-    anchors, others = np.split(fill, [max(1, max_set // ANCHORS)])
+    n_anchors = max(1, max_set // ANCHORS)
+    anchors, others = np.split(fill, [n_anchors])
     n_parts = -(-len(others) // (max_set - len(anchors)))
     parts = [(part, anchors) for part in np.array_split(others, n_parts)]
     return [(anchors, anchors[:0]), *parts]

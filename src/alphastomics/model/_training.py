@@ -18,6 +18,7 @@ from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
 from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
+from alphastomics.model._devices import require_script, strategy_for, world_size
 from alphastomics.model._fitting import (
     fit_genes,
     fit_neighborhood,
@@ -120,7 +121,8 @@ def fit(
     few = replace(options, sets_per_section=2)
     val_sets = SectionSets(data, val_sections, few) if val_sections else None
 
-    batches_per_step = trainer_kwargs.get("accumulate_grad_batches", 1)
+    processes = world_size(trainer_kwargs)
+    batches_per_step = processes * trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
     if max_steps is None and max_epochs is None:
@@ -140,12 +142,13 @@ def fit(
         )
 
     def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
+        logger = plan.trainer.logger if plan.trainer.is_global_zero else None
         return (
             _extended(record, plan.trainer, loaders.epochs_begun, data, sections, val_sections),
             # scvi-tools drops what is first logged in a later call.
             _joined(
                 history_from_json(earlier),
-                {**getattr(plan.trainer.logger, "history", {}), **(model.history_ or {})},
+                {**getattr(logger, "history", {}), **(model.history_ or {})},
             ),
         )
 
@@ -174,6 +177,8 @@ def fit(
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
+        "use_distributed_sampler": False,
+        "strategy": strategy_for(trainer_kwargs.get("strategy", "auto"), processes),
         "max_epochs": epochs,
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
@@ -228,7 +233,11 @@ def _run(
         ):
             for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
                 warnings.filterwarnings("ignore", message=message, module="lightning")
-            _Runner(model, training_plan=plan, data_splitter=loaders, **options)()
+            for message in (".*early_stopping was automatically disabled.*", ".*sync_dist=True.*"):
+                warnings.filterwarnings("ignore", message=message)
+            runner = _Runner(model, training_plan=plan, data_splitter=loaders, **options)
+            require_script(runner.trainer)
+            runner()
         after = plan.averaged_state()
     except BaseException:
         after = before

@@ -61,7 +61,8 @@ class DenoisingPlan(pl.LightningModule):
         Steps over which the learning rate falls.
     seed, first_batch
         Noise and dropout of batch ``i`` are drawn from generators of ``(seed, first_batch + i)``,
-        so that they do not depend on what was drawn before.
+        so that they do not depend on what was drawn before. The batches of several processes count
+        as if one had them all.
     saved
         What is kept in a checkpoint beside the weights, as plain values.
     """
@@ -93,7 +94,8 @@ class DenoisingPlan(pl.LightningModule):
 
     def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
-        entropy = np.random.SeedSequence([self.seed, self.batches_seen, self.global_rank])
+        number = self.batches_seen + self.global_rank  # of all batches of all processes
+        entropy = np.random.SeedSequence([self.seed, number])
         noise, dropout = (int(state) for state in entropy.generate_state(2))
         generator = torch.Generator().manual_seed(noise)
         torch.manual_seed(dropout)
@@ -115,8 +117,9 @@ class DenoisingPlan(pl.LightningModule):
                 on_epoch=True,
                 batch_size=len(sets.values),
                 prog_bar=name == "train_loss",
+                sync_dist=True,
             )
-        self.batches_seen += 1
+        self.batches_seen += self.trainer.world_size
         return total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
