@@ -75,7 +75,8 @@ class DiffusionSettings(_Section):
 class TrainingSettings(_Section):
     """How long and how fast."""
 
-    batch_size: int = Field(6, ge=1, description="sets of cells in a step")
+    batch_size: int = Field(6, ge=1, description="sets of cells in a batch")
+    accumulate_grad_batches: int = Field(1, ge=1, description="batches in a step")
     set_size: int = Field(256, ge=3, description="most cells in a set")
     sets_per_section: int = Field(48, ge=1, description="sets of each section in an epoch")
     epochs: int | None = Field(None, ge=1, description="epochs; by default as many as cells need")
@@ -88,12 +89,16 @@ class TrainingSettings(_Section):
     seed: int = Field(0, ge=0, description="seed of everything random")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
     devices: int | str = Field("auto", description="number of devices")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, fsdp, ...")
+    num_nodes: int = Field(1, ge=1, description="number of machines")
+    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="floating-point precision"
     )
     num_workers: int = Field(0, ge=0, description="processes that prepare sets")
     compile: bool = Field(False, description="compile the transformer with torch.compile")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again instead of keeping them, to save memory"
+    )
     logger: Literal["wandb", "tensorboard", "csv", "none"] = Field(
         "wandb", description="experiment tracking; wandb runs offline without a login"
     )

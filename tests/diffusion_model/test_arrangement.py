@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from alphastomics.diffusion_model.arrangement import refine
+from alphastomics.diffusion_model import arrangement
+from alphastomics.diffusion_model.arrangement import distance_correlation, refine
 
 N, D = 40, 2
 
@@ -54,3 +55,21 @@ def test_cells_on_each_other_do_no_harm(apart):
     correlation = torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1]
     assert correlation > 0.99
     assert after.mean() == pytest.approx(float(before.mean()), rel=0.05)
+
+
+def test_large_sets_are_refined_in_parts(monkeypatch):
+    torch.manual_seed(0)
+    x, *places = torch.randn(3, N, D)
+    whole = refine(x, places)
+    monkeypatch.setattr(arrangement, "ROWS", 7)
+    torch.testing.assert_close(refine(x, places), whole)
+
+
+def test_some_cells_stand_for_all_in_the_correlation_of_distances(monkeypatch):
+    torch.manual_seed(0)
+    true, noise = torch.randn(2, 1, 600, D)
+    everyone = torch.ones(1, 600, dtype=torch.bool)
+    some = distance_correlation(true + noise, true, everyone)
+    monkeypatch.setattr(arrangement, "CORRELATED", 600)
+    whole = distance_correlation(true + noise, true, everyone)
+    assert 0 < abs(float(some - whole)) < 0.02

@@ -62,7 +62,15 @@ def _command(
         else:
             folder = folder_of(config, path, timed=timed)
         train(config, folder, resume)
-        typer.echo(f"{folder / CHECKPOINTS / 'best.ckpt'}: done.")
+        if _is_first():
+            typer.echo(f"{folder / CHECKPOINTS / 'best.ckpt'}: done.")
+
+
+def _is_first() -> bool:
+    """Whether this process writes files and talks, of several that train together."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTomics:
@@ -81,7 +89,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     Returns
     -------
     AlphaSTomics
-        The model with its best weights.
+        The model with its best weights; with several devices, only in the first process.
 
     Raises
     ------
@@ -114,9 +122,12 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
         "genes": len(columns),
         "versions": versions(),
     }
-    begin(folder, config, facts, resumes=resume is not None)
+    if _is_first():
+        begin(folder, config, facts, resumes=resume is not None)
     learned_from = training_data(model, data, cells, expression)
     fit(model, learned_from, val_sections=val_sections, ckpt_path=resume, **options)
+    if not _is_first():
+        return model
     if model.training_record.steps == before:
         typer.echo(
             f"{resume} had its {before} steps already: to train longer, give more --max_steps or "

@@ -7,16 +7,18 @@ from torch import Tensor
 
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
 LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
+ROWS = 2048  # cells whose distances to all are in memory at a time
+CORRELATED = 512  # cells of a set whose distances are correlated in training
 SOFTENING = 1e-4  # added to squared distances, whose root has no slope at 0
 
 
 def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -> Tensor:
     """Correlate arranged distances with the ranks of the true ones, cell by cell.
 
-    The mean over cells i of Pearson's correlation, over cells j, of the arranged distance ``ij``
-    with the rank of the true distance ``ij`` among those of i: Spearman's correlation, ranked on
-    one side only, so that it has a gradient. Invariant to rotation, mirror image, shift and scale
-    of both.
+    The mean over cells i, the first 512 of a set, of Pearson's correlation, over cells j, of the
+    arranged distance ``ij`` with the rank of the true distance ``ij`` among those of i: Spearman's
+    correlation, ranked on one side only, so that it has a gradient. Invariant to rotation, mirror
+    image, shift and scale of both.
 
     Parameters
     ----------
@@ -30,11 +32,12 @@ def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -
     Tensor
         A number in [-1, 1] for each set, ``(B,)``; 0 for a set without cells.
     """
-    pair = (cells[:, :, None] & cells[:, None]).float()  # (B, N, N)
-    square = (arrangement[:, :, None] - arrangement[:, None]).square().sum(-1)
-    arranged = (square + SOFTENING).sqrt()  # (B, N, N)
+    from_, of = arrangement[:, :CORRELATED], cells[:, :CORRELATED]  # sets are in random order
+    pair = (of[:, :, None] & cells[:, None]).float()  # (B, R, N)
+    square = (from_[:, :, None] - arrangement[:, None]).square().sum(-1)
+    arranged = (square + SOFTENING).sqrt()  # (B, R, N)
     with torch.no_grad():
-        true = torch.cdist(position, position).masked_fill(pair == 0, torch.inf)
+        true = torch.cdist(position[:, :CORRELATED], position).masked_fill(pair == 0, torch.inf)
         order = true.argsort(-1)
         places = torch.arange(true.shape[-1], device=true.device, dtype=true.dtype)
         rank = torch.empty_like(true).scatter_(-1, order, places.expand_as(true))
@@ -42,12 +45,12 @@ def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -
     arranged = _centred(arranged, pair)
     # Bounded before the root: the zeros of a cell that does not count would have a slope of NaN.
     norm = (arranged.square().sum(-1) * rank.square().sum(-1)).clamp_min(1e-12).sqrt()
-    per_cell = (arranged * rank).sum(-1) / norm  # (B, N)
-    return (per_cell * cells).sum(-1) / cells.sum(-1).clamp_min(1)
+    per_cell = (arranged * rank).sum(-1) / norm  # (B, R)
+    return (per_cell * of).sum(-1) / of.sum(-1).clamp_min(1)
 
 
 def _centred(values: Tensor, weight: Tensor) -> Tensor:
-    """Subtract the mean of each row ``(B, N, N)`` over the entries of weight 1."""
+    """Subtract the mean of each row ``(B, R, N)`` over the entries of weight 1."""
     mean = (values * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp_min(1)
     return (values - mean) * weight
 
@@ -68,21 +71,29 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
     """
     # In double precision: cells that lie on each other make differences of large numbers.
     x, n = arrangement.double(), len(arrangement)
-    own = _distances(x)
-    others = torch.stack([_in_units_of_mean(_distances(place.double())) for place in places])
-    wanted = _in_units_of_mean(own) + PLACES_WEIGHT * others.mean(0)
-    wanted = own.mean() * _in_units_of_mean(wanted)
-    least = LEAST_DISTANCE * own.mean()
+    points = [x, *(place.double() for place in places)]
+    parts = torch.split(torch.arange(n, device=x.device), ROWS)
+    means = [sum(_distances(p, rows).sum() for rows in parts) / n**2 for p in points]
+    weights = [1.0] + [PLACES_WEIGHT / len(places)] * len(places)
+    unit = [w / torch.as_tensor(m).clamp_min(1e-12) for w, m in zip(weights, means, strict=True)]
+    total = sum(u * m for u, m in zip(unit, means, strict=True))  # the mean of what is wanted
+
+    def wanted(rows: Tensor) -> Tensor:
+        each = [u * _distances(p, rows) for u, p in zip(unit, points, strict=True)]
+        return torch.stack(each).sum(0) * (means[0] / total)  # (R, N)
+
+    kept = [wanted(parts[0])] if len(parts) == 1 else None
     for _ in range(REFINING_STEPS):
-        apart = _distances(x)
-        ratio = torch.where(apart > least, wanted / apart, 0.0)
-        x = (ratio.sum(1, keepdim=True) * x - ratio @ x) / n  # Guttman transform
+        moved = []
+        for i, rows in enumerate(parts):
+            apart = _distances(x, rows)
+            goal = wanted(rows) if kept is None else kept[i]
+            ratio = torch.where(apart > LEAST_DISTANCE * means[0], goal / apart, 0.0)
+            moved.append((ratio.sum(1, keepdim=True) * x[rows] - ratio @ x) / n)  # Guttman
+        x = torch.cat(moved)
     return x.to(arrangement)
 
 
-def _distances(points: Tensor) -> Tensor:
-    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _in_units_of_mean(distances: Tensor) -> Tensor:
-    return distances / distances.mean().clamp_min(1e-12)
+def _distances(points: Tensor, rows: Tensor) -> Tensor:
+    """Distances of some points ``(R,)`` to all, ``(R, N)``."""
+    return torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")

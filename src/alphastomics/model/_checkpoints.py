@@ -48,7 +48,8 @@ class Checkpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let Ctrl-C wait for the end of a step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.written = time.monotonic()
 
         def stop(number: int, frame: FrameType | None) -> None:

@@ -62,6 +62,7 @@ class LearningMixin:
         precision: str = "32-true",
         num_workers: int = 0,
         compile: bool = False,
+        activation_checkpointing: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
         progress_bar: bool = True,
@@ -87,12 +88,17 @@ class LearningMixin:
             Highest learning rate and weight decay of AdamW.
         accelerator, devices, precision
             As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
-            ``"bf16-mixed"`` or ``"16-mixed"``.
+            ``"bf16-mixed"`` or ``"16-mixed"``. Several devices train as one would that takes as
+            many batches a step (``accumulate_grad_batches``); the lines must be in a script, which
+            is run once a device.
         num_workers
             Processes that prepare sets; the sets do not depend on it.
         compile
             Whether to compile the transformer with :func:`torch.compile`: takes a minute at the
             beginning and a C++ compiler, and makes steps faster, mostly on a GPU.
+        activation_checkpointing
+            Whether to keep only what goes into each block and compute the rest again in the
+            backward pass: less memory for a third more time. The gradients are the same.
         checkpoint_dir
             Folder in which to write ``last.ckpt`` every minute, and ``best.ckpt``.
         ckpt_path
@@ -101,7 +107,8 @@ class LearningMixin:
         progress_bar
             Whether to show a progress bar.
         **trainer_kwargs
-            More options of :class:`scvi.train.Trainer`.
+            More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
+            ``num_nodes`` or ``strategy``.
         """
         for name, value in (
             ("batch_size", batch_size),
@@ -130,6 +137,7 @@ class LearningMixin:
             "precision": precision,
             "num_workers": num_workers,
             "compile": compile,
+            "activation_checkpointing": activation_checkpointing,
             "ckpt_path": ckpt_path,
             "enable_progress_bar": progress_bar,
             **trainer_kwargs,

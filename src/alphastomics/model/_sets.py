@@ -94,7 +94,7 @@ def inference_sets(
             parts = [(fill, context)]
             scope = SECTION
         elif anchored and not (len(context) or request.position_known[fill].any()):
-            parts, scope, leads = _anchored_parts(fill, max_set, rng), SECTION, True
+            parts, scope, leads = _anchored_parts(request, fill, max_set, rng), SECTION, True
         elif placed and len(context) and request.expression_known[context].any():
             parts, scope = _windows(request, fill, context, max_set), WINDOW
         else:
@@ -107,13 +107,17 @@ def inference_sets(
             yield InferenceSet(section, part, cells, filled, scope, bank, leads and part == 0)
 
 
+def choose_anchors(request: Request, fill: Cells, n: int, rng: np.random.Generator) -> Cells:
+    """Choose ``n`` anchors at random: sketches of expression gained nothing (docs/scale.md)."""
+    return rng.permutation(fill)[:n]
+
+
 def _anchored_parts(
-    fill: Cells, max_set: int, rng: np.random.Generator
+    request: Request, fill: Cells, max_set: int, rng: np.random.Generator
 ) -> list[tuple[Cells, Cells]]:
     """Anchors, and all other cells in parts of which each has the anchors beside."""
-    fill = rng.permutation(fill)
-    n_anchors = max(1, max_set // ANCHORS)
-    anchors, others = np.split(fill, [n_anchors])
+    anchors = choose_anchors(request, fill, max(1, max_set // ANCHORS), rng)
+    others = rng.permutation(fill[~np.isin(fill, anchors)])
     n_parts = -(-len(others) // (max_set - len(anchors)))
     parts = [(part, anchors) for part in np.array_split(others, n_parts)]
     return [(anchors, anchors[:0]), *parts]

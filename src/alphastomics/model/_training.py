@@ -103,6 +103,7 @@ def fit(
     weight_decay: float = WEIGHT_DECAY,
     num_workers: int = 0,
     compile: bool = False,
+    activation_checkpointing: bool = False,
     ckpt_path: str | os.PathLike[str] | None = None,
     **trainer_kwargs: Any,
 ) -> None:
@@ -183,7 +184,11 @@ def fit(
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,
     }
-    with model.module.transformer.compiled() if compile else nullcontext():
+    transformer = model.module.transformer
+    with (
+        transformer.compiled() if compile else nullcontext(),
+        transformer.recomputing() if activation_checkpointing else nullcontext(),
+    ):
         _run(model, plan, loaders, trainer_kwargs)
     model.training_record, model.history_ = progress()
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.attention import SelfAttention
@@ -61,6 +62,7 @@ class SetTransformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.num_layers))
         self.norm = nn.LayerNorm(size.d_model, bias=False)
+        self._recomputes = False
 
     def forward(
         self, x: Tensor, cell_mask: Tensor | None = None, geometry: Geometry | None = None
@@ -68,10 +70,22 @@ class SetTransformer(nn.Module):
         """Transform tokens ``(B, N, D)``; ``cell_mask`` ``(B, N)`` is True for real cells."""
         routings = []
         for block in self.blocks:
-            x, routing = block(x, cell_mask, geometry)
+            if self._recomputes and torch.is_grad_enabled():
+                x, routing = checkpoint(block, x, cell_mask, geometry, use_reentrant=False)
+            else:
+                x, routing = block(x, cell_mask, geometry)
             if routing is not None:
                 routings.append(routing)
         return self.norm(x), routings
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Keep only what goes into a block, and compute the rest again in the backward pass."""
+        self._recomputes = True
+        try:
+            yield
+        finally:
+            self._recomputes = False
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
