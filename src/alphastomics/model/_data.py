@@ -13,6 +13,8 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._obs import as_names, sections_of
+from alphastomics.diffusion_model.transforms import Rows
+from alphastomics.model._rows import GenesOfCells, RowsOnDisk
 from alphastomics.model._tissue import Mask, TissueData
 from alphastomics.model._validate import (
     check_adata,
@@ -57,6 +59,20 @@ def _read_matrix(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, 
     if adata.isbacked and layer is None:
         matrix = matrix[:]
     return sparse.csr_matrix(matrix), where
+
+
+def _read_expression(
+    adata: AnnData, setup: SetupArgs, genes: GenesOfCells, *, required: bool
+) -> Rows:
+    """Read expression; of a query whose rows can be read from disk, when they are needed."""
+    if adata.isbacked and setup.layer is None and not required:
+        rows = RowsOnDisk.of(adata, setup.values, genes)
+        if rows is not None:
+            return rows
+    matrix, where = _read_matrix(adata, setup.layer)
+    expression = genes.select(matrix)
+    check_values(expression, setup.values, where)
+    return expression
 
 
 def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -> NDArray[np.str_]:
@@ -193,7 +209,6 @@ def _read(
     adata: AnnData, setup: SetupArgs, categories: Categories, genes: pd.Index, *, required: bool
 ) -> TissueData:
     """Read an AnnData whose names were checked, genes in the given order."""
-    matrix, where = _read_matrix(adata, setup.layer)
     expression_known = _read_known(adata)
     section = _read_sections(adata, setup.section_key, required=required)
     position = None
@@ -203,8 +218,9 @@ def _read(
     panels, panel = _read_panels(adata, section)
     column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
     panels = panels[:, column] & (column >= 0)
-    expression = _only_measured(_select_genes(matrix, column), panels, panel, expression_known)
-    check_values(expression, setup.values, where)
+    expression = _read_expression(
+        adata, setup, GenesOfCells(column, panels, panel, expression_known), required=required
+    )
     return TissueData(
         expression=expression,
         panels=panels,
@@ -217,26 +233,3 @@ def _read(
         batch=_read_categories(adata, setup.batch_key, categories.batches, "batch_key"),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )
-
-
-def _only_measured(
-    matrix: sparse.csr_matrix, panels: Mask, panel: NDArray[np.int64], known: Mask
-) -> sparse.csr_matrix:
-    """Drop values of genes that a cell's panel does not measure, and of unmeasured cells."""
-    if panels.all() and known.all():
-        return matrix
-    coo = matrix.tocoo()
-    keep = panels[panel[coo.row], coo.col] & known[coo.row]
-    return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=matrix.shape)
-
-
-def _select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of a matrix in a new order, not copied if it is theirs; -1 gives an empty column."""
-    if np.array_equal(column, np.arange(matrix.shape[1])):
-        return matrix
-    found = np.flatnonzero(column >= 0)
-    selector = sparse.csr_matrix(
-        (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),
-        shape=(matrix.shape[1], len(column)),
-    )
-    return sparse.csr_matrix(matrix @ selector)

@@ -82,25 +82,24 @@ def fill(
     devices
         Over which to spread the sets; ``None`` for where the module is.
     """
-    told = False
+    total, told = n_draws * int(request.to_fill.sum()), False
     while True:
         sets = list(inference_sets(request, max_set, anchored=anchored))
-        largest = max(len(one.cells) for one in sets)
         work = _Filling(module, request, sets, estimate_among(sets), n_draws)
-        total = n_draws * int(request.to_fill.sum())
         try:
             with tqdm(total=total, desc=what, disable=not progress_bar) as bar:
                 spread(work, module, devices, bar.update)
             break
         except OutOfMemoryError:
-            max_set = min(max_set, largest) // 2
+            largest = max(len(one.cells) for one in sets)
+            max_set = (max_set if told else min(max_set, largest)) // 2
             if max_set < MIN_SET:
                 raise
             if not told:
                 warnings.warn(
                     f"A set of {largest:,} cells does not fit the memory of {module.device}: "
-                    f"going on in sets of {max_set:,} cells, or fewer if these do not fit. Pass "
-                    "max_set= to begin with smaller ones.",
+                    f"going on in sets of {max_set:,} cells, or of half as many again if these do "
+                    "not fit. Pass max_set= to begin with smaller ones.",
                     stacklevel=2,
                 )
             told = True

@@ -86,7 +86,7 @@ def join(first: TissueData, second: TissueData) -> TissueData:
         if f.name not in ("expression", "panel", "position")
     }
     return TissueData(
-        expression=sparse.csr_matrix(sparse.vstack([first.expression, second.expression])),
+        expression=sparse.csr_matrix(sparse.vstack([first.expression[:], second.expression[:]])),
         panel=np.concatenate([first.panel, second.panel + len(first.panels)]),
         position=np.concatenate([position(first), position(second)]),
         **values,

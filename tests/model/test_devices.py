@@ -1,0 +1,197 @@
+"""Several devices and processes, and memory that does not suffice."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alphastomics.model import _drawing, _sets
+from alphastomics.model._devices import OutOfMemoryError, telling_out_of_memory, world_size
+
+QUIET = {"progress_bar": False}
+SCRIPT = Path(__file__).with_name("several_processes.py")
+
+
+def run_script(n_processes, folder, *more):
+    """Run the script, all its processes on one thread each."""
+    folder.mkdir()
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, str(n_processes), str(folder), *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory):
+    """What one process gives that takes two batches a step, and each of two processes."""
+    folder = tmp_path_factory.mktemp("processes")
+    running = [run_script(n, folder / str(n)) for n in (1, 2)]
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    names = ("1/0", "2/0", "2/1")
+    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+
+
+def test_two_processes_have_the_gradients_of_one(one_and_two):
+    alone, *together = one_and_two
+    assert len(alone["gradients"]) == 6
+    for process in together:
+        for mine, theirs in zip(alone["gradients"], process["gradients"], strict=True):
+            assert mine.keys() == theirs.keys()
+            for name in mine:
+                torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=0)
+
+
+def test_two_processes_learn_the_weights_of_one(one_and_two):
+    alone, *together = one_and_two
+    for process in together:
+        for name, weights in alone["weights"].items():
+            torch.testing.assert_close(weights, process["weights"][name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("what", ["predicted", "sampled", "expression"])
+def test_two_processes_fill_in_what_one_does_bit_for_bit(one_and_two, what):
+    alone, *together = one_and_two
+    assert torch.isfinite(alone[what]).all()
+    for process in together:
+        assert torch.equal(alone[what], process[what])
+
+
+def test_when_a_process_fails_the_others_stop_with_its_error(tmp_path):
+    began = time.monotonic()
+    process = run_script(2, tmp_path / "fails", "fails")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "this process is out of luck" in said
+    assert time.monotonic() - began < 90  # a minute, and the start of the processes
+    assert not list((tmp_path / "fails").glob("*.pt"))
+
+
+def test_processes_that_would_lose_their_results_are_refused(trained):
+    model, cells = trained
+    spawned = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
+    untrained = type(model)(model.adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    with pytest.raises(ValueError, match="put the lines in a script"):
+        untrained.train(max_steps=1, **QUIET, **spawned)
+    with pytest.raises(ValueError, match="put the lines in a script"):
+        model.predict(cells.copy(), mode="expr_to_pos", distributed=spawned, **QUIET)
+
+
+def test_options_of_devices_are_checked(trained):
+    model, cells = trained
+    with pytest.raises(TypeError, match=r"distributed must be a dictionary.*found 2"):
+        model.predict(cells.copy(), mode="expr_to_pos", distributed=2, **QUIET)
+    with pytest.raises(ValueError, match=r"distributed holds \['logger'\]"):
+        model.predict(cells.copy(), mode="expr_to_pos", distributed={"logger": True}, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "n"),
+    [
+        ({}, 1),
+        ({"devices": "auto", "num_nodes": 2}, 2),
+        ({"accelerator": "cpu", "devices": 3, "num_nodes": 2}, 6),
+    ],
+)
+def test_processes_are_counted(options, n):
+    assert world_size(options) == n
+
+
+def limit_memory(monkeypatch, module, most):
+    """Let the network fail as a GPU does for more than so many cells."""
+    forward = module.forward
+
+    def limited(cells, context=None):
+        if cells.position.shape[1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB")
+        return forward(cells, context)
+
+    monkeypatch.setattr(module, "forward", limited)
+
+
+@pytest.mark.parametrize("call", ["predict", "sample"])
+def test_sets_that_do_not_fit_are_halved_and_it_is_said_once(trained, monkeypatch, call):
+    model, cells = trained
+    smaller, halved = cells.copy(), cells.copy()
+    getattr(model, call)(smaller, mode="expr_to_pos", max_set=75, **QUIET)
+    limit_memory(monkeypatch, model.module, 80)
+    with pytest.warns(UserWarning, match="A set of 300 cells does not fit the memory") as said:
+        getattr(model, call)(halved, mode="expr_to_pos", **QUIET)
+    assert len(said) == 1
+    key = "spatial_predicted" if call == "predict" else "spatial_sampled"
+    assert np.array_equal(smaller.obsm[key], halved.obsm[key])
+
+
+def test_memory_that_suffices_for_nothing_is_an_error_and_nothing_is_written(trained, monkeypatch):
+    model, cells = trained
+    limit_memory(monkeypatch, model.module, 1)
+    cells = cells.copy()
+    with (
+        pytest.warns(UserWarning, match="fit"),
+        pytest.raises(OutOfMemoryError, match="memory of cpu does"),
+    ):
+        model.predict(cells, mode="expr_to_pos", **QUIET)
+    assert "spatial_predicted" not in cells.obsm
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_every_device_says_it_in_its_own_way(error):
+    with pytest.raises(OutOfMemoryError), telling_out_of_memory(torch.device("cpu")):
+        raise error
+
+
+def test_other_errors_are_not_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"), telling_out_of_memory(torch.device("cpu")):
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_a_chunk_of_one_is_refused(trained):
+    model, cells = trained
+    with pytest.raises(ValueError, match="max_set must be at least 2, found 1"):
+        model.predict(cells.copy(), mode="expr_to_pos", max_set=1, **QUIET)
+
+
+def test_all_sets_of_a_draw_see_their_anchors_on_one_way(trained, monkeypatch):
+    model, cells = trained
+    seen = []
+    forward = model.module.forward
+    monkeypatch.setattr(
+        model.module,
+        "forward",
+        lambda noisy, context=None: seen.append(noisy.position) or forward(noisy, context),
+    )
+    model.sample(cells.copy(), mode="expr_to_pos", max_set=128, n_steps=4, **QUIET)
+    sets = [seen[start : start + 5] for start in range(0, len(seen), 5)]  # the mean, four steps
+    assert len(sets) == 4  # 32 anchors, 268 others in three sets
+    for one in sets[1:]:
+        for here, anchors in zip(one[1:], sets[0][1:], strict=True):
+            assert torch.equal(here[:, -32:], anchors)
+
+
+def test_a_process_that_was_not_given_the_anchors_draws_them_itself(trained):
+    model, cells = trained
+    request = model._request(model._read_cells(cells), "expr_to_pos", None, predicts=False)
+    sets = list(_sets.inference_sets(request, 128, anchored=True))
+    options = model._draw_options(1, 3, 0)
+    with torch.inference_mode():
+        drawing = _drawing._Drawing(model.module, request, options, sets)
+        in_order = [drawing(one, 0).position for one in sets][2]
+        alone = _drawing._Drawing(model.module, request, options, sets)(sets[2], 0).position
+    assert torch.equal(in_order, alone)
