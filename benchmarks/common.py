@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import logging
+import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -27,3 +31,33 @@ def start(parser: argparse.ArgumentParser) -> argparse.Namespace:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     args.out.mkdir(parents=True, exist_ok=True)
     return args
+
+
+def resident() -> float:
+    """Memory of this process now, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Peak(threading.Thread):
+    """Highest memory of this process from now on, MB above what it has when it begins.
+
+    What was freed before is given back to the system first, or it would count as had.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        self.before = self.highest = resident()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            self.highest = max(self.highest, resident())
+
+    def end(self) -> float:
+        """Stop, and tell."""
+        self.highest = max(self.highest, resident())
+        self.ended.set()
+        return self.highest - self.before

@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py --sizes 1000 10000 100000 --draw
+    python benchmarks/scaling.py --device cuda --sizes 1000 10000 100000 1000000 10000000
 
 Trains on two simulated sections, then places a third one of every size, each in a process of its
 own, and measures the peak of its memory above what the cells and the model take. Writes a CSV, a
@@ -11,11 +12,9 @@ Markdown page and a log-log figure to benchmarks/results.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -24,11 +23,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from common import make_parser, start
+from common import Peak, make_parser, start
 from scipy import sparse
 
 import alphastomics as al
 from alphastomics.datasets import _simulate
+from alphastomics.diffusion_model.accounting import account
+from alphastomics.model._asking import MAX_SET
+from alphastomics.model._drawing import N_STEPS
 
 BLOCK = 20_000
 SCORED = 5_000  # cells that are scored, at random
@@ -53,47 +55,41 @@ def one_section(n_cells: int, n_genes: int, seed: int) -> ad.AnnData:
     )
 
 
-def resident() -> float:
-    """Memory of this process now, MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-class Peak(threading.Thread):
-    """Highest memory of this process while it runs, MB."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.value, self.ended = resident(), threading.Event()
-
-    def run(self) -> None:
-        while not self.ended.wait(0.02):
-            self.value = max(self.value, resident())
-
-
 def place(model_dir: str, n_cells: int, args: argparse.Namespace) -> dict[str, float]:
     """Place one section; in a process of its own."""
     model = al.AlphaSTomics.load(model_dir)
+    on_gpu = args.device == "cuda"
+    model.to_device(0 if on_gpu else "cpu")
     model.predict(one_section(300, args.num_genes, args.seed), progress_bar=False)  # warm up
     cells = one_section(n_cells, args.num_genes, args.seed)
-    before, peak, began = resident(), Peak(), time.perf_counter()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    peak, began = Peak(), time.perf_counter()
     peak.start()
     if args.draw:
         model.sample(cells, key_added="placed", progress_bar=False)
     else:
         model.predict(cells, key_added="placed", progress_bar=False)
     took = time.perf_counter() - began
-    peak.ended.set()
     chosen = np.random.default_rng(0).permutation(n_cells)[:SCORED]
-    true, placed = cells.obsm["true"][chosen], cells.obsm["placed"][chosen]
-    return {
+    measured = {
         "cells": n_cells,
         "seconds": took,
         "cells/s": n_cells / took,
-        "MB above the cells": peak.value - before,
-        "distance_spearman": al.metrics.distance_spearman(true, placed),
-        "neighbor_recall@20": al.metrics.neighbor_recall(true, placed, 20),
+        "MB above the cells": peak.end(),
+        "distance_spearman": 0.0,
+        "neighbor_recall@20": 0.0,
     }
+    if on_gpu:
+        measured["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
+        passes = N_STEPS + 1 if args.draw else 1
+        size = min(MAX_SET, n_cells)
+        flops = passes * account(model.module, size).flops / size * n_cells
+        measured["share of peak FLOP/s"] = flops / took / (args.peak_tflops * 1e12)
+    true, placed = cells.obsm["true"][chosen], cells.obsm["placed"][chosen]
+    measured["distance_spearman"] = al.metrics.distance_spearman(true, placed)
+    measured["neighbor_recall@20"] = al.metrics.neighbor_recall(true, placed, 20)
+    return measured
 
 
 def exponent(table: pd.DataFrame) -> float:
@@ -119,6 +115,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_steps", type=int, default=300)
     parser.add_argument("--draw", action="store_true", help="one draw instead of predict")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--peak_tflops", type=float, default=67.0, help="of the GPU, in fp32")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # folder of a model: place, print, end
     args = start(parser)
     if args.one is not None:
@@ -126,7 +124,7 @@ def main() -> None:
         return
 
     rows = []
-    name = "scaling_draw" if args.draw else "scaling"
+    name = "scaling" + "_draw" * args.draw + "_gpu" * (args.device == "cuda")
     with tempfile.TemporaryDirectory() as folder:
         atlas = al.datasets.simulate_tissue(2, 5000, args.num_genes, seed=args.seed)
         al.AlphaSTomics.setup_anndata(atlas)
@@ -135,6 +133,7 @@ def main() -> None:
         model.save(f"{folder}/model")
         same = ["--one", f"{folder}/model", "--num_genes", str(args.num_genes)]
         same += ["--seed", str(args.seed), "--threads", str(args.threads)] + ["--draw"] * args.draw
+        same += ["--device", args.device, "--peak_tflops", str(args.peak_tflops)]
         for size in args.sizes:
             command = [sys.executable, __file__, *same, "--sizes", str(size)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -148,10 +147,13 @@ def main() -> None:
     for row in rows:
         values = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in row.values())
         lines.append("| " + " | ".join(values) + " |")
+    where = f"CPU, {args.threads} threads"
+    if args.device == "cuda":
+        where = f"{torch.cuda.get_device_name()}, peak {args.peak_tflops:g} TFLOP/s"
     what = "one draw" if args.draw else "`predict`"
     page = (
         f"# Scaling of {what}\n\n{args.num_genes} simulated genes, one section of every size, "
-        f"default network, CPU, {args.threads} threads, torch {torch.__version__}. Time grows with "
+        f"default network, {where}, torch {torch.__version__}. Time grows with "
         f"exponent {slope:.2f} from {LARGE:,} cells on. Quality is of {SCORED:,} cells at random, "
         "so `neighbor_recall@20` is among those.\n\n" + "\n".join(lines) + "\n"
     )

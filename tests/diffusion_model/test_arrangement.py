@@ -72,4 +72,4 @@ def test_some_cells_stand_for_all_in_the_correlation_of_distances(monkeypatch):
     some = distance_correlation(true + noise, true, everyone)
     monkeypatch.setattr(arrangement, "CORRELATED", 600)
     whole = distance_correlation(true + noise, true, everyone)
-    assert 0 < abs(float(some - whole)) < 0.02
+    assert 0 < abs(float(some - whole)) < 0.05

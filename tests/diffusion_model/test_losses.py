@@ -53,7 +53,9 @@ class Oracle(MaskedDiffusionModule):
         truth = self.truth[: len(known)]
         turn = kabsch(truth, cells.position.nan_to_num(), known)
         turn = torch.where(known.any(1)[:, None, None], turn, torch.eye(truth.shape[-1]))
-        other = dict.fromkeys(("log_scale", "tokens"), torch.zeros_like(cells.position[..., 0]))
+        other = dict.fromkeys(
+            ("log_scale", "tokens", "embedded"), torch.zeros_like(cells.position[..., 0])
+        )
         answer = {"position": truth @ turn, "expression": cells.expression}
         return Denoised(**{**other, "arrangement": truth, **answer})
 

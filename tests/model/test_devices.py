@@ -95,6 +95,12 @@ def test_options_of_devices_are_checked(trained):
         model.predict(cells.copy(), mode="expr_to_pos", distributed={"logger": True}, **QUIET)
 
 
+def test_strategies_that_shard_weights_are_refused(trained):
+    model = type(trained[0])(trained[0].adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    with pytest.raises(ValueError, match="strategy='fsdp' shards the weights"):
+        model.train(max_steps=1, strategy="fsdp", **QUIET)
+
+
 @pytest.mark.parametrize(
     ("options", "n"),
     [
@@ -195,3 +201,22 @@ def test_a_process_that_was_not_given_the_anchors_draws_them_itself(trained):
         in_order = [drawing(one, 0).position for one in sets][2]
         alone = _drawing._Drawing(model.module, request, options, sets)(sets[2], 0).position
     assert torch.equal(in_order, alone)
+
+
+@pytest.mark.parametrize("mode", ["expr_to_pos", "joint"])
+def test_what_was_made_of_known_values_is_not_made_again(trained, monkeypatch, half, mode):
+    model, cells = trained
+    reference, query = cells[half].copy(), cells[~half].copy()
+    options = {"mode": mode, "reference": reference, "n_steps": 4, **QUIET}
+    once, again = query.copy(), query.copy()
+    model.sample(once, **options)
+    forward, passes = model.module.forward, []
+
+    def forgetful(noisy, context=None):
+        passes.append(context.pointed is not None)
+        return forward(noisy, context._replace(embedded=None, pointed=None))
+
+    monkeypatch.setattr(model.module, "forward", forgetful)
+    model.sample(again, **options)
+    assert passes == [False] + [mode == "expr_to_pos"] * 4
+    assert np.array_equal(once.obsm["spatial_sampled"], again.obsm["spatial_sampled"])

@@ -166,6 +166,16 @@ def test_bf16_trains_and_a_lossy_precision_is_refused(tissue):
         model.train(precision="bf16-true")
 
 
+@pytest.mark.parametrize("option", [{"activation_checkpointing": True}, {"num_workers": 2}])
+def test_options_of_speed_and_memory_leave_the_weights_as_they_are(tissue, option):
+    plain, other = tiny_model(tissue), tiny_model(tissue)
+    for model, options in ((plain, {}), (other, option)):
+        model.train(max_steps=3, set_size=32, batch_size=2, progress_bar=False, **options)
+    weights = other.module.state_dict()
+    for name, value in plain.module.state_dict().items():
+        torch.testing.assert_close(value, weights[name], atol=1e-6, rtol=0)
+
+
 def test_training_goes_through_the_compiler_when_asked_to(tissue, monkeypatch):
     model = tiny_model(tissue)
     asked = []

@@ -83,7 +83,7 @@ def test_without_anything_known_there_is_nothing_to_tell(network):
 def test_large_sets_are_computed_in_rows(network, monkeypatch):
     values, known, geometry = surroundings(50)
     whole = network(values, known, geometry)
-    monkeypatch.setattr("alphastomics.nn.neighborhood.ROWS", 7)
+    monkeypatch.setattr("alphastomics.nn.neighborhood.HELD", 7 * 40)
     for a, b in zip(network(values, known, geometry), whole, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -102,3 +102,13 @@ def test_order_and_padding_change_nothing(network):
     padded = Geometry(*(pad(part, 0.0) for part in geometry))
     for a, b in zip(network(pad(values, 9.0), pad(known, 0.0), padded), plain, strict=True):
         torch.testing.assert_close(a[:, :N], b)
+
+
+def test_cells_with_the_same_genes_are_summed_as_all_others_are(network, monkeypatch):
+    values, known, geometry = surroundings(50)
+    same = torch.zeros_like(known)
+    same[:, ::2, 1:] = 1  # every second cell, without the first gene
+    mean, _ = network.means(values, same, geometry)
+    monkeypatch.setattr(torch.Tensor, "all", lambda *_: torch.tensor(False))
+    slowly, _ = network.means(values, same, geometry)
+    torch.testing.assert_close(mean, slowly)

@@ -8,14 +8,14 @@ from torch import Tensor
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
 LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
 ROWS = 2048  # cells whose distances to all are in memory at a time
-CORRELATED = 512  # cells of a set whose distances are correlated in training
+CORRELATED = 256  # cells of a set whose distances are correlated in training
 SOFTENING = 1e-4  # added to squared distances, whose root has no slope at 0
 
 
 def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -> Tensor:
     """Correlate arranged distances with the ranks of the true ones, cell by cell.
 
-    The mean over cells i, the first 512 of a set, of Pearson's correlation, over cells j, of the
+    The mean over cells i, the first 256 of a set, of Pearson's correlation, over cells j, of the
     arranged distance ``ij`` with the rank of the true distance ``ij`` among those of i: Spearman's
     correlation, ranked on one side only, so that it has a gradient. Invariant to rotation, mirror
     image, shift and scale of both.
@@ -72,24 +72,32 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
     # In double precision: cells that lie on each other make differences of large numbers.
     x, n = arrangement.double(), len(arrangement)
     points = [x, *(place.double() for place in places)]
-    parts = torch.split(torch.arange(n, device=x.device), ROWS)
-    means = [sum(_distances(p, rows).sum() for rows in parts) / n**2 for p in points]
     weights = [1.0] + [PLACES_WEIGHT / len(places)] * len(places)
+    parts = torch.split(torch.arange(n, device=x.device), ROWS)
+    kept = [_distances(p, parts[0]) for p in points] if len(parts) == 1 else None
+
+    def apart(i: int, rows: Tensor) -> Tensor:
+        return _distances(points[i], rows) if kept is None else kept[i]
+
+    means = [sum(apart(i, rows).sum() for rows in parts) / n**2 for i in range(len(points))]
     unit = [w / torch.as_tensor(m).clamp_min(1e-12) for w, m in zip(weights, means, strict=True)]
     total = sum(u * m for u, m in zip(unit, means, strict=True))  # the mean of what is wanted
 
     def wanted(rows: Tensor) -> Tensor:
-        each = [u * _distances(p, rows) for u, p in zip(unit, points, strict=True)]
-        return torch.stack(each).sum(0) * (means[0] / total)  # (R, N)
+        mixed = unit[0] * apart(0, rows)
+        for i in range(1, len(points)):
+            mixed = mixed.addcmul_(unit[i], apart(i, rows))
+        return mixed.mul_(means[0] / total)  # (R, N)
 
-    kept = [wanted(parts[0])] if len(parts) == 1 else None
+    goal = wanted(parts[0]) if kept is not None else None
     for _ in range(REFINING_STEPS):
         moved = []
-        for i, rows in enumerate(parts):
-            apart = _distances(x, rows)
-            goal = wanted(rows) if kept is None else kept[i]
-            ratio = torch.where(apart > LEAST_DISTANCE * means[0], goal / apart, 0.0)
-            moved.append((ratio.sum(1, keepdim=True) * x[rows] - ratio @ x) / n)  # Guttman
+        for rows in parts:
+            now = _distances(x, rows)
+            ratio = wanted(rows) if goal is None else goal.clone()
+            ratio = ratio.div_(now).masked_fill_(now <= LEAST_DISTANCE * means[0], 0.0)
+            # The Guttman transform.
+            moved.append((ratio.sum(1, keepdim=True) * x[rows] - ratio @ x) / n)
         x = torch.cat(moved)
     return x.to(arrangement)
 

@@ -56,6 +56,9 @@ class Context(NamedTuple):
     n_bank
         How many of the last cells of the sets are a bank of known cells that the others are
         compared with, and nothing else: nothing is made of them.
+    embedded, pointed
+        Those of an earlier pass over the same sets: of the same expression at the same levels, and
+        of the same known values. They are not computed again.
     """
 
     cell_mask: Tensor | None = None
@@ -63,6 +66,8 @@ class Context(NamedTuple):
     label: Tensor | None = None
     batch: Tensor | None = None
     n_bank: int = 0
+    embedded: Tensor | None = None
+    pointed: Pointed | None = None
 
 
 class Denoised(NamedTuple):
@@ -81,6 +86,8 @@ class Denoised(NamedTuple):
         Log of the expected error of ``position``, per coordinate, ``(B, N)``.
     tokens
         Token embeddings after the last block, ``(B, N, D)``.
+    embedded
+        Embedded expression, ``(B, N, D)``.
     pointed
         Known cells that resemble each cell; ``None`` where no position is both known and asked for.
     routing
@@ -92,6 +99,7 @@ class Denoised(NamedTuple):
     expression: Tensor
     log_scale: Tensor
     tokens: Tensor
+    embedded: Tensor
     pointed: Pointed | None = None
     routing: Sequence[Routing] = ()
 

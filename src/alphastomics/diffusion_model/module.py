@@ -136,10 +136,12 @@ class MaskedDiffusionModule(nn.Module):
         p = precondition(cells.position_level, self.sigma_data)  # each (B, N)
         hidden = (cells.position_level >= UNKNOWN)[..., None]
         z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
-        x = self._embed_expression(cells.expression, cells.expression_level)  # (B, N, D)
+        embedded = context.embedded
+        if embedded is None:
+            embedded = self._embed_expression(cells.expression, cells.expression_level)
         real = torch.ones_like(hidden[..., 0]) if cell_mask is None else cell_mask  # (B, N)
         features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
-        x = x + self.position_embedding(features, state_of(cells.position_level), p.c_noise)
+        x = embedded + self.position_embedding(features, state_of(cells.position_level), p.c_noise)
         if context.scope is not None:
             x = x + self.scope(context.scope)[:, None]
         if context.label is not None:
@@ -169,7 +171,9 @@ class MaskedDiffusionModule(nn.Module):
         # The error scale is learned beside, not at the cost of, the position.
         log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
         # What a cell expresses tells where it sits among known cells, and they do not err.
-        pointed = self._point(z_p, cells, bank, everyone)
+        pointed = context.pointed
+        if pointed is None:
+            pointed = self._point(z_p, cells, bank, everyone)
         if pointed is not None:
             noise = sigma_from_level(cells.position_level, self.sigma_data).square()
             place = pointed.denoise(z_p, noise, self.pointer.width)  # (B, N, d)
@@ -180,7 +184,9 @@ class MaskedDiffusionModule(nn.Module):
         network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
         expression = cos.square() * z_e + sin * (network + sin * guess)
         arrangement = self.arrangement_head(tokens)
-        return Denoised(position, arrangement, expression, log_scale, tokens, pointed, routing)
+        return Denoised(
+            position, arrangement, expression, log_scale, tokens, embedded, pointed, routing
+        )
 
     def _surroundings(
         self, z: Tensor, known: Tensor, geometry: Geometry, real: Tensor

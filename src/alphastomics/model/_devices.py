@@ -174,7 +174,20 @@ def world_size(options: Devices) -> int:
 
 
 def strategy_for(strategy: str | Strategy, processes: int) -> str | Strategy:
-    """Name the strategy by which processes train together; not every step asks for all weights."""
+    """Name the strategy by which processes train together; not every step asks for all weights.
+
+    Raises
+    ------
+    ValueError
+        For strategies that shard the weights: the average of the weights is kept beside them, and
+        its shards would be those of other weights.
+    """
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__.lower()
+    if any(sharding in name for sharding in ("fsdp", "deepspeed", "modelparallel")):
+        raise ValueError(
+            f"strategy={name!r} shards the weights, which the average of the weights does not go "
+            "with: use 'ddp'; a network of this kind fits every device."
+        )
     if processes > 1 and strategy in ("auto", "ddp"):
         return "ddp_find_unused_parameters_true"
     return strategy

@@ -70,6 +70,10 @@ def _draw(
         asked.append((start, (~gene_known).to(start), EXPRESSION_SIGMA_DATA))
     turns = options.frame == "invariant" and not bool(ready.sets.position_known.any())
 
+    # What is known stays as it is from step to step, and what was made of it.
+    context = ready.sets.context()._replace(pointed=mean.pointed)
+    if not request.fill_expression:
+        context = context._replace(embedded=mean.embedded)
     followed = iter(anchors or ())
 
     def denoise(z: State, level: Tensor) -> State:
@@ -87,7 +91,7 @@ def _draw(
         if request.fill_expression:
             expression = torch.cat([z[-1], expression[:, N:]], dim=1)
         cells = NoisyCells(expression, gene_level, position, position_level)
-        out = module(cells, ready.sets.context())
+        out = module(cells, context)
         placed = out.position
         if turns:
             weight = torch.ones_like(position_level)

@@ -123,6 +123,7 @@ def fit(
     val_sets = SectionSets(data, val_sections, few) if val_sections else None
 
     processes = world_size(trainer_kwargs)
+    strategy = strategy_for(trainer_kwargs.get("strategy", "auto"), processes)
     batches_per_step = processes * trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
@@ -179,7 +180,7 @@ def fit(
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
         "use_distributed_sampler": False,
-        "strategy": strategy_for(trainer_kwargs.get("strategy", "auto"), processes),
+        "strategy": strategy,
         "max_epochs": epochs,
         "max_steps": min(limits),
         "ckpt_path": ckpt_path,

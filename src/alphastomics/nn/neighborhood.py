@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from alphastomics.nn.geometry import Geometry
 
 WIDEST, NARROWEST = 0.28, 0.035  # kernel widths, in RMS radii of a section
-ROWS = 1024  # rows of the distance matrix that are held at a time
+HELD = 1 << 19  # entries of the distance matrix that are held at a time
 MAX_RANK = 128
 PRIOR = 1.0  # kernel means are shrunk to the mean of all cells as if by that many cells more
 
@@ -75,16 +75,20 @@ class Neighborhood(nn.Module):
         self, values: Tensor, known: Tensor, geometry: Geometry, *, without_self: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Shrunk kernel means in the basis ``(B, H, N, R)``, log density of cells ``(B, H, N)``."""
-        content = torch.cat([values * known, known], dim=-1)  # (B, N, 2G)
         is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
-        G = values.shape[-1]
+        content = values * known  # (B, N, G)
+        # The same genes of all cells: what is linear may come before the sum over cells.
+        alike = bool((known == known.amax(-1, keepdim=True) * known.amax(1, keepdim=True)).all())
+        if alike:
+            content, known = content @ self.basis, known.amax(-1, keepdim=True)  # (B, N, R or 1)
+        size, content = content.shape[-1], torch.cat([content, known], dim=-1).float()
         rows = []
         for weight, density in self._weights(is_key, geometry, without_self=without_self):
-            mean = torch.einsum("bhrn,bnc->bhrc", weight, content.float())
+            mean = torch.einsum("bhrn,bnc->bhrc", weight, content)
             # The kernel's sums are softmax means times their total weight, exp(density).
             cells = density.exp()[..., None]
-            shrunk = mean[..., :G] * cells / (mean[..., G:] * cells + PRIOR)
-            rows.append((shrunk @ self.basis, density))
+            shrunk = mean[..., :size] * cells / (mean[..., size:] * cells + PRIOR)
+            rows.append((shrunk if alike else shrunk @ self.basis, density))
         return torch.cat([m for m, _ in rows], dim=2), torch.cat([s for _, s in rows], dim=2)
 
     def mixed(self, content: Tensor, is_key: Tensor, geometry: Geometry, mix: Tensor) -> Tensor:
@@ -101,10 +105,12 @@ class Neighborhood(nn.Module):
     def _weights(
         self, is_key: Tensor, geometry: Geometry, *, without_self: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Weights ``(B, H, R, N)`` of sum 1 and log densities ``(B, H, R)``, ``ROWS`` at a time."""
+        """Weights ``(B, H, R, N)`` of sum 1 and log densities ``(B, H, R)``, R at a time."""
         hidden = ~is_key[:, None, None, :]
-        for start in range(0, is_key.shape[1], ROWS):
-            rows = slice(start, start + ROWS)
+        N = is_key.shape[1]
+        n_rows = max(1, HELD // N)
+        for start in range(0, N, n_rows):
+            rows = slice(start, start + n_rows)
             at = geometry.position[:, rows]
             with torch.autocast(at.device.type, enabled=False):
                 square = torch.cdist(at.float(), geometry.position.float()).square()[:, None]
