@@ -7,7 +7,8 @@ from torch import Tensor
 
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
 LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
-ROWS = 2048  # cells whose distances to all are in memory at a time
+ROWS = 256  # cells whose distances to all are computed at a time: they stay in the cache
+KEPT = 4096  # cells of which all wanted distances are kept
 CORRELATED = 256  # cells of a set whose distances are correlated in training
 SOFTENING = 1e-4  # added to squared distances, whose root has no slope at 0
 
@@ -74,28 +75,24 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
     points = [x, *(place.double() for place in places)]
     weights = [1.0] + [PLACES_WEIGHT / len(places)] * len(places)
     parts = torch.split(torch.arange(n, device=x.device), ROWS)
-    kept = [_distances(p, parts[0]) for p in points] if len(parts) == 1 else None
 
-    def apart(i: int, rows: Tensor) -> Tensor:
-        return _distances(points[i], rows) if kept is None else kept[i]
-
-    means = [sum(apart(i, rows).sum() for rows in parts) / n**2 for i in range(len(points))]
+    means = [sum(_distances(p, rows).sum() for rows in parts) / n**2 for p in points]
     unit = [w / torch.as_tensor(m).clamp_min(1e-12) for w, m in zip(weights, means, strict=True)]
     total = sum(u * m for u, m in zip(unit, means, strict=True))  # the mean of what is wanted
 
     def wanted(rows: Tensor) -> Tensor:
-        mixed = unit[0] * apart(0, rows)
-        for i in range(1, len(points)):
-            mixed = mixed.addcmul_(unit[i], apart(i, rows))
+        mixed = unit[0] * _distances(points[0], rows)
+        for weight, place in zip(unit[1:], points[1:], strict=True):
+            mixed.addcmul_(weight, _distances(place, rows))
         return mixed.mul_(means[0] / total)  # (R, N)
 
-    goal = wanted(parts[0]) if kept is not None else None
+    goals = [wanted(rows) for rows in parts] if n <= KEPT else None
     for _ in range(REFINING_STEPS):
         moved = []
-        for rows in parts:
-            now = _distances(x, rows)
-            ratio = wanted(rows) if goal is None else goal.clone()
-            ratio = ratio.div_(now).masked_fill_(now <= LEAST_DISTANCE * means[0], 0.0)
+        for i, rows in enumerate(parts):
+            apart = _distances(x, rows)
+            goal = wanted(rows) if goals is None else goals[i]
+            ratio = (goal / apart).masked_fill_(apart <= LEAST_DISTANCE * means[0], 0.0)
             # The Guttman transform.
             moved.append((ratio.sum(1, keepdim=True) * x[rows] - ratio @ x) / n)
         x = torch.cat(moved)
