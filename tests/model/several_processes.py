@@ -51,8 +51,11 @@ distributed = several if n_processes > 1 else None
 quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
 model.predict(cells, mode="expr_to_pos", **quiet)
 model.sample(cells, mode="joint", n_samples=2, n_steps=3, **quiet)
+quiet["max_set"] = 300  # a single set, and nothing to do for the second process
+model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
 torch.save(
     {
+        "together": torch.from_numpy(cells.obsm["together"]),
         "gradients": gradients.kept,
         "weights": model.module.state_dict(),
         "predicted": torch.from_numpy(cells.obsm["spatial_predicted"]),

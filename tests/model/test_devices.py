@@ -59,7 +59,7 @@ def test_two_processes_learn_the_weights_of_one(one_and_two):
             torch.testing.assert_close(weights, process["weights"][name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("what", ["predicted", "sampled", "expression"])
+@pytest.mark.parametrize("what", ["predicted", "sampled", "expression", "together"])
 def test_two_processes_fill_in_what_one_does_bit_for_bit(one_and_two, what):
     alone, *together = one_and_two
     assert torch.isfinite(alone[what]).all()
@@ -91,6 +91,9 @@ def test_options_of_devices_are_checked(trained):
     model, cells = trained
     with pytest.raises(TypeError, match=r"distributed must be a dictionary.*found 2"):
         model.predict(cells.copy(), mode="expr_to_pos", distributed=2, **QUIET)
+    half = {"precision": "bf16-true"}
+    with pytest.raises(ValueError, match="precision must be one of '32-true'"):
+        model.predict(cells.copy(), mode="expr_to_pos", distributed=half, **QUIET)
     with pytest.raises(ValueError, match=r"distributed holds \['logger'\]"):
         model.predict(cells.copy(), mode="expr_to_pos", distributed={"logger": True}, **QUIET)
 
@@ -163,9 +166,22 @@ def test_every_device_says_it_in_its_own_way(error):
         raise error
 
 
-def test_other_errors_are_not_of_memory():
-    with pytest.raises(RuntimeError, match="shapes"), telling_out_of_memory(torch.device("cpu")):
-        raise RuntimeError("shapes cannot be multiplied")
+@pytest.mark.parametrize("kind", [RuntimeError, torch.linalg.LinAlgError, NotImplementedError])
+def test_other_errors_are_not_of_memory(kind):
+    with pytest.raises(kind, match="shapes"), telling_out_of_memory(torch.device("cpu")):
+        raise kind("shapes cannot be multiplied")
+
+
+def test_a_model_that_placed_cells_through_a_trainer_can_be_trained_further(trained):
+    model = type(trained[0])(trained[0].adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    model.train(max_steps=1, set_size=16, **QUIET)
+    cells = trained[1].copy()
+    one = {"accelerator": "cpu", "devices": 1}
+    model.predict(cells, mode="expr_to_pos", distributed=one, **QUIET)
+    alone = trained[1].copy()
+    model.predict(alone, mode="expr_to_pos", **QUIET)
+    assert np.array_equal(cells.obsm["spatial_predicted"], alone.obsm["spatial_predicted"])
+    model.train(max_steps=1, set_size=16, **QUIET)
 
 
 def test_a_chunk_of_one_is_refused(trained):

@@ -39,7 +39,8 @@ def _wandb_logger(config: Config, folder: Path) -> Logger:
                 "`wandb login`, then `wandb sync` with that run's folder, uploads it.",
                 err=True,
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    if rank_zero_only.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
         name=folder.name, project=PROJECT, save_dir=str(folder), config=config.model_dump(), **how
     )

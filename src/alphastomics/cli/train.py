@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,8 @@ def _is_first() -> bool:
     """Whether this process writes files and talks, of several that train together."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    node = int(os.environ.get("NODE_RANK", "0"))
+    return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == 0)
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTomics:

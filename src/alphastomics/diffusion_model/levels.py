@@ -92,7 +92,7 @@ def draw_levels(
 def sampling_levels(n_steps: int, schedule: Schedule) -> Tensor:
     """Decreasing levels of the sampler, ``(n_steps + 1,)``, the last one :data:`KNOWN`.
 
-    ``"edm"`` spaces the logarithm of sigma evenly, in which the steps of DPM-Solver++ are exact
+    ``"edm"`` spaces the logarithm of sigma evenly, in which DPM-Solver++ takes its steps
     (Lu et al. 2022, arXiv:2211.01095, section 4; EDM eq. 5 with an infinite rho); ``"cosine"``
     spaces the level evenly.
     """

@@ -67,7 +67,7 @@ def sample(
 def _multistep(
     denoise: Denoiser, z: State, levels: Tensor, sigmas: list[Tensor], order: int
 ) -> State:
-    """Take steps that are exact for a clean value that is constant, or linear in ``log sigma``."""
+    """Step as if the clean value were constant, or linear in ``log sigma`` to second order."""
     ratio = sigmas[0][1:] / sigmas[0][:-1]  # of successive sigmas, the same for all modalities
     size = -ratio.log()  # h of Lu et al. 2022
     before: State | None = None

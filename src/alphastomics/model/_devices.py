@@ -7,13 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from numpy.typing import NDArray
 from torch import nn
@@ -21,9 +22,11 @@ from torch.utils.data import DataLoader
 
 from alphastomics._files import whole
 from alphastomics._quiet import quiet
+from alphastomics.model._validate import check_choice
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
+FAILED = "failed"
 OWN = {
     "logger": False,
     "enable_checkpointing": False,
@@ -31,6 +34,12 @@ OWN = {
     "enable_model_summary": False,
     "use_distributed_sampler": False,
 }
+
+
+# What the allocators of CPUs, cuBLAS and MPS say.
+OUT_OF_MEMORY = ("allocate memory", "tried to allocate", "ALLOC_FAILED", "out of memory")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PATIENCE = timedelta(days=7)  # that processes wait for each other
 
 
 class OutOfMemoryError(MemoryError):
@@ -42,13 +51,16 @@ def telling_out_of_memory(device: torch.device) -> Iterator[None]:
     """Raise one kind of error, whatever the device."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        of_cpu = "allocate memory" in str(error) or "out of memory" in str(error)
-        if type(error) is RuntimeError and not of_cpu:
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"The memory of {device} does not suffice: {error}") from None
+        told = str(error)
+    else:
+        return
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise OutOfMemoryError(f"The memory of {device} does not suffice: {told}")
 
 
 class Work(Protocol):
@@ -78,16 +90,23 @@ def spread(
         return
     sharing = _Sharing(module, work, progress)
     home = next(module.parameters()).device
-    with quiet("lightning.pytorch"), warnings.catch_warnings():
+    devices = {"strategy": "auto", **devices}
+    n_processes = world_size(devices)
+    if n_processes > 1 and devices["strategy"] in ("auto", "ddp"):
+        devices["strategy"] = DDPStrategy(timeout=PATIENCE)
+    # Weights that are moved in inference mode could not be trained any more.
+    with torch.inference_mode(False), quiet("lightning.pytorch"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = pl.Trainer(**OWN, **devices)
         require_script(trainer)
-        trainer.predict(sharing, return_predictions=False)
-    module.to(home)
+        try:
+            trainer.predict(sharing, return_predictions=False)
+        finally:
+            module.to(home)
     if trainer.world_size > 1:
         _exchange(trainer, sharing)
-    if sharing.failure is not None:
-        raise sharing.failure
+    if sharing.failure:
+        raise OutOfMemoryError(sharing.failure)
 
 
 class _Sharing(pl.LightningModule):
@@ -97,39 +116,53 @@ class _Sharing(pl.LightningModule):
         super().__init__()
         self.module, self.work, self.progress = module, work, progress
         self.done: list[int] = []
-        self.failure: OutOfMemoryError | None = None
+        self.failure = ""
+        self.folder: Path | None = None
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Give the numbers of the pieces of this device."""
+        """Give the numbers of the pieces of this device, and a folder to all devices."""
+        if self.trainer.world_size > 1:
+            self.folder = _shared_folder(self.trainer)
         mine = range(self.trainer.global_rank, len(self.work), self.trainer.world_size)
         return DataLoader(mine, batch_size=None)  # type: ignore[arg-type]
 
     def predict_step(self, piece: int) -> None:
-        """Do a piece, unless memory did not suffice for an earlier one."""
-        if self.failure is not None:
+        """Do a piece, unless memory did not suffice for an earlier one, here or elsewhere."""
+        if self.failure or (self.folder is not None and (self.folder / FAILED).exists()):
             return
         try:
             self.work.do(piece)
         except OutOfMemoryError as error:
-            self.failure = error
+            self.failure = str(error)
+            if self.folder is not None:
+                (self.folder / FAILED).touch()
         else:
             self.done.append(piece)
             self.progress(self.work.n_cells(piece))
 
 
+def _shared_folder(trainer: pl.Trainer) -> Path:
+    """Make a folder that all processes know."""
+    made = ""
+    if trainer.is_global_zero:
+        root = Path(trainer.default_root_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        made = tempfile.mkdtemp(prefix=".alphastomics-", dir=root)
+    return Path(trainer.strategy.broadcast(made))
+
+
 def _exchange(trainer: pl.Trainer, sharing: _Sharing) -> None:
     """Give every process the results of all, by files that are written whole."""
-    root = Path(trainer.default_root_dir)
-    made = tempfile.mkdtemp(prefix=".alphastomics-", dir=root) if trainer.is_global_zero else ""
-    folder = Path(trainer.strategy.broadcast(made))
+    folder = sharing.folder
+    assert folder is not None
     results = {
         f"{piece} {name}": values
         for piece in sharing.done
         for name, values in sharing.work.result(piece).items()
     }
-    failure = "" if sharing.failure is None else str(sharing.failure)
     with whole(folder / f"{trainer.global_rank}.npz") as part, part.open("wb") as file:
-        np.savez(file, failure=np.asarray(failure), **results)  # type: ignore[arg-type]
+        np.savez(file, failure=np.asarray(sharing.failure), **results)  # type: ignore[arg-type]
     trainer.strategy.barrier("written")
     for rank in range(trainer.world_size):
         if rank != trainer.global_rank:
@@ -149,8 +182,7 @@ def _take_in(path: Path, sharing: _Sharing) -> None:
                 pieces.setdefault(int(piece), {})[name] = shard[key]
     for piece, result in pieces.items():
         sharing.work.take(piece, result)
-    if failure and sharing.failure is None:
-        sharing.failure = OutOfMemoryError(failure)
+    sharing.failure = sharing.failure or failure
 
 
 def require_script(trainer: pl.Trainer) -> None:
@@ -170,6 +202,12 @@ def world_size(options: Devices) -> int:
     kind = options.get("accelerator", "auto")
     with quiet("lightning.pytorch"):
         probe = pl.Trainer(**OWN, accelerator=kind, devices=devices, num_nodes=nodes)
+    running = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if running and torch.distributed.get_world_size() != probe.world_size:
+        raise ValueError(
+            f"devices={devices!r} and num_nodes={nodes} make {probe.world_size} processes, but "
+            f"{torch.distributed.get_world_size()} run this script: use the same number throughout."
+        )
     return int(probe.world_size)
 
 
@@ -188,7 +226,7 @@ def strategy_for(strategy: str | Strategy, processes: int) -> str | Strategy:
             f"strategy={name!r} shards the weights, which the average of the weights does not go "
             "with: use 'ddp'; a network of this kind fits every device."
         )
-    if processes > 1 and strategy in ("auto", "ddp"):
+    if strategy == "ddp" or (processes > 1 and strategy == "auto"):
         return "ddp_find_unused_parameters_true"
     return strategy
 
@@ -205,4 +243,6 @@ def check_devices(distributed: Devices | None) -> Devices | None:
     taken = sorted(OWN.keys() & distributed.keys())
     if taken:
         raise ValueError(f"distributed holds {taken}, which cannot be chosen: leave them out.")
+    check_choice("precision", distributed.get("precision", PRECISIONS[0]), PRECISIONS)
+    strategy_for(distributed.get("strategy", "auto"), 1)
     return distributed

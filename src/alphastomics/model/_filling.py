@@ -91,15 +91,15 @@ def fill(
                 spread(work, module, devices, bar.update)
             break
         except OutOfMemoryError:
-            largest = max(len(one.cells) for one in sets)
-            max_set = (max_set if told else min(max_set, largest)) // 2
+            largest = max(sets, key=lambda one: len(one.everyone))
+            max_set = (max_set if told else min(max_set, len(largest.cells))) // 2
             if max_set < MIN_SET:
                 raise
             if not told:
                 warnings.warn(
-                    f"A set of {largest:,} cells does not fit the memory of {module.device}: "
-                    f"going on in sets of {max_set:,} cells, or of half as many again if these do "
-                    "not fit. Pass max_set= to begin with smaller ones.",
+                    f"A set of {len(largest.everyone):,} cells does not fit the memory of "
+                    f"{module.device}: going on in sets of {max_set:,} cells, or of half as many "
+                    "again if these do not fit. Pass max_set= to begin with smaller ones.",
                     stacklevel=2,
                 )
             told = True

@@ -231,7 +231,9 @@ class GenerationMixin(InferenceMixin):
         self._require_direction(position=True, expression=True)
         setup, key = self._setup(), _keys.SAMPLED
         label = _read_categories(new, setup.labels_key, self._categories().labels, "labels_key")
+        home = self.module.device
         values = self._draw_cells(torch.from_numpy(label), seed)
+        self.module.to(home)
         cells = AnnData(sparse.csr_matrix(values), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
             cells.layers[setup.layer] = cells.X
@@ -244,9 +246,9 @@ class GenerationMixin(InferenceMixin):
             progress_bar=progress_bar,
         )
         if output == "lognorm":
-            transform = self.module.expression_transform.cpu()
-            everything = torch.ones(values.shape, dtype=torch.bool)
-            values = transform.log(torch.from_numpy(values), everything).numpy()
+            drawn = torch.from_numpy(values).to(self.module.device)
+            everything = torch.ones_like(drawn, dtype=torch.bool)
+            values = self.module.expression_transform.log(drawn, everything).cpu().numpy()
         generated = AnnData(
             values,
             obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),

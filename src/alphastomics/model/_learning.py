@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from alphastomics.model._calibration import cross_validate, on_sections
 from alphastomics.model._checkpoints import Checkpoints
+from alphastomics.model._devices import PRECISIONS
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import (
     BATCH_SIZE,
@@ -27,8 +28,6 @@ from alphastomics.model._validate import check_at_least, check_choice
 
 if TYPE_CHECKING:
     from alphastomics.model._model import AlphaSTomics
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 class LearningMixin:
@@ -75,11 +74,12 @@ class LearningMixin:
         max_epochs, max_steps
             When to stop, one or both. When neither is given, after every training cell was seen
             about 100 times, but 250 to 600 steps. An epoch draws ``sets_per_section`` sets from
-            every training section; a step takes ``batch_size`` sets.
+            every training section; a step takes a batch of every process, or
+            ``accumulate_grad_batches`` of them.
         val_sections
             Names of sections to hold out and validate on after every epoch.
         batch_size
-            Sets in a step.
+            Sets in a batch.
         set_size
             Most cells in a set.
         sets_per_section

@@ -108,7 +108,10 @@ def inference_sets(
 
 
 def choose_anchors(request: Request, fill: Cells, n: int, rng: np.random.Generator) -> Cells:
-    """Choose ``n`` anchors at random: sketches of expression gained nothing (docs/scale.md)."""
+    """Choose ``n`` anchors, at random: sketches of expression gained nothing (docs/scale.md).
+
+    What they express is there for `benchmarks/anchors.py`, which puts others in the place of this.
+    """
     return rng.permutation(fill)[:n]
 
 

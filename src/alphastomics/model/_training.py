@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scvi.train import Trainer, TrainRunner
+from scvi.train._logger import SimpleLogger
 
 from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
@@ -136,7 +137,8 @@ def fit(
         ended, seen = progress_of(ckpt_path)
         # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
         # short. The steps decide.
-        epochs += 2 + ended - (seen - record.steps) // -(-len(train_sets) // batch_size)
+        per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
+        epochs += 2 + ended - (seen - record.steps) // per_epoch
     earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
     if not model.is_trained_ and ckpt_path is None:
         fit_statistics(
@@ -176,6 +178,7 @@ def fit(
     trainer_kwargs = {
         "check_val_every_n_epoch": 1 if val_sections else None,
         "log_every_n_steps": 1,
+        "logger": SimpleLogger(),  # else scvi-tools writes files where there are several processes
         **trainer_kwargs,
         "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,
@@ -221,7 +224,7 @@ class _Runner(TrainRunner):
         self.trainer.fit(self.training_plan, self.data_splitter, ckpt_path=self.ckpt_path)
         self._update_history()
         self.model.is_trained_ = True
-        self.model.to_device(self.device)
+        self.model.to_device(self.trainer.strategy.root_device)
         self.model.trainer = self.trainer
 
 
@@ -239,8 +242,8 @@ def _run(
         ):
             for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
                 warnings.filterwarnings("ignore", message=message, module="lightning")
-            for message in (".*early_stopping was automatically disabled.*", ".*sync_dist=True.*"):
-                warnings.filterwarnings("ignore", message=message)
+            if not options.get("early_stopping"):  # scvi-tools tells that it is off in any case
+                warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
             runner = _Runner(model, training_plan=plan, data_splitter=loaders, **options)
             require_script(runner.trainer)
             runner()

@@ -136,7 +136,12 @@ class DenoisingPlan(pl.LightningModule):
         else:
             error = unknown_error(module, sets, self.objective)[1]
         self.log(
-            "validation_loss", error, on_epoch=True, batch_size=len(sets.values), prog_bar=True
+            "validation_loss",
+            error,
+            on_epoch=True,
+            batch_size=len(sets.values),
+            prog_bar=True,
+            sync_dist=True,  # the same sets everywhere, but all must agree on what is best
         )
 
     def configure_optimizers(self) -> dict[str, object]:
