@@ -1,6 +1,9 @@
 """Figures."""
 
+from alphastomics.pl._displacement import displacement
+from alphastomics.pl._expression import expression
 from alphastomics.pl._history import history
 from alphastomics.pl._positions import positions
+from alphastomics.pl._uncertainty import uncertainty
 
-__all__ = ["history", "positions"]
+__all__ = ["displacement", "expression", "history", "positions", "uncertainty"]
