@@ -72,6 +72,26 @@ def test_expression_of_layers_and_its_mean_over_near_cells(placed):
     assert sparse.issparse(placed.X)
 
 
+def test_a_radius_that_is_right_lies_on_the_diagonal(placed):
+    rng = np.random.default_rng(0)
+    radius = rng.uniform(10, 100, 300)
+    error = radius * np.where(rng.random(300) < 0.97, 0.99, 1.5)
+    angle = rng.uniform(0, 2 * np.pi, 300)
+    off = error[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    placed.obsm["spatial_predicted"] = placed.obsm["spatial"] + off
+    placed.obs["spatial_predicted_radius"] = radius
+    ax = al.pl.calibration(placed, align=False, n_groups=6)
+    said, found = ax.lines[1].get_data()
+    assert len(said) == 6
+    assert (np.diff(said) > 0).all()
+    np.testing.assert_allclose(found, said, rtol=0.4)
+    inside = (error <= radius).mean()
+    assert ax.get_title() == f"{100 * inside:.0f} % of cells within their radius"
+    del placed.obs["spatial_predicted_radius"]
+    with pytest.raises(KeyError, match=r"model.predict writes it if the model is calibrated"):
+        al.pl.calibration(placed)
+
+
 def test_axes_and_files_are_the_users(placed, tmp_path):
     _, axes = plt.subplots(1, 2)
     assert al.pl.displacement(placed, ax=axes[0], save=tmp_path / "a.png") is axes[0]
