@@ -10,8 +10,9 @@ import alphastomics as al
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _two_threads():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Squidpy's statistics change the number of threads of the whole process."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 

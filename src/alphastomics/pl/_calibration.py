@@ -90,7 +90,7 @@ def calibration(
     ax.plot(ends, ends, color="0.6", linestyle="--", label="right")
     ax.plot(said, found, marker="o", label="cells of similar radius")
     ax.set(xlim=ends, ylim=ends, xlabel=with_unit(adata, "radius"))
-    ax.set_ylabel(with_unit(adata, "error of 90 % is below"))
+    ax.set_ylabel(with_unit(adata, "error that 90 % stay below"))
     ax.set_title(f"{(error <= radius).mean():.0%} of cells within their radius".replace("%", " %"))
     ax.legend(frameon=False)
     write(ax, save)
