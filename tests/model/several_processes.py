@@ -12,55 +12,57 @@ import torch
 
 import alphastomics as al
 
-n_processes, folder = int(sys.argv[1]), Path(sys.argv[2])
-fails = len(sys.argv) > 3
-
 
 class Gradients(pl.Callback):
-    """Keeps the gradients of every step; the last process fails in the third, if asked to."""
+    """Keeps the gradients of every step; one process fails in the third, if asked to."""
 
-    def __init__(self):
-        self.kept = []
+    def __init__(self, failing):
+        self.kept, self.failing = [], failing
 
     def on_before_optimizer_step(self, trainer, plan, optimizer):
-        if fails and trainer.global_rank == n_processes - 1 and len(self.kept) == 2:
+        if trainer.global_rank == self.failing and len(self.kept) == 2:
             raise RuntimeError("this process is out of luck")
         gradients = {n: p.grad for n, p in plan.module.named_parameters() if p.grad is not None}
         self.kept.append({name: gradient.clone() for name, gradient in gradients.items()})
 
 
-tissue = al.datasets.simulate_tissue(n_sections=3, n_cells=300, n_genes=40)
-test = (tissue.obs["section"] == "section_2").to_numpy()
-atlas, cells = tissue[~test].copy(), tissue[test].copy()
-al.AlphaSTomics.setup_anndata(atlas)
-model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-gradients = Gradients()
-several = {"accelerator": "cpu", "devices": n_processes}
-shared = several if n_processes > 1 else {"accumulate_grad_batches": 2}
-model.train(
-    max_steps=6,
-    batch_size=2,
-    set_size=64,
-    sets_per_section=4,
-    progress_bar=False,
-    callbacks=[gradients],
-    checkpoint_dir=folder / "checkpoints",
-    **shared,
-)
-distributed = several if n_processes > 1 else None
-quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
-model.predict(cells, mode="expr_to_pos", **quiet)
-model.sample(cells, mode="joint", n_samples=2, n_steps=3, **quiet)
-quiet["max_set"] = 300  # a single set, and nothing to do for the second process
-model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
-torch.save(
-    {
-        "together": torch.from_numpy(cells.obsm["together"]),
-        "gradients": gradients.kept,
-        "weights": model.module.state_dict(),
-        "predicted": torch.from_numpy(cells.obsm["spatial_predicted"]),
-        "sampled": torch.from_numpy(cells.obsm["spatial_sampled"]),
-        "expression": torch.from_numpy(cells.layers["expression_sampled"]),
-    },
-    folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt",
-)
+def main(n_processes, folder, fails):
+    tissue = al.datasets.simulate_tissue(n_sections=3, n_cells=300, n_genes=40)
+    test = (tissue.obs["section"] == "section_2").to_numpy()
+    atlas, cells = tissue[~test].copy(), tissue[test].copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    gradients = Gradients(n_processes - 1 if fails else None)
+    several = {"accelerator": "cpu", "devices": n_processes}
+    shared = several if n_processes > 1 else {"accumulate_grad_batches": 2}
+    model.train(
+        max_steps=6,
+        batch_size=2,
+        set_size=64,
+        sets_per_section=4,
+        progress_bar=False,
+        callbacks=[gradients],
+        checkpoint_dir=folder / "checkpoints",
+        **shared,
+    )
+    distributed = several if n_processes > 1 else None
+    quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
+    model.predict(cells, mode="expr_to_pos", **quiet)
+    model.sample(cells, mode="joint", n_samples=2, n_steps=3, **quiet)
+    quiet["max_set"] = 300  # a single set, and nothing to do for the second process
+    model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
+    torch.save(
+        {
+            "together": torch.from_numpy(cells.obsm["together"]),
+            "gradients": gradients.kept,
+            "weights": model.module.state_dict(),
+            "predicted": torch.from_numpy(cells.obsm["spatial_predicted"]),
+            "sampled": torch.from_numpy(cells.obsm["spatial_sampled"]),
+            "expression": torch.from_numpy(cells.layers["expression_sampled"]),
+        },
+        folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt",
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), len(sys.argv) > 3)
