@@ -70,15 +70,16 @@ def place(model_dir: str, n_cells: int, args: argparse.Namespace) -> dict[str, f
         model.sample(cells, key_added="placed", progress_bar=False)
     else:
         model.predict(cells, key_added="placed", progress_bar=False)
-    took = time.perf_counter() - began
+    took, above = time.perf_counter() - began, peak.end()
     chosen = np.random.default_rng(0).permutation(n_cells)[:SCORED]
+    true, placed = cells.obsm["true"][chosen], cells.obsm["placed"][chosen]
     measured = {
         "cells": n_cells,
         "seconds": took,
         "cells/s": n_cells / took,
-        "MB above the cells": peak.end(),
-        "distance_spearman": 0.0,
-        "neighbor_recall@20": 0.0,
+        "MB above the cells": above,
+        "distance_spearman": al.metrics.distance_spearman(true, placed),
+        "neighbor_recall@20": al.metrics.neighbor_recall(true, placed, 20),
     }
     if on_gpu:
         measured["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
@@ -86,9 +87,6 @@ def place(model_dir: str, n_cells: int, args: argparse.Namespace) -> dict[str, f
         size = min(MAX_SET, n_cells)
         flops = passes * account(model.module, size).flops / size * n_cells
         measured["share of peak FLOP/s"] = flops / took / (args.peak_tflops * 1e12)
-    true, placed = cells.obsm["true"][chosen], cells.obsm["placed"][chosen]
-    measured["distance_spearman"] = al.metrics.distance_spearman(true, placed)
-    measured["neighbor_recall@20"] = al.metrics.neighbor_recall(true, placed, 20)
     return measured
 
 

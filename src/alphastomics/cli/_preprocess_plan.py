@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._genes import select_genes
 from alphastomics._validate import check_section, check_values
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.io import DataError, RawSection
@@ -165,15 +166,3 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
             check_section(position[located], section.name, options.spatial_key)
         adata.obsm[_keys.SPATIAL] = position
     return adata
-
-
-def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of a matrix in a new order ``(n_genes,)``; -1 gives an empty column."""
-    if np.array_equal(column, np.arange(matrix.shape[1])):
-        return matrix
-    found = np.flatnonzero(column >= 0)
-    selector = sparse.csr_matrix(
-        (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),
-        shape=(matrix.shape[1], len(column)),
-    )
-    return sparse.csr_matrix(matrix @ selector)

@@ -27,7 +27,7 @@ UNKNOWN = 1.0
 # ln(sigma / sigma_data) of training ~ N(P_MEAN, P_STD^2) and sigma / sigma_data of sampling.
 # EDM's values (P_mean -1.2, sigma_max 80, sigma_min .002 at sigma_data .5) are for images, where
 # pixels are redundant; a cell's position carries little, so training dwells on more noise.
-# Drawing in few steps wants none of them below .05 (docs/placement-notes.md).
+# Drawing in few steps wants none of them below .05 (docs/scale.md).
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 P_MEAN, P_STD = -0.4, 1.4
 SIGMA_MIN, SIGMA_MAX = 0.05, 20.0

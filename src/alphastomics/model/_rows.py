@@ -12,6 +12,7 @@ from anndata.abc import CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics._genes import select_genes
 from alphastomics.model._tissue import Mask
 from alphastomics.model._validate import check_values
 
@@ -38,7 +39,7 @@ class GenesOfCells:
     ) -> sparse.csr_matrix:
         """Bring the genes of some cells into their order, without what was not measured."""
         return _only_measured(
-            _select_genes(matrix, self.column), self.panels, self.panel[cells], self.known[cells]
+            select_genes(matrix, self.column), self.panels, self.panel[cells], self.known[cells]
         )
 
 
@@ -79,15 +80,3 @@ def _only_measured(
     coo = matrix.tocoo()
     keep = panels[panel[coo.row], coo.col] & known[coo.row]
     return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=matrix.shape)
-
-
-def _select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of a matrix in a new order, not copied if it is theirs; -1 gives an empty column."""
-    if np.array_equal(column, np.arange(matrix.shape[1])):
-        return matrix
-    found = np.flatnonzero(column >= 0)
-    selector = sparse.csr_matrix(
-        (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),
-        shape=(matrix.shape[1], len(column)),
-    )
-    return sparse.csr_matrix(matrix @ selector)

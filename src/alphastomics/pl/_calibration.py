@@ -9,8 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from alphastomics import _keys
-from alphastomics.metrics import superpose_by
-from alphastomics.pl._cells import cells_of, coordinates, new_axes, with_unit, write
+from alphastomics.pl._cells import cells_of, new_axes, true_and_placed, with_unit, write
 
 LEVEL = 0.9
 
@@ -69,18 +68,15 @@ def calibration(
             "(model.calibrate(), or train(val_sections=))."
         )
     chosen = cells_of(adata, section, section_key)
-    true = coordinates(adata, spatial_key, "spatial_key")[chosen]
-    placed = coordinates(adata, key)[chosen]
-    radius = adata.obs[column].to_numpy(dtype=float)[chosen]
-    both = ~(np.isnan(true).any(1) | np.isnan(placed).any(1) | np.isnan(radius))
-    if both.sum() < n_groups:
+    cells, true, placed = true_and_placed(adata, key, spatial_key, chosen, align=align)
+    radius = adata.obs[column].to_numpy(dtype=float)[cells]
+    told = ~np.isnan(radius)
+    if told.sum() < n_groups:
         raise ValueError(
-            f"{int(both.sum())} cells have a true position, a generated one and a radius, which "
-            f"does not make n_groups={n_groups} groups."
+            f"{int(told.sum())} cells have a true position, a generated one and a radius, which "
+            f"does not make n_groups={n_groups} groups: ask for fewer."
         )
-    true, placed, radius = true[both], placed[both], radius[both]
-    if align:
-        placed = superpose_by(placed, true, np.ones(len(true), dtype=bool))
+    true, placed, radius = true[told], placed[told], radius[told]
     error = np.linalg.norm(placed - true, axis=1)
     groups = np.array_split(np.argsort(radius, kind="stable"), n_groups)
     said = [radius[group].mean() for group in groups]

@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics.metrics import superpose_by
 
 Points = NDArray[np.float64]
 COLOR_MAP = "viridis"  # even in lightness, and told apart by the colour-blind
@@ -52,6 +53,28 @@ def coordinates(adata: AnnData, key: str, what: str = "key") -> Points:
             f"adata.obsm[{key!r}] has shape {points.shape}: draw one set of coordinates at a time."
         )
     return points
+
+
+def true_and_placed(
+    adata: AnnData, key: str, spatial_key: str, chosen: NDArray[np.bool_], *, align: bool
+) -> tuple[NDArray[np.int64], Points, Points]:
+    """Cells that have both positions, ``(n,)``, and these, ``(n, n_dims)``, in one frame."""
+    true, placed = coordinates(adata, spatial_key, "spatial_key"), coordinates(adata, key)
+    if placed.shape != true.shape:
+        raise ValueError(
+            f"adata.obsm[{key!r}] has {placed.shape[1]} columns and adata.obsm[{spatial_key!r}] "
+            f"{true.shape[1]}: they must be of the same dimension."
+        )
+    cells = np.flatnonzero(chosen & ~(np.isnan(true).any(1) | np.isnan(placed).any(1)))
+    if not len(cells):
+        raise ValueError(
+            f"no cell has both a position in adata.obsm[{spatial_key!r}] and one in "
+            f"adata.obsm[{key!r}]: name other keys, or another section."
+        )
+    true, placed = true[cells], placed[cells]
+    if align:
+        placed = superpose_by(placed, true, np.ones(len(true), dtype=bool))
+    return cells, true, placed
 
 
 def new_axes(ax: Axes | None) -> Axes:

@@ -10,13 +10,12 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from alphastomics import _keys
-from alphastomics.metrics import superpose_by
 from alphastomics.pl._cells import (
     cells_of,
     color_bar,
-    coordinates,
     new_axes,
     scatter,
+    true_and_placed,
     with_unit,
     write,
 )
@@ -75,19 +74,7 @@ def displacement(
     'spatial_predicted: error'
     """
     chosen = cells_of(adata, section, section_key)
-    true = coordinates(adata, spatial_key, "spatial_key")[chosen]
-    generated = coordinates(adata, key)[chosen]
-    if generated.shape != true.shape:
-        raise ValueError(
-            f"adata.obsm[{key!r}] has {generated.shape[1]} columns and adata.obsm[{spatial_key!r}] "
-            f"{true.shape[1]}: they must be of the same dimension."
-        )
-    both = ~(np.isnan(true).any(1) | np.isnan(generated).any(1))
-    if not both.any():
-        raise ValueError(f"no cell has both a true position and one in adata.obsm[{key!r}].")
-    true, generated = true[both], generated[both]
-    if align:
-        generated = superpose_by(generated, true, np.ones(len(true), dtype=bool))
+    _, true, generated = true_and_placed(adata, key, spatial_key, chosen, align=align)
     error = np.linalg.norm(generated - true, axis=1)
     ax = new_axes(ax)
     shown, to = true[:, list(dims)], generated[:, list(dims)]
