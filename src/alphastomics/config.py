@@ -90,7 +90,7 @@ class TrainingSettings(_Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
     devices: int | str = Field("auto", description="number of devices")
     num_nodes: int = Field(1, ge=1, description="number of machines")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
+    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, fsdp, ...")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="floating-point precision"
     )

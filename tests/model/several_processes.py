@@ -1,6 +1,6 @@
 """Trains and places with as many processes as asked for; run by test_devices.py.
 
-python several_processes.py N_PROCESSES FOLDER [FAIL]
+python several_processes.py N_PROCESSES FOLDER [fails | fsdp]
 """
 
 import os
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 import alphastomics as al
+from alphastomics.model._sharding import local, whole
 
 
 class Gradients(pl.Callback):
@@ -23,17 +24,23 @@ class Gradients(pl.Callback):
         if trainer.global_rank == self.failing and len(self.kept) == 2:
             raise RuntimeError("this process is out of luck")
         gradients = {n: p.grad for n, p in plan.module.named_parameters() if p.grad is not None}
-        self.kept.append({name: gradient.clone() for name, gradient in gradients.items()})
+        self.kept.append({name: whole(gradient).clone() for name, gradient in gradients.items()})
+
+    def on_train_end(self, trainer, plan):
+        parts = (plan.module.transformer, plan.average.module.transformer)
+        self.here = [sum(local(p).numel() for p in part.parameters()) for part in parts]
 
 
-def main(n_processes, folder, fails):
+def main(n_processes, folder, how):
     tissue = al.datasets.simulate_tissue(n_sections=3, n_cells=300, n_genes=40)
     test = (tissue.obs["section"] == "section_2").to_numpy()
     atlas, cells = tissue[~test].copy(), tissue[test].copy()
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-    gradients = Gradients(n_processes - 1 if fails else None)
+    gradients = Gradients(n_processes - 1 if how == "fails" else None)
     several = {"accelerator": "cpu", "devices": n_processes}
+    if how == "fsdp":
+        several["strategy"] = "fsdp"
     shared = several if n_processes > 1 else {"accumulate_grad_batches": 2}
     model.train(
         max_steps=6,
@@ -45,6 +52,11 @@ def main(n_processes, folder, fails):
         checkpoint_dir=folder / "checkpoints",
         **shared,
     )
+    learned = {"gradients": gradients.kept, "weights": model.module.state_dict()}
+    into = folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt"
+    if how == "fsdp":
+        torch.save({**learned, "here": gradients.here}, into)
+        return
     distributed = several if n_processes > 1 else None
     quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
     model.predict(cells, mode="expr_to_pos", **quiet)
@@ -53,16 +65,15 @@ def main(n_processes, folder, fails):
     model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
     torch.save(
         {
+            **learned,
             "together": torch.from_numpy(cells.obsm["together"]),
-            "gradients": gradients.kept,
-            "weights": model.module.state_dict(),
             "predicted": torch.from_numpy(cells.obsm["spatial_predicted"]),
             "sampled": torch.from_numpy(cells.obsm["spatial_sampled"]),
             "expression": torch.from_numpy(cells.layers["expression_sampled"]),
         },
-        folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt",
+        into,
     )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), len(sys.argv) > 3)
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:] or [""])

@@ -33,27 +33,37 @@ def run_script(n_processes, folder, *more):
 def one_and_two(tmp_path_factory):
     """What one process gives that takes two batches a step, and each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
-    running = [run_script(n, folder / str(n)) for n in (1, 2)]
+    return all_of([run_script(n, folder / str(n)) for n in (1, 2)], folder, "1/0", "2/0", "2/1")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """What each of two processes gives that share the weights."""
+    folder = tmp_path_factory.mktemp("sharded")
+    return all_of([run_script(2, folder / "2", "fsdp")], folder, "2/0", "2/1")
+
+
+def all_of(running, folder, *names):
+    """Wait for processes, and read what they wrote."""
     for process in running:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-    names = ("1/0", "2/0", "2/1")
     return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
 
 
-def test_two_processes_have_the_gradients_of_one(one_and_two):
+def test_two_processes_have_the_gradients_of_one(one_and_two, sharded):
     alone, *together = one_and_two
     assert len(alone["gradients"]) == 6
-    for process in together:
+    for process in (*together, *sharded):
         for mine, theirs in zip(alone["gradients"], process["gradients"], strict=True):
             assert mine.keys() == theirs.keys()
             for name in mine:
                 torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=0)
 
 
-def test_two_processes_learn_the_weights_of_one(one_and_two):
+def test_two_processes_learn_the_weights_of_one(one_and_two, sharded):
     alone, *together = one_and_two
-    for process in together:
+    for process in (*together, *sharded):
         for name, weights in alone["weights"].items():
             torch.testing.assert_close(weights, process["weights"][name], atol=1e-6, rtol=0)
 
@@ -95,10 +105,26 @@ def test_options_of_devices_are_checked(trained):
         model.predict(cells.copy(), mode="expr_to_pos", distributed={"logger": True}, **QUIET)
 
 
-def test_strategies_that_shard_weights_are_refused(trained):
-    model = type(trained[0])(trained[0].adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-    with pytest.raises(ValueError, match="strategy='fsdp' shards the weights"):
-        model.train(max_steps=1, strategy="fsdp", **QUIET)
+def test_shared_weights_and_their_average_lie_half_in_each_process(sharded):
+    for process in sharded:
+        weights = [w for name, w in process["weights"].items() if name.startswith("transformer.")]
+        assert process["here"] == [sum(w.numel() for w in weights) // 2] * 2
+
+
+def test_strategies_and_what_goes_with_sharing_weights_are_checked(trained, tmp_path):
+    model, cells = trained
+    one = {"max_steps": 1, "set_size": 16, **QUIET}
+    shared = {"strategy": "fsdp"}
+    untrained = type(model)(model.adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    with pytest.raises(ValueError, match="strategy='deepspeed' shards the weights, but not their"):
+        untrained.train(strategy="deepspeed", **one)
+    with pytest.raises(ValueError, match="compile=True does not go with strategy='fsdp'"):
+        untrained.train(strategy="fsdp", compile=True, **one)
+    with pytest.raises(ValueError, match="strategy='fsdp' is for training"):
+        model.predict(cells.copy(), mode="expr_to_pos", distributed=shared, **QUIET)
+    untrained.train(checkpoint_dir=tmp_path, **one)
+    with pytest.raises(ValueError, match=r"was written without strategy='fsdp', this training is"):
+        untrained.train(strategy="fsdp", ckpt_path=tmp_path / "last.ckpt", **one)
 
 
 @pytest.mark.parametrize(

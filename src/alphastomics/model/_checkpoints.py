@@ -162,7 +162,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     return state, restore(payload)
 
 
-def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Count the epochs that a checkpoint's trainer had ended, and the batches seen."""
+def progress_of(path: str | os.PathLike[str], *, shards: bool) -> tuple[int, int]:
+    """Count the epochs that a checkpoint's trainer had ended, and the batches seen.
+
+    Raises
+    ------
+    ValueError
+        If one was trained with sharded weights and the other not: the optimiser's state is kept in
+        another order.
+    """
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    return int(checkpoint["epoch"]), int(checkpoint[CHECKPOINT_KEY]["batches_seen"])
+    kept = checkpoint[CHECKPOINT_KEY]
+    if kept.get("shards", False) != shards:
+        written, asked = ("without", "with") if shards else ("with", "without")
+        raise ValueError(
+            f"{path} was written {written} strategy='fsdp', this training is {asked} it: go on "
+            "with the strategy that wrote it."
+        )
+    return int(checkpoint["epoch"]), int(kept["batches_seen"])

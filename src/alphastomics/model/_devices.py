@@ -22,11 +22,13 @@ from torch.utils.data import DataLoader
 
 from alphastomics._files import whole
 from alphastomics._quiet import quiet
+from alphastomics.model._sharding import sharding_strategy
 from alphastomics.model._validate import check_choice
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
 FAILED = "failed"
+FSDP = "fsdp"
 OWN = {
     "logger": False,
     "enable_checkpointing": False,
@@ -217,14 +219,16 @@ def strategy_for(strategy: str | Strategy, processes: int) -> str | Strategy:
     Raises
     ------
     ValueError
-        For strategies that shard the weights: the average of the weights is kept beside them, and
-        its shards would be those of other weights.
+        For other strategies that shard the weights than ``"fsdp"``: the average of the weights is
+        kept beside them, and would not be sharded alike.
     """
+    if strategy == FSDP:
+        return sharding_strategy(processes)
     name = strategy if isinstance(strategy, str) else type(strategy).__name__.lower()
-    if any(sharding in name for sharding in ("fsdp", "deepspeed", "modelparallel")):
+    if any(sharding in name for sharding in (FSDP, "deepspeed", "modelparallel")):
         raise ValueError(
-            f"strategy={name!r} shards the weights, which the average of the weights does not go "
-            "with: use 'ddp'; a network of this kind fits every device."
+            f"strategy={name!r} shards the weights, but not their average alike: use 'fsdp', or "
+            "'ddp', as a network of this kind fits every device."
         )
     if strategy == "ddp" or (processes > 1 and strategy == "auto"):
         return "ddp_find_unused_parameters_true"
@@ -244,5 +248,10 @@ def check_devices(distributed: Devices | None) -> Devices | None:
     if taken:
         raise ValueError(f"distributed holds {taken}, which cannot be chosen: leave them out.")
     check_choice("precision", distributed.get("precision", PRECISIONS[0]), PRECISIONS)
+    if distributed.get("strategy") == FSDP:
+        raise ValueError(
+            "strategy='fsdp' is for training: cells are filled in by a whole network on every "
+            "device; use 'ddp' or leave the strategy out."
+        )
     strategy_for(distributed.get("strategy", "auto"), 1)
     return distributed

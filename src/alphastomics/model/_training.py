@@ -19,7 +19,7 @@ from alphastomics._quiet import quiet
 from alphastomics.diffusion_model.targets import Objective
 from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._devices import require_script, strategy_for, world_size
+from alphastomics.model._devices import FSDP, require_script, strategy_for, world_size
 from alphastomics.model._fitting import (
     fit_genes,
     fit_neighborhood,
@@ -125,6 +125,9 @@ def fit(
 
     processes = world_size(trainer_kwargs)
     strategy = strategy_for(trainer_kwargs.get("strategy", "auto"), processes)
+    shards = trainer_kwargs.get("strategy") == FSDP
+    if compile and shards:
+        raise ValueError("compile=True does not go with strategy='fsdp': leave one of them out.")
     batches_per_step = processes * trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
@@ -134,7 +137,7 @@ def fit(
 
     epochs = -(-min(limits) // steps_per_epoch)
     if ckpt_path is not None:
-        ended, seen = progress_of(ckpt_path)
+        ended, seen = progress_of(ckpt_path, shards=shards)
         # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
         # short. The steps decide.
         per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
@@ -166,6 +169,7 @@ def fit(
         seed=init["seed"],
         first_batch=record.steps,
         saved=lambda: {"model": to_checkpoint(model._payload(*progress()))},
+        shards=shards,
     )
     loaders = SetDataModule(
         train_sets,
@@ -242,6 +246,9 @@ def _run(
         ):
             for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
                 warnings.filterwarnings("ignore", message=message, module="lightning")
+            # Of in-place operations on what the network gives, of which there are none; of gloo.
+            for message in (".*returned a view.*", ".*_get_pg_default.*", ".*Multiple backends.*"):
+                warnings.filterwarnings("ignore", message=message, module="torch.distributed")
             if not options.get("early_stopping"):  # scvi-tools tells that it is off in any case
                 warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
             runner = _Runner(model, training_plan=plan, data_splitter=loaders, **options)

@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import AveragedModel
 
 from alphastomics.diffusion_model.losses import (
@@ -20,6 +22,7 @@ from alphastomics.diffusion_model.losses import (
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import Objective
+from alphastomics.model._sharding import local, sharded, whole
 
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
@@ -34,7 +37,9 @@ def _moving_average(
 ) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
     n = float(n_averaged)
-    torch._foreach_lerp_(list(average), list(new), 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+    # Shards of an average are averages of shards.
+    old, new = [local(tensor) for tensor in average], [local(tensor) for tensor in new]
+    torch._foreach_lerp_(old, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -65,6 +70,8 @@ class DenoisingPlan(pl.LightningModule):
         as if one had them all.
     saved
         What is kept in a checkpoint beside the weights, as plain values.
+    shards
+        Whether to train a copy of the network whose weights are sharded over all processes.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class DenoisingPlan(pl.LightningModule):
         seed: int,
         first_batch: int,
         saved: Callable[[], dict[str, Any]] = dict,
+        shards: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -91,6 +99,14 @@ class DenoisingPlan(pl.LightningModule):
         self.seed = seed
         self.first_batch = self.batches_seen = first_batch
         self.saved = saved
+        self.shards = shards
+
+    def configure_model(self) -> None:
+        """Shard the weights and their average alike."""
+        if self.shards and not isinstance(self.module, FSDPModule):
+            mesh = cast(DeviceMesh, self.device_mesh)["data_parallel"]
+            self.module = sharded(self.module, mesh)
+            self.average.module = sharded(cast(MaskedDiffusionModule, self.average.module), mesh)
 
     def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
@@ -168,7 +184,8 @@ class DenoisingPlan(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how many batches were seen and what makes the weights a model."""
-        checkpoint[CHECKPOINT_KEY] = {"batches_seen": self.batches_seen, **self.saved()}
+        progress = {"batches_seen": self.batches_seen, "shards": self.shards}
+        checkpoint[CHECKPOINT_KEY] = {**progress, **self.saved()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the batch after the last one seen."""
@@ -179,4 +196,4 @@ class DenoisingPlan(pl.LightningModule):
 
     def averaged_state(self) -> dict[str, Tensor]:
         """Averaged weights, to be used for inference."""
-        return dict(self.average.module.state_dict())
+        return {name: whole(tensor) for name, tensor in self.average.module.state_dict().items()}
