@@ -23,6 +23,7 @@ from alphastomics.model._validate import check_at_least, check_choice
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
+Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 Standardize = Literal["training", "query"]
 STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
 MAX_SET = 2048

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from alphastomics._choices import Schedule, Solver
 from alphastomics.diffusion_model.interface import Denoised, NoisyCells
-from alphastomics.diffusion_model.levels import sampling_levels
+from alphastomics.diffusion_model.levels import sampling_levels, signal_and_noise
 from alphastomics.diffusion_model.losses import superpose
 from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
 from alphastomics.diffusion_model.sampler import State, sample
 from alphastomics.model._devices import Devices
-from alphastomics.model._filling import Filled, fill
+from alphastomics.model._filling import Array, Filled, centre_of_known, fill
 from alphastomics.model._prediction import Ready, levels_of, mean_of, prepare
 from alphastomics.model._request import Request
-from alphastomics.model._sets import InferenceSet
+from alphastomics.model._sets import InferenceSet, inference_sets
 
 N_STEPS = 16
 Trajectory = list[State]  # what the denoiser was given at every step
@@ -129,19 +129,24 @@ class _Drawing:
         self.led: tuple[int, str] | None = None
         self.way: Trajectory = []
 
-    def __call__(self, one: InferenceSet, draw: int) -> Denoised:
-        """Draw a set, and its anchors before it unless they were just drawn."""
+    def __call__(self, one: InferenceSet, draw: int, *, way: Trajectory | None = None) -> Denoised:
+        """Draw a set, and its anchors before it unless they were just drawn.
+
+        The way that it goes is appended to ``way``.
+        """
         leader = self.leaders.get(one.section)
         if leader is None:
-            return self._draw(one, draw)
+            return self._draw(one, draw, way=way)
         if one.leads or self.led != (draw, one.section):
             self.led, self.way = (draw, one.section), []
             led = self._draw(leader, draw, way=self.way)
             if one.leads:
+                if way is not None:
+                    way.extend(self.way)
                 return led
-        return self._draw(one, draw, anchors=self.way)
+        return self._draw(one, draw, anchors=self.way, way=way)
 
-    def _draw(self, one: InferenceSet, draw: int, **follows: Trajectory) -> Denoised:
+    def _draw(self, one: InferenceSet, draw: int, **follows: Trajectory | None) -> Denoised:
         ready = prepare(self.module, self.request, one)
         entropy = [draw, _number(one.section), one.part]
         return _draw(self.module, ready, self.request, self.options, entropy, **follows)
@@ -174,3 +179,29 @@ def draw_missing(
         progress_bar=progress_bar,
         devices=devices,
     )
+
+
+@torch.inference_mode()
+def watch(
+    module: MaskedDiffusionModule, request: Request, options: DrawOptions, *, max_set: int
+) -> Array:
+    """Where the cells of the first draw are at every step, ``(n, n_steps + 1, d)``.
+
+    A noisy position is shown ``cos(pi / 2 level)`` times as far out as it is, so that noise is as
+    wide as tissue. NaN where no position is asked for.
+    """
+    levels = sampling_levels(options.n_steps, options.schedule)
+    shrunk = [signal_and_noise(level)[0] for level in levels]  # 1 at the last level
+    shown = np.full((request.n, len(levels), module.position_dim), np.nan)
+    sets = list(inference_sets(request, max_set, anchored=True))
+    drawing = _Drawing(module, request, options, sets)
+    for one in sets:
+        way: Trajectory = []
+        drawn = drawing(one, 0, way=way)
+        for step, state in enumerate([*(z[0] for z in way), drawn.position]):
+            place = module.position_transform.inverse(shrunk[step].to(state) * state[0])
+            shown[one.asked, step] = place.cpu().double().numpy()[one.fill]
+        shown[one.asked] += centre_of_known(request, one.everyone)
+    for _, cells in request.unframed_sections():
+        shown[cells] -= shown[cells].mean(0)
+    return shown

@@ -137,7 +137,7 @@ class _Filling:
                 for x in (out.position, out.log_scale.exp())
             )
         into, cells = self.filled[draw], one.asked
-        into.position[cells] = position + _centre(self.request, one.everyone)
+        into.position[cells] = position + centre_of_known(self.request, one.everyone)
         into.scale[cells] = scale
         if into.expression is not None:
             into.expression[cells] = out.expression[0].cpu().float().numpy()[one.fill]
@@ -159,7 +159,7 @@ class _Filling:
             getattr(self.filled[draw], name)[one.asked] = values
 
 
-def _centre(request: Request, cells: NDArray[np.int64]) -> Array | float:
+def centre_of_known(request: Request, cells: NDArray[np.int64]) -> Array | float:
     """Centre of the known cells of a set ``(d,)``, the origin of its frame; 0 with none."""
     known = cells[request.position_known[cells]]
     if not len(known):

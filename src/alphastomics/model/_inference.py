@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._choices import SOLVERS, Solver
-from alphastomics.model._asking import AskingMixin, Standardize
+from alphastomics.model._asking import Mode, Standardize
 from alphastomics.model._devices import Devices, check_devices
 from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._filling import Filled
-from alphastomics.model._prediction import embed, predict_missing
+from alphastomics.model._looking import LookingMixin
+from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request
 from alphastomics.model._results import (
     POINTS,
@@ -31,10 +32,9 @@ from alphastomics.model._validate import check_choice
 
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
-Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 
 
-class InferenceMixin(AskingMixin):
+class InferenceMixin(LookingMixin):
     """Fills in what is unknown of cells, with a trained model."""
 
     def predict(
@@ -119,6 +119,12 @@ class InferenceMixin(AskingMixin):
             If nothing is missing or the mode hides everything, if the model was not trained for
             what is asked, if no gene is shared with the model, or coordinates are of another
             dimension.
+
+        Examples
+        --------
+        >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
+        >>> cells.obsm["spatial_predicted"].shape
+        (200, 2)
         """
         adata, request = self._ask(
             adata,
@@ -201,6 +207,12 @@ class InferenceMixin(AskingMixin):
             expression. In ``.uns["alphastomics"]`` how it was made, and for several draws without
             a known position whether they disagree by a mirror image, see
             :func:`alphastomics.metrics.mirror_ambiguity`.
+
+        Examples
+        --------
+        >>> model.sample(cells, mode="expr_to_pos", n_samples=2, point=None, progress_bar=False)
+        >>> cells.obsm["spatial_sampled_draws"].shape
+        (200, 2, 2)
         """
         options = self._draw_options(n_samples, n_steps, seed, solver)
         if point not in POINTS:
@@ -240,36 +252,6 @@ class InferenceMixin(AskingMixin):
             for name, value in named.items():
                 self._write_expression(adata, request, value, name, output)
                 self._record(adata, name, output=output, **how)
-
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode | None = None,
-        max_set: int | None = None,
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Embed cells in the context of their section: the network's last tokens.
-
-        Parameters
-        ----------
-        adata, max_set
-            As in :meth:`predict`.
-        mode
-            What to hide first: ``"expr_to_pos"`` (the default of a model that places cells) embeds
-            expression, ``"pos_to_expr"`` positions, ``"auto"`` everything that is there.
-
-        Returns
-        -------
-        ndarray
-            ``(n_cells, d_model)``, in the order of the cells.
-        """
-        self._require_trained()
-        adata = self._require_adata(adata)
-        trained = self._init_arguments()["training_mode"]
-        if mode is None:
-            mode = "pos_to_expr" if trained == "pos_to_expr" else "expr_to_pos"
-        request = self._request(self._read_cells(adata), mode, None, predicts=True)
-        return embed(self.module, request, self._max_set(max_set, request))
 
     def _write_draws(
         self,

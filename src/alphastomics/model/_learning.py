@@ -109,6 +109,13 @@ class LearningMixin:
         **trainer_kwargs
             More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
             ``num_nodes`` or ``strategy``.
+
+        Examples
+        --------
+        >>> model = al.AlphaSTomics(atlas, d_model=32, num_layers=1)
+        >>> model.train(1, val_sections="section_1", sets_per_section=6, progress_bar=False)
+        >>> model.history["validation_loss"].shape  # one epoch
+        (1, 1)
         """
         for name, value in (
             ("batch_size", batch_size),
@@ -183,6 +190,13 @@ class LearningMixin:
         ------
         ValueError
             If the model does not place cells.
+
+        Examples
+        --------
+        >>> model.calibrate(max_steps=1, progress_bar=False)
+        >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
+        >>> bool((cells.obs["spatial_predicted_radius"] > 0).all())
+        True
         """
         self._require_trained()
         if not self._places_cells():

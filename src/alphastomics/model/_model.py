@@ -203,6 +203,13 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
             Name in ``.obs`` of the section; ``None`` when all cells are one section.
         labels_key
             Name in ``.obs`` of cell types, for scores and colours; never an input to placement.
+        batch_key
+            Name in ``.obs`` of donor or platform, a condition of training and of queries that have
+            it.
+
+        Examples
+        --------
+        >>> al.AlphaSTomics.setup_anndata(atlas, section_key="section", labels_key="cell_type")
         """
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)

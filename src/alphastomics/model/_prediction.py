@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from alphastomics.diffusion_model.arrangement import refine
@@ -144,14 +143,9 @@ def predict_missing(
 
 
 @torch.inference_mode()
-def embed(module: MaskedDiffusionModule, request: Request, max_set: int) -> NDArray[np.float32]:
-    """Token of every query cell after the last block, ``(n_query, D)``."""
-    tokens: NDArray[np.float32] | None = None
+def look(
+    module: MaskedDiffusionModule, request: Request, max_set: int
+) -> Iterator[tuple[InferenceSet, Denoised]]:
+    """Give every set with what the network makes of it in one pass."""
     for one in inference_sets(request, max_set):
-        ready = prepare(module, request, one)
-        out = mean_of(module, ready, request).tokens[0].cpu().float().numpy()
-        if tokens is None:
-            tokens = np.full((request.n, out.shape[1]), np.nan, np.float32)
-        tokens[one.cells[one.fill]] = out[one.fill]
-    assert tokens is not None
-    return tokens[: request.n_query]
+        yield one, mean_of(module, prepare(module, request, one), request)

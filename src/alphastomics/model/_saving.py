@@ -57,6 +57,13 @@ class SavingMixin:
             Folder to write; made when absent.
         overwrite
             Whether a model already there may be replaced.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.load(folder).is_trained
+        True
         """
         self._require_trained()
         payload = self._payload(self.training_record, self.history_)
@@ -85,6 +92,18 @@ class SavingMixin:
         adata
             Sections to train further on; they must have all genes of the model, in any order.
             Placing other cells needs none.
+
+        Returns
+        -------
+        AlphaSTomics
+            The trained model.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> again = al.AlphaSTomics.load(folder)
+        >>> again.predict(cells, mode="expr_to_pos", progress_bar=False)
         """
         is_file = Path(dir_path).suffix == ".ckpt" or Path(dir_path).is_file()
         state, payload = (read_checkpoint if is_file else read_model)(dir_path)
