@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 
@@ -85,8 +86,13 @@ def new_axes(ax: Axes | None) -> Axes:
 
 
 def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> PathCollection:
-    """Draw cells at ``points`` ``(n, 2)``, the highest values on top, and no axes around them."""
-    if values is not None:
+    """Draw cells at ``points`` ``(n, 2)``, the highest values on top, and no axes around them.
+
+    ``values`` are numbers ``(n,)``, or colours ``(n, 4)``.
+    """
+    if values is not None and np.ndim(values) > 1:
+        options["c"] = values
+    elif values is not None:
         order = np.argsort(values, kind="stable")
         points, options["c"] = points[order], np.asarray(values)[order]
         options.setdefault("cmap", COLOR_MAP)
@@ -102,7 +108,13 @@ def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> Pat
     return drawn
 
 
-def color_bar(ax: Axes, drawn: PathCollection, label: str) -> None:
+def legend(ax: Axes, colors: dict[str, str]) -> None:
+    """Name the colours of categories beside the axes."""
+    dots = [ax.scatter([], [], color=color, label=name) for name, color in colors.items()]
+    ax.legend(handles=dots, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def color_bar(ax: Axes, drawn: ScalarMappable, label: str) -> None:
     """Explain colours beside the axes."""
     ax.get_figure(root=True).colorbar(drawn, ax=ax, label=label, shrink=0.7)  # type: ignore[union-attr]
 

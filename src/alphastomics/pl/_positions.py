@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.metrics import superpose_by
+from alphastomics.pl._colors import palette
 
 MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
 SCALE_BAR_UNIT = "um"  # as matplotlib-scalebar spells it
@@ -24,9 +25,16 @@ def _is_micrometres(adata: AnnData) -> bool:
     return str(adata.uns.get(_keys.UNITS, "")).lower().startswith(MICROMETRES)
 
 
-def _panel(adata: AnnData, shown: NDArray[np.float64], title: str, ax: Axes, **kwargs: Any) -> None:
+def _panel(
+    obs: pd.DataFrame,
+    uns: dict[str, Any],
+    shown: NDArray[np.float64],
+    title: str,
+    ax: Axes,
+    **kwargs: Any,
+) -> None:
     """One section at the coordinates ``shown`` ``(n, 2)``."""
-    copy = AnnData(obs=adata.obs, uns=dict(adata.uns), obsm={_keys.SPATIAL: shown})
+    copy = AnnData(obs=obs, uns=uns, obsm={_keys.SPATIAL: shown})
     sq.pl.spatial_scatter(
         copy, spatial_key=_keys.SPATIAL, shape=None, ax=ax, title=title, library_id=[""], **kwargs
     )
@@ -88,6 +96,9 @@ def positions(
         )
     if color is not None and color not in adata.obs:
         raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    uns, named = dict(adata.uns), None if color is None else palette(adata, color)
+    if named is not None:
+        uns[f"{color}_colors"] = named
     if scale_bar is None:
         scale_bar = _is_micrometres(adata)
     if scale_bar:
@@ -108,7 +119,7 @@ def positions(
     chosen = list(dims)
     for row, name in enumerate(names):
         cells = section == name
-        part = adata[cells]
+        part = adata.obs[cells]  # a view of AnnData drops categories, and shifts the colours
         generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
         options = {"color": color, "size": _point_size(len(generated)), **kwargs}
         if has_truth:
@@ -119,11 +130,11 @@ def positions(
             if located.any():
                 shown, title = true[located][:, chosen], f"{name}: true"
                 plain = {**options, "legend_loc": "none"}
-                _panel(part[located], shown, title, axes[row, 0], **plain)
+                _panel(part[located], uns, shown, title, axes[row, 0], **plain)
             else:
                 axes[row, 0].set_axis_off()
         options = {"legend_loc": "right margin" if row == 0 else "none", **options}
-        _panel(part, generated[:, chosen], f"{name}: {key}", axes[row, -1], **options)
+        _panel(part, uns, generated[:, chosen], f"{name}: {key}", axes[row, -1], **options)
     if save is not None:
         axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")
     return np.asarray(axes)
