@@ -36,7 +36,9 @@ def check_share(name: str, value: float) -> None:
 def check_adata(adata: AnnData, name: str = "adata") -> None:
     """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
     if not isinstance(adata, AnnData):
-        raise TypeError(f"{name} must be an AnnData, found {type(adata).__name__}.")
+        found = type(adata).__name__
+        remedy = "; pass a table of it, al.io.read_table(sdata)" if found == "SpatialData" else ""
+        raise TypeError(f"{name} must be an AnnData, found {found}{remedy}.")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
     for names, what, remedy in (

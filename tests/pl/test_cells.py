@@ -156,7 +156,7 @@ def test_trajectory_goes_from_noise_to_the_draw_in_one_part_of_space(moving):
     assert [ax.get_title() for ax in axes] == ["noise", "step 2", "draw"]
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in axes}) == 1
     np.testing.assert_allclose(drawn(axes[-1]).get_offsets(), moving.obsm["spatial"])
-    names = [text.get_text() for text in axes[-1].get_legend().get_texts()]
+    names = [text.get_text() for text in axes[-1].figure.legends[0].get_texts()]
     assert names == list(moving.obs["cell_type"].cat.categories)
 
 

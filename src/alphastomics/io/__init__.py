@@ -6,6 +6,7 @@ from alphastomics.io._manifest import Manifest, SectionEntry
 from alphastomics.io._processed import ProcessedData, ProcessedSection, open_data
 from alphastomics.io._raw import find_sections, read_sections
 from alphastomics.io._section import RawSection
+from alphastomics.io._spatialdata import add_positions, read_table
 
 __all__ = [
     "DataError",
@@ -15,8 +16,10 @@ __all__ = [
     "ProcessedSection",
     "RawSection",
     "SectionEntry",
+    "add_positions",
     "find_sections",
     "open_data",
     "read_sections",
+    "read_table",
     "stack_rows",
 ]

@@ -28,11 +28,12 @@ from alphastomics.io._section import (
     n_dims_of,
     split_rows,
 )
+from alphastomics.io._spatialdata import ATTRIBUTES, centroids
 
 Array = NDArray[np.float64]
 Opener = Callable[[], Any]
 
-REGIONS = "uns/spatialdata_attrs"
+REGIONS = f"uns/{ATTRIBUTES}"
 UNITS = f"uns/{_keys.UNITS}"
 COLUMNS_AT_ONCE = 256  # of a matrix that is stored by columns
 
@@ -93,7 +94,7 @@ def _sections(
     opener: Opener,
     kind: str,
     keys: RawKeys,
-    centroids: Callable[[], Array | None] = lambda: None,
+    find_positions: Callable[[], Array | None] = lambda: None,
 ) -> list[RawSection]:
     with opener() as group:
         _matrix(group, keys.layer, path)
@@ -102,7 +103,7 @@ def _sections(
         position = _positions(group, keys.spatial_key)
         units = ad.io.read_elem(group[UNITS]) if UNITS in group else None
     if position is None:
-        position = centroids()
+        position = find_positions()
     return [
         RawSection(
             name=section,
@@ -112,7 +113,7 @@ def _sections(
             n_dims=n_dims_of(None if position is None else position[rows], path),
             columns=tuple(obs.columns),
             units=units if isinstance(units, str) else None,
-            load=partial(_load, path, section, opener, kind, keys, rows, genes, centroids),
+            load=partial(_load, path, section, opener, kind, keys, rows, genes, find_positions),
         )
         for section, rows in split_rows(obs, path, name, keys.section_key).items()
     ]
@@ -126,14 +127,14 @@ def _load(
     keys: RawKeys,
     rows: Cells,
     genes: pd.Index,
-    centroids: Callable[[], Array | None],
+    find_positions: Callable[[], Array | None],
 ) -> ad.AnnData:
     with reading(path, kind), opener() as group:
         matrix = read_rows(_matrix(group, keys.layer, path), rows)
         obs = ad.io.read_elem(group["obs"]).iloc[rows]
         position = _positions(group, keys.spatial_key)
         if position is None:
-            position = centroids()
+            position = find_positions()
     return make_section(
         name, path, matrix, obs, genes, None if position is None else position[rows]
     )
@@ -176,23 +177,7 @@ def read_rows(matrix: Any, rows: Cells) -> sparse.csr_matrix:
 
 
 def _centroids(path: Path, table: str) -> Array | None:
-    """Centroids of the shapes or points that the rows of a SpatialData table annotate."""
     import spatialdata as sd
 
     data = sd.read_zarr(path)
-    cells = data.tables[table]
-    attributes = cells.uns.get("spatialdata_attrs")
-    if attributes is None:
-        return None
-    regions = cells.obs[attributes["region_key"]].astype(str).to_numpy()
-    instances = cells.obs[attributes["instance_key"]]
-    position: Array | None = None
-    for region in pd.unique(regions):
-        if region not in data:
-            continue
-        frame = sd.get_centroids(data[region]).compute()
-        if position is None:
-            position = np.full((cells.n_obs, frame.shape[1]), np.nan)
-        here = regions == region
-        position[here] = frame.reindex(instances[here]).to_numpy()
-    return position
+    return centroids(data, data.tables[table])

@@ -158,9 +158,11 @@ def read_training(
     """
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
+        remedy = " (a table of SpatialData gets them by al.io.read_table)"
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "
-            f"{sorted(adata.obsm)}: training needs coordinates there."
+            f"{sorted(adata.obsm)}: training needs coordinates there"
+            f"{remedy if 'spatialdata_attrs' in adata.uns else ''}."
         )
     own_categories = read_categories(adata, setup)
     if genes is not None:

@@ -85,6 +85,11 @@ def new_axes(ax: Axes | None) -> Axes:
     return ax
 
 
+def point_size(n_cells: int, panel: float = 5.0) -> float:
+    """Marker area in points squared, smaller the more cells and the smaller the panel (inches)."""
+    return float(np.clip(12_000 / max(n_cells, 1), 0.5, 40) * panel / 5)
+
+
 def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> PathCollection:
     """Draw cells at ``points`` ``(n, 2)``, the highest values on top, and no axes around them.
 
@@ -97,7 +102,7 @@ def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> Pat
         points, options["c"] = points[order], np.asarray(values)[order]
         options.setdefault("cmap", COLOR_MAP)
     options = {
-        "s": float(np.clip(12_000 / max(len(points), 1), 0.5, 40)),
+        "s": point_size(len(points)),
         "linewidths": 0,
         "rasterized": len(points) >= RASTERIZED_FROM,
         **options,
@@ -108,10 +113,14 @@ def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> Pat
     return drawn
 
 
-def legend(ax: Axes, colors: dict[str, str]) -> None:
-    """Name the colours of categories beside the axes."""
-    dots = [ax.scatter([], [], color=color, label=name) for name, color in colors.items()]
-    ax.legend(handles=dots, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+def legend(ax: Axes, colors: dict[str, str], *, outside: bool) -> None:
+    """Name the colours of categories beside the axes, or beside all axes of the figure."""
+    handles = [ax.scatter([], [], color=color, label=name) for name, color in colors.items()]
+    if outside:
+        figure = ax.get_figure(root=True)
+        figure.legend(handles=handles, loc="outside right center", frameon=False)  # type: ignore[union-attr]
+    else:
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def color_bar(ax: Axes, drawn: ScalarMappable, label: str) -> None:

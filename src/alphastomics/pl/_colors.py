@@ -43,7 +43,8 @@ def palette(adata: AnnData, color: str) -> list[str] | None:
         return list(FEW[:n])
     from scanpy.plotting import palettes
 
-    many = palettes.default_28 if n <= len(palettes.default_28) else palettes.default_102
+    choices = (palettes.default_20, palettes.default_28, palettes.default_102)
+    many = next((colors for colors in choices if n <= len(colors)), choices[-1])
     return [many[i % len(many)] for i in range(n)]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.metrics import superpose_by
+from alphastomics.pl._cells import point_size
 from alphastomics.pl._colors import palette
 
 MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
@@ -121,7 +122,7 @@ def positions(
         cells = section == name
         part = adata.obs[cells]  # a view of AnnData drops categories, and shifts the colours
         generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
-        options = {"color": color, "size": _point_size(len(generated)), **kwargs}
+        options = {"color": color, "size": point_size(len(generated)), **kwargs}
         if has_truth:
             true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[cells]
             located = ~np.isnan(true).any(1)
@@ -138,8 +139,3 @@ def positions(
     if save is not None:
         axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")
     return np.asarray(axes)
-
-
-def _point_size(n_cells: int) -> float:
-    """Marker area in points squared, smaller the more cells there are."""
-    return float(np.clip(12_000 / n_cells, 0.5, 40))

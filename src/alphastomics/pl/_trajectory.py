@@ -14,9 +14,18 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics.pl._cells import Points, cells_of, color_bar, legend, scatter, write
+from alphastomics.pl._cells import (
+    Points,
+    cells_of,
+    color_bar,
+    legend,
+    point_size,
+    scatter,
+    write,
+)
 from alphastomics.pl._colors import colors_of
 
+PANEL = 2.4  # inches
 FRAMES_A_SECOND = 6
 HELD_FRAMES = 6  # the draw stays for so many more
 EXTENT = (0.5, 99.5)  # percentiles of the coordinates that are in sight
@@ -80,18 +89,20 @@ def trajectory(
         kwargs = {"values": colors.values[chosen], **kwargs}
     last = len(shown) - 1
     frames = np.unique(np.linspace(0, last, max(2, n_frames)).round().astype(int))
+    own = ax is None
     if ax is None:
-        size = (2.6 * len(frames) + 0.8 * (colors is not None), 2.9)
+        size = (PANEL * len(frames) + 1.4 * (colors is not None), PANEL + 0.3)
         _, grid = plt.subplots(1, len(frames), figsize=size, squeeze=False, layout="constrained")
         ax = grid[0]
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) != len(frames):
         raise ValueError(f"ax holds {len(axes)} axes, but there are {len(frames)} frames.")
+    small = {"s": point_size(int(chosen.sum()), PANEL), **kwargs}
     for one, frame in zip(axes, frames, strict=True):
-        drawn = scatter(one, shown[frame], **kwargs)
+        drawn = scatter(one, shown[frame], **small)
         _frame(one, shown, "noise" if frame == 0 else "draw" if frame == last else f"step {frame}")
     if colors is not None and colors.legend:
-        legend(axes[-1], colors.legend)
+        legend(axes[-1], colors.legend, outside=own)
     elif colors is not None:
         color_bar(axes[-1], drawn, str(color))
     if save is not None and Path(save).suffix.lower() == ".gif":

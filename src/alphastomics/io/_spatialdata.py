@@ -1,0 +1,211 @@
+"""Tables of SpatialData: coordinates of what they annotate, and results back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from alphastomics import _keys
+from alphastomics._obs import sections_of
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+ATTRIBUTES = "spatialdata_attrs"
+TABLE, GLOBAL = "table", "global"
+REGION, INSTANCE = "region", "cell"
+NOT_TAKEN = (ATTRIBUTES, "_scvi")  # of what a table tells of itself
+Array = NDArray[np.float64]
+
+
+def centroids(data: SpatialData, cells: AnnData, coordinate_system: str = GLOBAL) -> Array | None:
+    """Centroids of what the rows of a table annotate ``(n, d)``; NaN where there is nothing."""
+    from spatialdata import get_centroids
+
+    attributes = cells.uns.get(ATTRIBUTES)
+    if attributes is None:
+        return None
+    regions = cells.obs[attributes["region_key"]].astype(str).to_numpy()
+    instances = cells.obs[attributes["instance_key"]]
+    position: Array | None = None
+    for region in pd.unique(regions):
+        if region not in data:
+            continue
+        frame = get_centroids(data[region], coordinate_system).compute()
+        if position is None:
+            position = np.full((cells.n_obs, frame.shape[1]), np.nan)
+        here = regions == region
+        position[here] = frame.reindex(instances[here]).to_numpy()
+    return position
+
+
+def read_table(
+    sdata: SpatialData,
+    table: str = TABLE,
+    *,
+    coordinate_system: str = GLOBAL,
+    spatial_key: str = _keys.SPATIAL,
+    section_key: str = _keys.SECTION,
+) -> AnnData:
+    """Give a table of SpatialData what the model reads: coordinates and sections.
+
+    Parameters
+    ----------
+    sdata
+        Object with a table that annotates its shapes, labels or points.
+    table
+        Name of the table.
+    coordinate_system
+        System of the coordinates.
+    spatial_key
+        Name in ``.obsm`` to write to. Coordinates that are there are kept.
+    section_key
+        Name in ``.obs`` to write to, the region of every row. Sections that are there are kept.
+
+    Returns
+    -------
+    AnnData
+        The table itself, not a copy, with ``.obsm[spatial_key]``, shape ``(n_cells, n_dims)``: the
+        centroids of what its rows annotate, NaN where there is nothing.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table.
+    ValueError
+        If the table has no coordinates and annotates nothing that has.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> from spatialdata import SpatialData
+    >>> from spatialdata.models import ShapesModel, TableModel
+    >>> cells = al.datasets.simulate_tissue(n_sections=1, n_cells=50)
+    >>> spots = ShapesModel.parse(cells.obsm.pop("spatial"), geometry=0, radius=1.0)
+    >>> cells.obs["region"], cells.obs["spot"] = "spots", spots.index.to_numpy()
+    >>> cells.obs["region"] = cells.obs["region"].astype("category")
+    >>> table = TableModel.parse(cells, "spots", "region", "spot")
+    >>> sdata = SpatialData(shapes={"spots": spots}, tables={"table": table})
+    >>> al.io.read_table(sdata).obsm["spatial"].shape
+    (50, 2)
+    """
+    cells = _table(sdata, table)
+    if spatial_key not in cells.obsm:
+        position = centroids(sdata, cells, coordinate_system)
+        if position is None:
+            there = sorted(name for _, name, _ in sdata.gen_spatial_elements())
+            raise ValueError(
+                f"table {table!r} has no coordinates in .obsm[{spatial_key!r}] and annotates none "
+                f"of the elements {there}: name another table, or let it annotate one by "
+                "sdata.set_table_annotates_spatialelement."
+            )
+        cells.obsm[spatial_key] = position
+    if section_key not in cells.obs and ATTRIBUTES in cells.uns:
+        cells.obs[section_key] = cells.obs[cells.uns[ATTRIBUTES]["region_key"]].astype("category")
+    return cells
+
+
+def add_positions(
+    sdata: SpatialData,
+    table: str = TABLE,
+    key: str = _keys.PREDICTED,
+    *,
+    radius: float | None = None,
+    coordinate_system: str = GLOBAL,
+    section_key: str = _keys.SECTION,
+) -> None:
+    """Put generated positions of a table's cells into SpatialData, as circles.
+
+    Parameters
+    ----------
+    sdata
+        Object with the table, in which ``model.predict`` or ``model.sample`` has written.
+    table
+        Name of the table.
+    key
+        Name in ``.obsm`` of the generated positions, ``(n_cells, n_dims)``.
+    radius
+        Of the circles, in units of the coordinates; by default half the median distance of nearest
+        cells.
+    coordinate_system
+        System to put them in. Positions that were generated without a reference have a frame of
+        the model's own: give it a name of its own.
+    section_key
+        Name in ``.obs`` of the section; all cells are one section when it is absent.
+
+    Returns
+    -------
+    None
+        Adds shapes that are named like the cells, ``key``, or where there are several sections
+        ``key + "_" + section`` for each, and a table ``table + "_" + key`` that annotates them and
+        has the values of ``table``, so that spatialdata-plot draws them:
+        ``sdata.pl.render_shapes(key, color="cell_type", table_name=table + "_" + key).pl.show()``.
+        What was there stays as it is.
+
+    Raises
+    ------
+    KeyError
+        If there are no such table or positions.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> from spatialdata import SpatialData
+    >>> cells = al.datasets.simulate_tissue(n_sections=1, n_cells=50)
+    >>> cells.obsm["spatial_predicted"] = cells.obsm["spatial"]
+    >>> sdata = SpatialData(tables={"table": cells})
+    >>> al.io.add_positions(sdata)
+    >>> sorted(sdata.shapes), sorted(sdata.tables)
+    (['spatial_predicted'], ['table', 'table_spatial_predicted'])
+    """
+    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.transformations import Identity
+
+    cells = _table(sdata, table)
+    if key not in cells.obsm:
+        raise KeyError(
+            f"key {key!r} is not in .obsm of table {table!r}, which holds {sorted(cells.obsm)}: "
+            "run model.predict or model.sample on the table first, or correct the key."
+        )
+    points = np.asarray(cells.obsm[key], dtype=np.float64)
+    there = ~np.isnan(points).any(1)
+    placed = AnnData(
+        cells.X[there],
+        obs=cells.obs[there].copy(),
+        var=cells.var,
+        uns={name: value for name, value in cells.uns.items() if not name.startswith(NOT_TAKEN)},
+    )
+    sections = sections_of(placed, section_key)
+    names = pd.unique(sections)
+    element = {name: key if len(names) == 1 else f"{key}_{name}" for name in names}
+    for name in names:
+        circles = points[there][sections == name]
+        sdata.shapes[element[name]] = ShapesModel.parse(
+            circles,
+            geometry=0,
+            radius=_radius(circles) if radius is None else radius,
+            index=placed.obs_names[sections == name],
+            transformations={coordinate_system: Identity()},
+        )
+    placed.obs[REGION] = pd.Categorical([element[name] for name in sections])
+    placed.obs[INSTANCE] = placed.obs_names.to_numpy()
+    sdata.tables[f"{table}_{key}"] = TableModel.parse(
+        placed, list(element.values()), REGION, INSTANCE
+    )
+
+
+def _table(sdata: SpatialData, table: str) -> AnnData:
+    if table not in sdata.tables:
+        raise KeyError(f"table {table!r} is not in sdata, whose tables are {sorted(sdata.tables)}.")
+    return sdata.tables[table]
+
+
+def _radius(points: Array) -> float:
+    distance, _ = KDTree(points).query(points, min(2, len(points)))
+    nearest = float(np.median(distance[..., -1])) / 2
+    return nearest if nearest > 0 else 1.0
