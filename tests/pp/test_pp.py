@@ -169,7 +169,7 @@ def test_positions_keep_their_aspect(tissue):
         assert np.allclose(placed[section].mean(0), 0)
         assert np.allclose(np.diff(placed[section], axis=0), np.diff(given[section], axis=0) / 2)
     assert cells.uns["units"] == "mm"
-    with pytest.raises(ValueError, match="factor must be a number above 0, found 0"):
+    with pytest.raises(ValueError, match="factor must be a number above 0 or 'visium', found 0"):
         al.pp.normalize_positions(cells, factor=0)
 
 

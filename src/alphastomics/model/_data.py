@@ -13,6 +13,7 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._obs import as_names, sections_of
+from alphastomics._visium import check_pixels
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._rows import GenesOfCells, RowsOnDisk
 from alphastomics.model._tissue import Mask, TissueData
@@ -177,6 +178,7 @@ def read_training(
     data = _read(adata, setup, categories or own_categories, genes, required=True)
     assert data.position is not None
     check_positions(data.position, data.section, setup.spatial_key)
+    check_pixels(adata, setup.spatial_key)
     if not data.panels.all(0).any():
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] leaves no gene that all sections measure: at least "

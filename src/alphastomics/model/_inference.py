@@ -26,6 +26,7 @@ from alphastomics.model._results import (
     point_estimate,
     superpose_draws,
     with_known_positions,
+    write_images,
     write_radius,
 )
 from alphastomics.model._validate import check_choice
@@ -109,7 +110,8 @@ class InferenceMixin(LookingMixin):
             ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
             of 90 %. Without any known position the frame is the model's own, centred on the origin.
             Where expression is asked for, ``.layers[layer_added]``, shape ``(n_cells, n_genes)``,
-            NaN for genes the model does not know. In ``.uns["alphastomics"]``, how it was made.
+            NaN for genes the model does not know. In ``.uns["alphastomics"]``, how it was made; in
+            ``.uns[key_added]`` the images of Visium, if positions are in their frame.
 
         Raises
         ------
@@ -151,6 +153,7 @@ class InferenceMixin(LookingMixin):
             adata.obsm[key_added] = with_known_positions(filled.position, request)
             quantile = self._radius_quantile(request, "predict")
             write_radius(adata, request, filled.scale, quantile, key_added)
+            write_images(adata, request, self._setup().spatial_key, key_added)
             self._record(adata, key_added, **how)
         if filled.expression is not None:
             self._write_expression(adata, request, filled.expression, layer_added, output)
@@ -272,6 +275,7 @@ class InferenceMixin(LookingMixin):
             adata.obsm[key_added] = point_estimate(positions, chosen, point)
         quantile = self._radius_quantile(request, "sample")
         write_radius(adata, request, filled[0].scale, quantile, key_added)
+        write_images(adata, request, self._setup().spatial_key, key_added)
         self._record(adata, key_added, **how)
 
     def _write_expression(

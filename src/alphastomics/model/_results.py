@@ -116,6 +116,15 @@ def write_radius(
     adata.obs[column] = np.where(request.position_known[: request.n_query], 0.0, radius)
 
 
+def write_images(adata: AnnData, request: Request, spatial_key: str, key_added: str) -> None:
+    """Let squidpy find the images behind positions that are in their frame (Visium)."""
+    images = adata.uns.get(spatial_key)
+    if isinstance(images, dict) and not request.unframed_sections():
+        adata.uns[key_added] = images
+    else:
+        adata.uns.pop(key_added, None)  # of an earlier call: it would not fit these positions
+
+
 def expression_matrix(
     adata: AnnData,
     request: Request,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._obs import sections_of
 from alphastomics._validate import check_position_rows
+from alphastomics._visium import micrometres_per_pixel
+
+VISIUM = "visium"
 
 
 def normalize_positions(
     adata: AnnData,
     *,
-    factor: float = 1.0,
+    factor: float | Literal["visium"] = 1.0,
     units: str | None = None,
     center: bool = False,
     spatial_key: str = _keys.SPATIAL,
@@ -32,9 +38,12 @@ def normalize_positions(
     adata
         Cells with ``.obsm[spatial_key]`` ``(n_cells, n_dims)``, NaN rows where unknown.
     factor
-        What positions are multiplied by, such as the µm in a pixel.
+        What positions are multiplied by, such as the µm in a pixel. ``"visium"``: those of each
+        section, by its spots of 55 µm and their ``spot_diameter_fullres`` in ``.uns["spatial"]``;
+        name another ``key_added``, because the image stays in pixels.
     units
-        Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None.
+        Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None, and is µm for
+        Visium.
     center
         Whether to move the mean of the known positions of each section to 0.
     spatial_key
@@ -56,7 +65,8 @@ def normalize_positions(
     KeyError
         If there are no positions under ``spatial_key``.
     ValueError
-        If the factor is not a positive number.
+        If the factor is not a positive number; for Visium, if ``.uns["spatial"]`` does not tell the
+        scale or ``key_added`` is missing.
 
     Examples
     --------
@@ -70,9 +80,15 @@ def normalize_positions(
         raise KeyError(
             f"spatial_key {spatial_key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}."
         )
-    if not (np.isfinite(factor) and factor > 0):
-        raise ValueError(f"factor must be a number above 0, found {factor!r}.")
-    position = np.array(adata.obsm[spatial_key], dtype=np.float64) * factor
+    position = np.array(adata.obsm[spatial_key], dtype=np.float64)
+    position *= _factors(adata, factor, section_key)[:, None]
+    if factor == VISIUM:
+        if key_added in (None, spatial_key):
+            raise ValueError(
+                f"key_added is missing: positions in µm under {spatial_key!r} would not fit the "
+                "image, which is in pixels. Pass key_added='spatial_um'."
+            )
+        units = units or "µm"
     check_position_rows(position, spatial_key)
     if center:
         section = sections_of(adata, section_key)
@@ -85,3 +101,14 @@ def normalize_positions(
     if units is not None:
         adata.uns[_keys.UNITS] = units
     return adata if copy else None
+
+
+def _factors(
+    adata: AnnData, factor: float | Literal["visium"], section_key: str | None
+) -> NDArray[np.float64]:
+    """Give what the position of each cell is multiplied by, ``(n_cells,)``."""
+    if factor == VISIUM:
+        return micrometres_per_pixel(adata, section_key)
+    if isinstance(factor, str) or not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"factor must be a number above 0 or 'visium', found {factor!r}.")
+    return np.full(adata.n_obs, factor)
