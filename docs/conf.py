@@ -1,7 +1,9 @@
 """Sphinx configuration."""
 
 import os
+import shutil
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "alphastomics"
 author = "The alphastomics developers"
@@ -9,14 +11,16 @@ copyright = "2026, the alphastomics developers"
 release = version = installed_version("alphastomics")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
 ]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
@@ -27,8 +31,14 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks are committed as they ran, and run again by the tests
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
 
 intersphinx_mapping = (
     {}
@@ -42,6 +52,11 @@ intersphinx_mapping = (
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 )
+
+
+HERE = Path(__file__).parent
+# Sphinx reads what lies beside it only.
+shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True)
 
 
 def _link_here(app, path, document, content):
