@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(logger: str) -> Iterator[None]:
+def quiet(logger: str | logging.Logger) -> Iterator[None]:
     """Let only warnings and errors of ``logger`` through."""
-    log = logging.getLogger(logger)
+    log = logging.getLogger(logger) if isinstance(logger, str) else logger
     level = log.level
     log.setLevel(logging.WARNING)
     try:
