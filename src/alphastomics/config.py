@@ -121,7 +121,22 @@ class DataSettings(_Section):
 
 
 class Config(_Section):
-    """Everything that a training run is told."""
+    """Everything that a training run is told.
+
+    Attributes
+    ----------
+    training_mode
+        ``"joint"``, ``"expr_to_pos"`` or ``"pos_to_expr"``.
+    exp_name, output_dir
+        Name of the run, and its folder.
+    data, TransformerLayer_setting, diffusion, training, masking
+        Sections of ``config.yaml``, where every key is described.
+
+    Examples
+    --------
+    >>> Config().training_mode, Config(training_mode="expr_to_pos").to_yaml().split()[:2]
+    ('joint', ['training_mode:', 'expr_to_pos'])
+    """
 
     training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = Field(
         "joint", description="what to learn"
@@ -241,10 +256,21 @@ def load_config(
     preset
         One of :data:`PRESETS`.
 
+    Returns
+    -------
+    Config
+        Checked and complete.
+
     Raises
     ------
     ConfigError
         With a line for every key that is unknown, of a wrong type or out of range.
+
+    Examples
+    --------
+    >>> config = load_config(overrides={"training": {"epochs": 5}})
+    >>> config.training.epochs, config.TransformerLayer_setting.d_model
+    (5, 128)
     """
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"--preset: {preset!r} is none of {', '.join(PRESETS)}.")

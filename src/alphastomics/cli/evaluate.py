@@ -81,6 +81,12 @@ def evaluate(
     -------
     DataFrame
         A row for every section, task and method.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> best, data = Path("outputs/first/checkpoints/best.ckpt"), Path("processed")
+    >>> scores = evaluate(best, data, Path("outputs/first/test"))  # doctest: +SKIP
     """
     import pandas as pd
 

@@ -95,6 +95,19 @@ def preprocess(
     ------
     DataError
         If data cannot be read or do not fit the options, or the folder holds other data.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> manifest = preprocess(raw, data, test_sections=["section_1"], progress=False)
+    >>> [section.split for section in manifest.sections]
+    ['train', 'test']
+    >>> folder.cleanup()
     """
     from alphastomics.cli._preprocess_options import Options
     from alphastomics.cli._preprocess_run import run

@@ -97,6 +97,13 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     ------
     ConfigError, DataError
         If the configuration, the data and the checkpoint do not fit each other.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from alphastomics.config import load_config
+    >>> config = load_config(Path("config.yaml"))  # doctest: +SKIP
+    >>> model = train(config, Path("outputs/first"))  # doctest: +SKIP
     """
     from alphastomics.cli._processed import choose_genes, set_up, training_data
     from alphastomics.cli._training_run import check_resumable, finish, trainer_options

@@ -69,6 +69,11 @@ def account(module: MaskedDiffusionModule, n_cells: int = 256) -> Account:
     n_cells
         Cells in the set.
 
+    Returns
+    -------
+    Account
+        Parameters, those that a cell goes through, and floating-point operations.
+
     Examples
     --------
     >>> from alphastomics.diffusion_model import MaskedDiffusionModule

@@ -64,6 +64,16 @@ class MaskedDiffusionModule(nn.Module):
     **architecture
         Size and options of the transformer, the fields of
         :class:`~alphastomics.nn.architecture.Architecture`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from alphastomics.diffusion_model.interface import NoisyCells
+    >>> module = MaskedDiffusionModule(num_genes=20, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    >>> known, unknown = torch.zeros(1, 5, 20), torch.ones(1, 5)  # levels
+    >>> cells = NoisyCells(torch.randn(1, 5, 20), known, torch.zeros(1, 5, 2), unknown)
+    >>> module.eval()(cells).position.shape
+    torch.Size([1, 5, 2])
     """
 
     def __init__(
@@ -122,7 +132,20 @@ class MaskedDiffusionModule(nn.Module):
         return self.position_head.weight.device
 
     def forward(self, cells: NoisyCells, context: Context | None = None) -> Denoised:
-        """Denoise a batch of sets, in the standardised space."""
+        """Denoise a batch of sets, in the standardised space.
+
+        Parameters
+        ----------
+        cells
+            Standardised values and their levels: expression ``(B, N, G)``, position ``(B, N, d)``.
+        context
+            Padding, scope, labels; see :class:`~alphastomics.diffusion_model.interface.Context`.
+
+        Returns
+        -------
+        Denoised
+            Expected clean values, of the shapes of ``cells``, and what else the network tells.
+        """
         context = context or Context()
         cells, bank = cells.split(context.n_bank)
         N = cells.position.shape[1]

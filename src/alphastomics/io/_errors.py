@@ -8,7 +8,15 @@ from pathlib import Path
 
 
 class DataError(ValueError):
-    """Names the file or option, says what was found and what to do."""
+    """Names the file or option, says what was found and what to do.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> al.io.open_data("nowhere")
+    Traceback (most recent call last):
+    alphastomics.io._errors.DataError: ...nowhere holds no processed data...
+    """
 
 
 @contextmanager

@@ -74,6 +74,20 @@ class LazyRows:
         Number of cells and of genes.
     dtype
         Of the values; of several stores, one that holds the values of all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
+    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
+    >>> rows = al.io.LazyRows.open(Path(folder.name) / "data/sections/section_0.zarr")
+    >>> rows[[5, 3, 3]].shape
+    (3, 60)
+    >>> folder.cleanup()
     """
 
     def __init__(self, matrices: Sequence[_StoredMatrix]) -> None:
@@ -133,5 +147,30 @@ class LazyRows:
 
 
 def stack_rows(parts: Sequence[LazyRows]) -> LazyRows:
-    """Put the cells of several sections one after the other, without reading them."""
+    """Put the cells of several sections one after the other, without reading them.
+
+    Parameters
+    ----------
+    parts
+        Rows of sections, all of the same genes.
+
+    Returns
+    -------
+    LazyRows
+        As many rows as all parts have.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
+    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
+    >>> sections = al.io.open_data(f"{folder.name}/data").sections()
+    >>> al.io.stack_rows([section.expression for section in sections]).shape
+    (100, 60)
+    >>> folder.cleanup()
+    """
     return LazyRows([matrix for rows in parts for matrix in rows._matrices])

@@ -22,7 +22,31 @@ class _Strict(BaseModel):
 
 
 class SectionEntry(_Strict):
-    """One section and its store."""
+    """One section and its store.
+
+    Attributes
+    ----------
+    name, split, n_cells, has_coordinates
+        Name of the section, ``"train"``, ``"val"`` or ``"test"``, its cells, whether any has a place.
+    file, source, checksum
+        Store and raw file, relative to their folders; SHA-256 of the store.
+    measured
+        Its genes, where it lacks some of the manifest.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> entry = preprocess(raw, data, progress=False).sections[0]
+    >>> entry.name, entry.n_cells, entry.measured
+    ('section_0', 50, None)
+    >>> folder.cleanup()
+    """
 
     name: str
     file: str = Field(description="folder of its store, relative to the manifest")
@@ -53,7 +77,41 @@ class Provenance(_Strict):
 
 
 class Manifest(_Strict):
-    """What a folder of processed data holds."""
+    """What a folder of processed data holds.
+
+    Attributes
+    ----------
+    genes
+        Names of the genes.
+    values
+        ``"counts"``, ``"lognorm"`` or ``"intensity"``.
+    n_dims
+        2 or 3.
+    units
+        Of the coordinates, if the raw data say.
+    labels_key, batch_key
+        Names of cell type and of donor or platform in ``.obs``.
+    sections
+        One entry a section: name, split, cells, store, checksum.
+    statistics
+        Of the training cells.
+    provenance
+        Options, versions, seed, fingerprint.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> manifest = preprocess(raw, data, progress=False)
+    >>> manifest.n_dims, [section.split for section in manifest.sections]
+    (2, ['train', 'train'])
+    >>> folder.cleanup()
+    """
 
     format: Literal["alphastomics-data"] = "alphastomics-data"
     format_version: int = FORMAT_VERSION

@@ -33,6 +33,20 @@ class ProcessedSection:
         Its store, which :func:`anndata.read_zarr` reads too.
     genes
         Names of the genes, those of all sections.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
+    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
+    >>> section = al.io.open_data(f"{folder.name}/data").sections()[0]
+    >>> section.name, section.position.shape, section.expression.shape
+    ('section_0', (50, 2), (50, 60))
+    >>> folder.cleanup()
     """
 
     entry: SectionEntry
@@ -89,6 +103,21 @@ class ProcessedData:
         Where it is.
     manifest
         What it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> from alphastomics.cli.preprocess import preprocess
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
+    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
+    >>> data = al.io.open_data(f"{folder.name}/data")
+    >>> data.verify()
+    >>> len(data.genes), len(data.sections("train"))
+    (60, 2)
+    >>> folder.cleanup()
     """
 
     folder: Path
@@ -124,6 +153,16 @@ def open_data(folder: str | Path) -> ProcessedData:
     """Open a folder that ``alphastomics preprocess`` wrote.
 
     Only the manifest is read; sections are read when asked for.
+
+    Parameters
+    ----------
+    folder
+        Folder with a ``manifest.json``.
+
+    Returns
+    -------
+    ProcessedData
+        What the folder holds.
 
     Raises
     ------

@@ -57,6 +57,18 @@ def find_sections(
     ------
     DataError
         If there are none, a file is damaged, or a section comes twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> [(section.name, section.n_cells) for section in al.io.find_sections(raw)]
+    [('section_0', 50), ('section_1', 50)]
+    >>> folder.cleanup()
     """
     root = Path(raw_dir)
     keys = RawKeys(layer, spatial_key, section_key)
@@ -74,7 +86,30 @@ def find_sections(
 
 
 def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnData]:
-    """Read raw sections one after the other; options as in :func:`find_sections`."""
+    """Read raw sections one after the other; options as in :func:`find_sections`.
+
+    Parameters
+    ----------
+    raw_dir, **keys
+        As in :func:`find_sections`.
+
+    Returns
+    -------
+    iterator of AnnData
+        One of each section, read when it is its turn.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> [section.shape for section in al.io.read_sections(raw)]
+    [(50, 60), (50, 60)]
+    >>> folder.cleanup()
+    """
     for section in find_sections(raw_dir, **keys):  # type: ignore[arg-type]
         yield section.load()
 

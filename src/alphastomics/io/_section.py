@@ -52,6 +52,19 @@ class RawSection:
     load
         Reads the section as AnnData: all genes, ``.X`` CSR, ``.obsm["spatial"]`` if there are
         coordinates, ``.obs["section"]``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import alphastomics as al
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
+    >>> section = al.io.find_sections(raw)[0]
+    >>> section.n_dims, len(section.genes), section.load().obsm["spatial"].shape
+    (2, 60, (50, 2))
+    >>> folder.cleanup()
     """
 
     name: str

@@ -30,7 +30,23 @@ def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
 
 
 def rms_radius(points: ArrayLike) -> float:
-    """Root mean squared distance of points ``(n, d)`` from their centroid, in their unit."""
+    """Root mean squared distance of points ``(n, d)`` from their centroid, in their unit.
+
+    Parameters
+    ----------
+    points
+        Coordinates, shape ``(n, d)``.
+
+    Returns
+    -------
+    float
+        In the units of the coordinates.
+
+    Examples
+    --------
+    >>> rms_radius([[3.0, 0], [-3, 0], [0, 3], [0, -3]])
+    3.0
+    """
     P = checked_points(points, "points")
     return float(np.sqrt(np.square(P - P.mean(0)).sum(1).mean()))
 
@@ -83,7 +99,30 @@ def superpose_by(
     allow_reflection: bool = True,
     allow_scale: bool = False,
 ) -> Array:
-    """Move all points ``(n, d)`` as :func:`superpose` moves the ``chosen`` ones, ``(n,)``."""
+    """Move all points ``(n, d)`` as :func:`superpose` moves the ``chosen`` ones, ``(n,)``.
+
+    Parameters
+    ----------
+    moving, fixed
+        Coordinates of the same cells, shape ``(n, d)``; anything where not chosen.
+    chosen
+        Cells that decide, boolean ``(n,)``.
+    allow_reflection, allow_scale
+        As in :func:`superpose`.
+
+    Returns
+    -------
+    ndarray
+        All of ``moving`` in the frame of ``fixed``, shape ``(n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fixed = np.array([[0.0, 0], [1, 0], [0, 1], [np.nan, np.nan]])
+    >>> moving = np.array([[5.0, 5], [6, 5], [5, 6], [7, 7]])
+    >>> superpose_by(moving, fixed, np.array([True, True, True, False])).round(6)[3]
+    array([2., 2.])
+    """
     M_centre, F_centre = moving[chosen].mean(0), fixed[chosen].mean(0)
     M, F = moving[chosen] - M_centre, fixed[chosen] - F_centre
     u, s, vh = np.linalg.svd(M.T @ F)
@@ -116,6 +155,15 @@ def generalised_procrustes(
     -------
     ndarray
         The superposed draws, shape ``(n_draws, n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> points = np.random.default_rng(0).normal(size=(50, 2))
+    >>> turned = points @ np.array([[0.0, 1], [-1, 0]]) + 5
+    >>> draws = generalised_procrustes([points, turned])
+    >>> np.allclose(draws[0], draws[1])
+    True
     """
     aligned = np.array(draws, dtype=np.float64)
     if aligned.ndim != 3:
@@ -144,7 +192,23 @@ def generalised_procrustes(
 
 
 def consensus(draws: ArrayLike) -> Array:
-    """Mean position of each cell over draws ``(n_draws, n, d)`` that share a frame, ``(n, d)``."""
+    """Mean position of each cell over draws ``(n_draws, n, d)`` that share a frame, ``(n, d)``.
+
+    Parameters
+    ----------
+    draws
+        Shape ``(n_draws, n, d)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n, d)``; shrunk where draws disagree.
+
+    Examples
+    --------
+    >>> consensus([[[0.0, 0]], [[2, 4]]])
+    array([[1., 2.]])
+    """
     return np.asarray(np.asarray(draws, dtype=np.float64).mean(0))
 
 
@@ -153,6 +217,21 @@ def medoid(draws: ArrayLike) -> int:
 
     ``draws`` has shape ``(n_draws, n, d)`` and shares a frame. Unlike the consensus, the medoid is
     itself a draw: it keeps the spread of the tissue.
+
+    Parameters
+    ----------
+    draws
+        Shape ``(n_draws, n, d)``.
+
+    Returns
+    -------
+    int
+        Index of a draw.
+
+    Examples
+    --------
+    >>> medoid([[[0.0, 0]], [[1, 0]], [[5, 0]]])
+    1
     """
     flat = np.asarray(draws, dtype=np.float64)
     flat = flat.reshape(len(flat), -1)

@@ -53,6 +53,11 @@ def mmd2(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, *, seed: in
     seed
         Of the rows taken.
 
+    Returns
+    -------
+    float
+        About 0 for samples of one source, at most 2.
+
     References
     ----------
     Gretton et al. (2012), JMLR 13, 723, eq. 3 and section 8.

@@ -119,6 +119,16 @@ def partial_pcc(true: ArrayLike, predicted: ArrayLike, covariate: ArrayLike) -> 
     -------
     ndarray
         Shape ``(n_genes,)``, between -1 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> depth, true = rng.normal(size=500), rng.normal(size=(500, 1))
+    >>> predicted = rng.normal(size=(500, 1)) + 5 * depth[:, None]  # knows the depth, nothing else
+    >>> shared = true + 5 * depth[:, None]
+    >>> pcc(shared, predicted).round(1), abs(partial_pcc(shared, predicted, depth)).round(1)
+    (array([1.]), array([0.]))
     """
     X, Y = expression_pair(true, predicted)
     c = np.asarray(covariate, dtype=np.float64)
@@ -154,6 +164,11 @@ def expression_rmse(true: ArrayLike, predicted: ArrayLike) -> Array:
     References
     ----------
     Li et al. (2022), Nature Methods 19, 662.
+
+    Examples
+    --------
+    >>> expression_rmse([[1.0], [2.0], [3.0]], [[10.0], [20.0], [30.0]])
+    array([0.])
     """
     X, Y = expression_pair(true, predicted)
     return np.asarray(np.sqrt(np.square(_z_scores(X) - _z_scores(Y)).mean(0)))
@@ -192,6 +207,11 @@ def ssim(true: ArrayLike, predicted: ArrayLike) -> Array:
     References
     ----------
     Li et al. (2022), Nature Methods 19, 662; Wang et al. (2004), IEEE TIP 13, 600.
+
+    Examples
+    --------
+    >>> ssim([[1.0], [2.0], [3.0]], [[1.0], [2.0], [3.0]]).round(6)
+    array([1.])
     """
     X, Y = (_by_maximum(x) for x in expression_pair(true, predicted))
     mean, mean_hat = X.mean(0), Y.mean(0)
@@ -238,6 +258,11 @@ def jensen_shannon(true: ArrayLike, predicted: ArrayLike) -> Array:
     References
     ----------
     Li et al. (2022), Nature Methods 19, 662.
+
+    Examples
+    --------
+    >>> jensen_shannon([[1.0, 1.0], [1.0, 0.0]], [[2.0, 0.0], [2.0, 1.0]]).round(3)
+    array([0.   , 0.693])
     """
     X, Y = expression_pair(true, predicted)
     if (X < 0).any():

@@ -82,6 +82,11 @@ def lins_concordance(x: ArrayLike, y: ArrayLike) -> float:
     x, y
         Two measurements of the same things, shape ``(n,)``; such as Moran's I over genes.
 
+    Returns
+    -------
+    float
+        Between -1 and 1.
+
     References
     ----------
     Lin (1989), Biometrics 45, 255.
@@ -178,9 +183,22 @@ def composition_distance(
     k
         Neighbours of a cell, itself excluded.
 
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
     References
     ----------
     Wasserstein distance: :func:`scipy.stats.wasserstein_distance`.
+
+    Examples
+    --------
+    >>> line = [[0.0, 0], [1, 0], [2.1, 0], [3, 0]]
+    >>> composition_distance(line, ["a", "a", "b", "b"], line, ["b", "b", "a", "a"], k=1)
+    0.0
+    >>> composition_distance(line, ["a", "a", "a", "a"], line, ["b", "b", "b", "b"], k=1)
+    1.0
     """
     types = np.union1d(_label_strings(labels), _label_strings(other_labels))
     shares = neighborhood_composition(positions, labels, k, types=types)

@@ -42,6 +42,11 @@ def coverage(
         Whether ``predicted`` is first superposed on ``true``, by shift, rotation and mirror image
         but not scale. False where the frame is given, as by known cells.
 
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
     Examples
     --------
     >>> coverage([[0.0, 0], [4, 0]], [[0.0, 1], [4, 3]], radius=2.0, align=False)
@@ -68,6 +73,13 @@ def radius_scores(
         all cells at the centre, a radius of 1.34 covers 90 % of a uniform disc); and
         ``"radius_error_spearman"``, the Spearman correlation over cells of radius and error:
         chance is 0, and a constant radius gets 0.
+
+    Examples
+    --------
+    >>> true, predicted = [[0.0, 0], [4, 0], [0, 4]], [[0.0, 1], [4, 3], [0, 6]]
+    >>> scores = radius_scores(true, predicted, [1.0, 3, 2], align=False)
+    >>> scores["coverage"], round(scores["radius_error_spearman"], 6)
+    (1.0, 1.0)
     """
     errors, radii = _errors_and_radii(true, predicted, radius, align)
     varies = np.ptp(errors) > 0 and np.ptp(radii) > 0

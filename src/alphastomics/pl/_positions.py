@@ -89,6 +89,14 @@ def positions(
     -------
     ndarray of Axes
         Shape ``(n_sections, 2)``, or ``(n_sections, 1)`` without true coordinates.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> cells = al.datasets.simulate_tissue(n_sections=1, n_cells=50)
+    >>> cells.obsm["spatial_predicted"] = cells.obsm["spatial"][:, ::-1]
+    >>> [ax.get_title() for ax in al.pl.positions(cells, color="cell_type")[0]]
+    ['section_0: true', 'section_0: spatial_predicted']
     """
     if key not in adata.obsm:
         raise KeyError(

@@ -87,6 +87,13 @@ def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed
     -------
     float
         In the units of ``positions``.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> cells = al.datasets.simulate_tissue(n_sections=1, n_cells=100)
+    >>> bool(leave_one_out_bandwidth(cells.obsm["spatial"], cells.X.toarray()) > 0)
+    True
     """
     P = checked_points(positions, "positions")
     Z = _z_scores(expression_matrix(expression, "expression"))
@@ -239,6 +246,15 @@ def imputation_floors(
         Pairs of a name and the predicted expression ``(n_cells, n_hidden)`` in units of the
         reference, but for ``"visible mean"``: z-scores, or plain the units of the section. Those
         that need more reference cells than there are are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> seen = rng.normal(size=(60, 5))
+    >>> floors = dict(imputation_floors(seen[:20], seen[20:], seen[20:, :2] + 1))
+    >>> floors["ridge"].shape
+    (20, 2)
     """
     S = expression_matrix(spatial_visible, "spatial_visible")
     R = expression_matrix(reference_visible, "reference_visible")

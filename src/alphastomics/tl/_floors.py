@@ -132,6 +132,16 @@ def placement_floors(
     DataFrame
         A row per floor, named by the method and the section it was fitted on, with the columns of
         :func:`score`.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> tissue = al.datasets.simulate_tissue(n_sections=2, n_cells=100)
+    >>> test = tissue.obs["section"] == "section_1"
+    >>> atlas, cells = tissue[~test].copy(), tissue[test].copy()
+    >>> floors = al.tl.placement_floors(cells, atlas)
+    >>> bool(floors.loc["knn10 (pooled)", "distance_spearman"] > 0.2)
+    True
     """
     setup = SetupArgs(layer, values, spatial_key, section_key, labels_key)
     true = np.asarray(cells.obsm[spatial_key], dtype=np.float64)

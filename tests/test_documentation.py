@@ -1,0 +1,68 @@
+"""Every public name is documented: listed, with shapes and an example."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import alphastomics as al
+
+NAMESPACES = ("datasets", "io", "metrics", "pl", "pp", "tl")
+API = Path(__file__).parents[1] / "docs" / "api.md"
+LISTED = re.findall(r"^   ([A-Za-z_]\w*(?:\.\w+)*)$", API.read_text(), re.MULTILINE)
+METHODS = [
+    name
+    for name, member in inspect.getmembers(al.AlphaSTomics, callable)
+    if not name.startswith("_") and member.__module__.startswith("alphastomics")
+]
+
+
+def found(name):
+    """The thing that a name of the page stands for."""
+    parts = f"alphastomics.{name}".split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            thing = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            thing = getattr(thing, part)
+        return thing
+    raise AssertionError(name)
+
+
+def has_sections(thing):
+    """Sections that a docstring must have, and whether it has them."""
+    text = inspect.getdoc(thing) or ""
+    needed = ["Examples"]
+    if inspect.isroutine(thing):
+        signature = inspect.signature(thing)
+        if set(signature.parameters) - {"self", "cls"}:
+            needed.append("Parameters")
+        if signature.return_annotation not in (None, "None"):
+            needed.append("Returns")
+    return [section for section in needed if f"{section}\n---" not in text]
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_public_names_are_on_the_page(namespace):
+    names = found(namespace).__all__
+    missing = [name for name in names if f"{namespace}.{name}" not in LISTED]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_listed_names_have_shapes_and_an_example(name):
+    assert not has_sections(found(name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_have_shapes_and_an_example(name):
+    assert not has_sections(getattr(al.AlphaSTomics, name))
+
+
+def test_the_page_lists_what_there_is():
+    assert len(LISTED) > 60
+    assert {"predict", "sample", "train", "trajectory", "impute", "load"} < set(METHODS)
