@@ -27,7 +27,7 @@ class SectionEntry(_Strict):
     Attributes
     ----------
     name, split, n_cells, has_coordinates
-        Name of the section, ``"train"``, ``"val"`` or ``"test"``, its cells, whether any has a place.
+        Name, ``"train"``, ``"val"`` or ``"test"``, number of cells, whether any has a position.
     file, source, checksum
         Store and raw file, relative to their folders; SHA-256 of the store.
     measured
@@ -35,17 +35,12 @@ class SectionEntry(_Strict):
 
     Examples
     --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import alphastomics as al
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
-    >>> from alphastomics.cli.preprocess import preprocess
-    >>> entry = preprocess(raw, data, progress=False).sections[0]
-    >>> entry.name, entry.n_cells, entry.measured
-    ('section_0', 50, None)
-    >>> folder.cleanup()
+    >>> entry = SectionEntry(
+    ...     name="BZ5", file="sections/BZ5.zarr", n_cells=1049, split="test", has_coordinates=True,
+    ...     measured=None, source="BZ5.h5ad", checksum="5d41402a",
+    ... )
+    >>> entry.name, entry.split
+    ('BZ5', 'test')
     """
 
     name: str
@@ -100,17 +95,10 @@ class Manifest(_Strict):
 
     Examples
     --------
-    >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
-    >>> from alphastomics.cli.preprocess import preprocess
-    >>> manifest = preprocess(raw, data, progress=False)
-    >>> manifest.n_dims, [section.split for section in manifest.sections]
-    (2, ['train', 'train'])
-    >>> folder.cleanup()
+    >>> manifest = al.io.open_data("processed").manifest  # doctest: +SKIP
+    >>> [section.name for section in manifest.sections]  # doctest: +SKIP
+    ['BZ5', 'BZ9', 'BZ14']
     """
 
     format: Literal["alphastomics-data"] = "alphastomics-data"
