@@ -12,7 +12,7 @@ demo: $(VENV)/.package
 	$(BIN)/python benchmarks/demo.py --out demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake src tests tutorials
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ build: $(VENV)/.dev
 	$(BIN)/twine check dist/*
 
 clean:
-	rm -rf $(VENV) demo build dist docs/_build
+	rm -rf $(VENV) demo build dist docs/_build docs/tutorials docs/api/generated
 
 # torch comes first and by constraint: a later package would otherwise pull another build of it.
 $(VENV)/.package: $(DEPENDENCIES)

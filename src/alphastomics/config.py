@@ -241,7 +241,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(
-    path: Path | None = None,
+    path: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
 ) -> Config:
@@ -275,7 +275,7 @@ def load_config(
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"--preset: {preset!r} is none of {', '.join(PRESETS)}.")
     chosen = PRESETS[preset] if preset else {}
-    values = merge(chosen, read_yaml(path) if path else {}, overrides or {})
+    values = merge(chosen, read_yaml(Path(path)) if path else {}, overrides or {})
     try:
         return Config.model_validate(values)
     except ValidationError as error:

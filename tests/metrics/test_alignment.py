@@ -68,3 +68,11 @@ def test_rms_radius_by_hand():
 def test_bad_points_are_named(true, predicted, message):
     with pytest.raises(ValueError, match=message):
         metrics.procrustes_rmse(true, predicted)
+
+
+@pytest.mark.parametrize("summary", [metrics.consensus, metrics.medoid])
+def test_summaries_want_draws_that_are_finite(summary):
+    with pytest.raises(ValueError, match=r"draws must have shape \(n_draws, n_cells, n_dims\)"):
+        summary([[0.0, 1.0]])
+    with pytest.raises(ValueError, match="draws holds values that are not finite"):
+        summary([[[0.0, np.nan]]])

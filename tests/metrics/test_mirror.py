@@ -64,3 +64,9 @@ def test_a_mirror_across_the_short_axis_is_found():
 def test_two_draws_are_needed(shape):
     with pytest.raises(ValueError, match=r"draws must have shape .* two draws at least"):
         mirror_ambiguity(np.zeros(shape))
+
+
+def test_flat_tissue_in_space_has_the_mirror_of_its_plane():
+    draws, _ = mirrored(noise=0.1)
+    in_space = np.concatenate([draws, np.zeros_like(draws[..., :1])], axis=-1)
+    assert mirror_ambiguity(in_space) == pytest.approx(mirror_ambiguity(draws))

@@ -99,7 +99,6 @@ def preprocess(
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> folder = tempfile.TemporaryDirectory()
     >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"

@@ -137,14 +137,17 @@ class MaskedDiffusionModule(nn.Module):
         Parameters
         ----------
         cells
-            Standardised values and their levels: expression ``(B, N, G)``, position ``(B, N, d)``.
+            Standardised values: expression ``(B, N, G)``, position ``(B, N, d)``. Their levels,
+            between 0 (known) and 1 (unknown): ``(B, N, G)`` and ``(B, N)``.
         context
-            Padding, scope, labels; see :class:`~alphastomics.diffusion_model.interface.Context`.
+            Padding ``(B, N)``, scope ``(B,)``, labels ``(B, N)``, bank; see
+            :class:`~alphastomics.diffusion_model.interface.Context`.
 
         Returns
         -------
         Denoised
-            Expected clean values, of the shapes of ``cells``, and what else the network tells.
+            Expected clean position ``(B, N, d)`` and expression ``(B, N, G)``, without the bank,
+            and what else the network tells.
         """
         context = context or Context()
         cells, bank = cells.split(context.n_bank)

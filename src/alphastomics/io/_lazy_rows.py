@@ -162,7 +162,6 @@ def stack_rows(parts: Sequence[LazyRows]) -> LazyRows:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
     >>> folder = tempfile.TemporaryDirectory()

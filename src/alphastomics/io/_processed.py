@@ -37,7 +37,6 @@ class ProcessedSection:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
     >>> folder = tempfile.TemporaryDirectory()
@@ -107,7 +106,6 @@ class ProcessedData:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
     >>> folder = tempfile.TemporaryDirectory()

@@ -61,10 +61,9 @@ def find_sections(
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> folder = tempfile.TemporaryDirectory()
-    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> raw = f"{folder.name}/raw.h5ad"
     >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
     >>> [(section.name, section.n_cells) for section in al.io.find_sections(raw)]
     [('section_0', 50), ('section_1', 50)]
@@ -101,10 +100,9 @@ def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnDat
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> folder = tempfile.TemporaryDirectory()
-    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> raw = f"{folder.name}/raw.h5ad"
     >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
     >>> [section.shape for section in al.io.read_sections(raw)]
     [(50, 60), (50, 60)]

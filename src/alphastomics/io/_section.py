@@ -56,10 +56,9 @@ class RawSection:
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
     >>> import alphastomics as al
     >>> folder = tempfile.TemporaryDirectory()
-    >>> raw, data = f"{folder.name}/raw.h5ad", f"{folder.name}/data"
+    >>> raw = f"{folder.name}/raw.h5ad"
     >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
     >>> section = al.io.find_sections(raw)[0]
     >>> section.n_dims, len(section.genes), section.load().obsm["spatial"].shape

@@ -18,6 +18,16 @@ def checked_points(points: ArrayLike, name: str) -> Array:
     return array
 
 
+def _checked_draws(draws: ArrayLike) -> Array:
+    """Check draws ``(n_draws, n, d)`` and return them as a float array."""
+    array = np.asarray(draws, dtype=np.float64)
+    if array.ndim != 3:
+        raise ValueError(f"draws must have shape (n_draws, n_cells, n_dims), found {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError("draws holds values that are not finite: drop those cells first.")
+    return array
+
+
 def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
     """Check two point sets of the same cells and return them as float arrays."""
     T, P = checked_points(true, "true"), checked_points(predicted, "predicted")
@@ -165,11 +175,7 @@ def generalised_procrustes(
     >>> np.allclose(draws[0], draws[1])
     True
     """
-    aligned = np.array(draws, dtype=np.float64)
-    if aligned.ndim != 3:
-        raise ValueError(
-            f"draws must have shape (n_draws, n_cells, n_dims), found {aligned.shape}."
-        )
+    aligned = _checked_draws(draws)
     mean = aligned[0]
     for _ in range(max_iter):
         aligned = np.stack(
@@ -183,7 +189,7 @@ def generalised_procrustes(
     # Back into the frame of the first draw, all together.
     n_draws, n, d = aligned.shape
     first = np.zeros((n_draws, n, d))
-    first[0] = np.asarray(draws, dtype=np.float64)[0]
+    first[0] = _checked_draws(draws)[0]
     chosen = np.arange(n_draws * n) < n
     together = superpose_by(
         aligned.reshape(-1, d), first.reshape(-1, d), chosen, allow_reflection=allow_reflection
@@ -209,7 +215,7 @@ def consensus(draws: ArrayLike) -> Array:
     >>> consensus([[[0.0, 0]], [[2, 4]]])
     array([[1., 2.]])
     """
-    return np.asarray(np.asarray(draws, dtype=np.float64).mean(0))
+    return np.asarray(_checked_draws(draws).mean(0))
 
 
 def medoid(draws: ArrayLike) -> int:
@@ -233,7 +239,7 @@ def medoid(draws: ArrayLike) -> int:
     >>> medoid([[[0.0, 0]], [[1, 0]], [[5, 0]]])
     1
     """
-    flat = np.asarray(draws, dtype=np.float64)
+    flat = _checked_draws(draws)
     flat = flat.reshape(len(flat), -1)
     gram = flat @ flat.T
     squared = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram

@@ -167,7 +167,7 @@ def expression_rmse(true: ArrayLike, predicted: ArrayLike) -> Array:
 
     Examples
     --------
-    >>> expression_rmse([[1.0], [2.0], [3.0]], [[10.0], [20.0], [30.0]])
+    >>> expression_rmse([[1.0], [2.0], [3.0]], [[10.0], [20.0], [30.0]]).round(6)
     array([0.])
     """
     X, Y = expression_pair(true, predicted)

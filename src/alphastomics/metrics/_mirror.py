@@ -55,8 +55,9 @@ def mirror_ambiguity(draws: ArrayLike) -> dict[str, Any]:
     rank = rankdata(np.abs(along), axis=1)
     rank = rank - rank.mean(1, keepdims=True)
     norm = np.sqrt(np.square(rank).sum(1))  # (S, d)
-    product = (rank[first] * rank[second]).sum(1) / (norm[first] * norm[second])
-    same = product.mean(0)  # (d,)
+    size = norm[first] * norm[second]  # 0 along an axis on which all cells lie at one place
+    product = (rank[first] * rank[second]).sum(1)
+    same = np.divide(product, size, out=np.zeros_like(size), where=size > 0).mean(0)  # (d,)
     axis = int((np.minimum(opposite, OPPOSITE) * np.maximum(same, 0)).argmax())
     return {
         "opposite_sides": float(opposite[axis]),

@@ -185,8 +185,9 @@ def contact_precision(
 ) -> float:
     """Of the pairs predicted to be near, the share that are truly near; chance is ``q``.
 
-    Near means a distance under the q-quantile of all pairwise distances, true and predicted each
-    by its own. Of more than 2,000 cells, pairs among a seeded random 2,000 are scored.
+    Near means a distance of at most the q-quantile of all pairwise distances, true and predicted
+    each by its own; on a lattice, whose distances tie, chance is higher. Of more than 2,000 cells,
+    pairs among a seeded random 2,000 are scored.
 
     Parameters
     ----------
