@@ -22,8 +22,10 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "alphastomics"
 
 autosummary_generate = True
