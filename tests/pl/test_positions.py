@@ -69,3 +69,14 @@ def test_plotting_changes_no_coordinates(placed):
 def test_missing_keys_are_named(placed, options, message):
     with pytest.raises(KeyError, match=message):
         al.pl.positions(placed, **options)
+
+
+def test_positions_are_drawn_on_axes_that_are_given(tissue):
+    cells = tissue[(tissue.obs["section"] == "section_0").to_numpy()].copy()
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"]
+    figure, given = plt.subplots(1, 2)
+    assert list(al.pl.positions(cells, ax=given)[0]) == list(given)
+    assert all(len(ax.collections) for ax in figure.axes)
+    with pytest.raises(ValueError, match="ax holds 1 axes, but there are 2 panels"):
+        al.pl.positions(cells, ax=given[0])
+    plt.close("all")

@@ -55,6 +55,7 @@ def positions(
     scale_bar: bool | None = None,
     dims: tuple[int, int] = (0, 1),
     panel_size: float = 4.0,
+    ax: NDArray[np.object_] | Axes | None = None,
     save: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> NDArray[np.object_]:
@@ -80,6 +81,8 @@ def positions(
         The two dimensions to draw, for 3D coordinates.
     panel_size
         Height and width of a panel in inches.
+    ax
+        As many axes as there are panels, row by row; new ones by default.
     save
         File to write.
     **kwargs
@@ -118,13 +121,15 @@ def positions(
     names = pd.unique(section)
     has_truth = spatial_key in adata.obsm
     columns = 2 if has_truth else 1
-    _, axes = plt.subplots(
-        len(names),
-        columns,
-        figsize=(panel_size * columns, panel_size * len(names)),
-        squeeze=False,
-        layout="constrained",
-    )
+    if ax is None:
+        size = (panel_size * columns, panel_size * len(names))
+        _, ax = plt.subplots(len(names), columns, figsize=size, squeeze=False, layout="constrained")
+    given = np.asarray(ax, dtype=object)
+    if given.size != len(names) * columns:
+        raise ValueError(
+            f"ax holds {given.size} axes, but there are {len(names) * columns} panels."
+        )
+    axes = given.reshape(len(names), columns)
     chosen = list(dims)
     for row, name in enumerate(names):
         cells = section == name
