@@ -4,6 +4,8 @@ import hashlib
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +33,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(_public, "MERFISH", _public.PublicFile("merfish.h5ad", digest))
     Silent.asked.clear()
     running = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(served)))
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     monkeypatch.setattr(_public, "ADDRESS", f"http://127.0.0.1:{running.server_port}/")
     monkeypatch.setenv(_public.FOLDER_VARIABLE, str(tmp_path / "cache"))
@@ -54,6 +56,13 @@ def test_a_folder_may_be_named(server, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_folder_may_be_in_the_home_folder(server, tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    assert al.datasets.merfish(cache_dir="~/mine", progress_bar=False).shape == (3, 3)
+    assert (tmp_path / "mine" / "merfish.h5ad").is_file()
+
+
 def test_progress_is_shown_unless_not_wanted(server, tmp_path, capfd):
     al.datasets.merfish(cache_dir=tmp_path / "a", progress_bar=False)
     assert capfd.readouterr().err == ""
@@ -63,8 +72,11 @@ def test_progress_is_shown_unless_not_wanted(server, tmp_path, capfd):
 
 def test_another_file_than_published_is_not_kept(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_public, "MERFISH", _public.PublicFile("merfish.h5ad", "0" * 64))
-    with pytest.raises(ValueError, match="did not give the file that was published"):
+    with pytest.raises(ValueError, match="did not give the file that was published") as told:
         al.datasets.merfish(progress_bar=False)
+    found = hashlib.sha256((tmp_path / "served" / "merfish.h5ad").read_bytes()).hexdigest()
+    for part in ("merfish.h5ad", "0" * 64, found):
+        assert part in str(told.value)
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -92,10 +104,18 @@ def test_a_file_that_the_server_lacks_is_an_error_of_the_connection(server, tmp_
         al.datasets.merfish(progress_bar=False)
 
 
+def test_a_request_that_cannot_be_made_is_no_wrong_hash(server, monkeypatch):
+    monkeypatch.setattr(_public, "ADDRESS", "nowhere://")  # requests' error is a ValueError as well
+    with pytest.raises(ConnectionError, match="InvalidSchema"):
+        al.datasets.merfish(progress_bar=False)
+
+
 def test_addresses_and_hashes_are_those_that_squidpy_states():
     yaml = pytest.importorskip("yaml")
-    squidpy = pytest.importorskip("squidpy")
-    path = _public.Path(squidpy.__file__).parent / "datasets" / "datasets.yaml"
+    squidpy = find_spec("squidpy")  # found, not imported, which takes seconds
+    if squidpy is None:
+        pytest.skip("squidpy is not installed")
+    path = Path(squidpy.origin).parent / "datasets" / "datasets.yaml"
     if not path.is_file():
         pytest.skip("this squidpy has no registry")
     registry = yaml.safe_load(path.read_text())

@@ -43,9 +43,10 @@ VISIUM_HNE = PublicFile(
 def merfish(
     *, cache_dir: str | os.PathLike[str] | None = None, progress_bar: bool = True
 ) -> AnnData:
-    """MERFISH of the mouse hypothalamic preoptic region, many slices of one animal.
+    """MERFISH of the mouse hypothalamic preoptic region, consecutive slices.
 
-    Moffitt et al. 2018, https://doi.org/10.1126/science.aau5324, preprocessed by squidpy.
+    Moffitt et al. 2018, https://doi.org/10.1126/science.aau5324, preprocessed by squidpy;
+    ``merfish.h5ad``. To train on it: ``section_key="Bregma"``, ``labels_key="Cell_class"``.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ def merfish(
     Returns
     -------
     AnnData
-        73,655 cells and 161 genes, as squidpy publishes them.
+        73,655 cells and 161 genes, as squidpy publishes them. Slices are told apart by
+        ``.obs["Bregma"]``; ``.obsm`` has ``"spatial"`` and ``"spatial3d"``.
 
     Raises
     ------
@@ -78,9 +80,10 @@ def merfish(
 def seqfish(
     *, cache_dir: str | os.PathLike[str] | None = None, progress_bar: bool = True
 ) -> AnnData:
-    """Subset of a seqFISH section of a mouse embryo.
+    """Subset of seqFISH of mouse embryos at the 8-12 somite stage.
 
-    Lohoff et al. 2022, https://doi.org/10.1101/2020.11.20.391896, preprocessed by squidpy.
+    Lohoff et al. 2022, https://doi.org/10.1038/s41587-021-01006-2, preprocessed by squidpy;
+    ``seqfish.h5ad``. Cell types are in ``.obs["celltype_mapped_refined"]``.
 
     Parameters
     ----------
@@ -110,7 +113,9 @@ def slideseqv2(
 ) -> AnnData:
     """Slide-seqV2 of the mouse hippocampus.
 
-    Stickels et al. 2021, https://doi.org/10.1038/s41587-020-0739-1, preprocessed by squidpy.
+    Stickels et al. 2021, https://doi.org/10.1038/s41587-020-0739-1, preprocessed by squidpy;
+    ``slideseqv2.h5ad``. Expression is normalised: squidpy publishes no counts of it. Cell types are
+    in ``.obs["cluster"]``.
 
     Parameters
     ----------
@@ -138,9 +143,11 @@ def slideseqv2(
 def visium_hne(
     *, cache_dir: str | os.PathLike[str] | None = None, progress_bar: bool = True
 ) -> AnnData:
-    """Visium section of an adult mouse brain, stained with haematoxylin and eosin.
+    """Visium of a coronal section of an adult mouse brain, stained with haematoxylin and eosin.
 
-    10x Genomics, Visium demonstration 1.1.0 ``V1_Adult_Mouse_Brain``, preprocessed by squidpy.
+    10x Genomics, Visium demonstration 1.1.0 ``V1_Adult_Mouse_Brain`` (it has no paper),
+    preprocessed by squidpy; ``visium_hne_adata.h5ad``. Coordinates are pixels of the image; regions
+    are in ``.obs["cluster"]``.
 
     Parameters
     ----------
@@ -176,7 +183,8 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
     import pooch
     from requests.exceptions import RequestException
 
-    folder = Path(cache_dir or os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("alphastomics"))
+    named = cache_dir or os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("alphastomics")
+    folder = Path(named).expanduser().absolute()
     address = ADDRESS + file.name
     with quiet(pooch.get_logger()):
         try:
@@ -187,16 +195,16 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
                 path=folder,
                 downloader=pooch.HTTPDownloader(progressbar=progress_bar, timeout=30),
             )
-        except ValueError as error:  # what pooch raises for a hash
-            raise ValueError(
-                f"{address} did not give the file that was published (SHA-256 {file.sha256}): the "
-                f"download was cut off, or the file has changed. Nothing was kept. {error}"
-            ) from None
-        except RequestException as error:
+        except RequestException as error:  # before ValueError, which some of these are as well
             raise ConnectionError(
                 f"{file.name}, as published, is not in {folder} and could not be downloaded "
                 f"({type(error).__name__}). Without a connection, get {address} elsewhere and "
                 f"place it at {folder / file.name}; or name the folder that has it by cache_dir= "
                 f"or the environment variable {FOLDER_VARIABLE}."
             ) from error
+        except ValueError as error:  # what pooch raises for a hash; it names both
+            raise ValueError(
+                f"{address} did not give the file that was published: the download was cut off, or "
+                f"the file has changed. It was not kept; try again. {error}"
+            ) from None
     return folder / file.name
