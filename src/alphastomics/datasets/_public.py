@@ -145,9 +145,9 @@ def visium_hne(
 ) -> AnnData:
     """Visium of a coronal section of an adult mouse brain, stained with haematoxylin and eosin.
 
-    10x Genomics, Visium demonstration 1.1.0 ``V1_Adult_Mouse_Brain`` (it has no paper),
-    preprocessed by squidpy; ``visium_hne_adata.h5ad``. Coordinates are pixels of the image; regions
-    are in ``.obs["cluster"]``.
+    10x Genomics, Visium demonstration 1.1.0 ``V1_Adult_Mouse_Brain``, preprocessed by squidpy;
+    ``visium_hne_adata.h5ad``. Coordinates are pixels of the image; regions are in
+    ``.obs["cluster"]``.
 
     Parameters
     ----------
