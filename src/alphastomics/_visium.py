@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,24 +14,29 @@ from alphastomics import _keys
 from alphastomics._obs import sections_of
 
 SAME_SIZE = 1.1  # pixels whose sizes differ less are taken for the same
-SPOT_DIAMETER = 55.0  # µm; 10x Genomics, Visium Spatial Gene Expression
+# 10x Genomics, Space Ranger, spatial outputs: "the diameter of a theoretical 65 µm spot", although
+# spots are 55 µm wide; Visium HD tells the size of a pixel itself.
+SPOT_DIAMETER = 65.0  # µm
 
 
-def spot_diameters(adata: AnnData) -> dict[str, float]:
-    """Diameter of a spot in pixels of the full image, of every library that tells it."""
+def pixel_sizes(adata: AnnData) -> dict[str, float | None]:
+    """µm in a pixel of the full image of every library; None where it is not told."""
     libraries = adata.uns.get(_keys.SPATIAL, {})
     if not isinstance(libraries, dict):
         return {}
-    factors = {
-        name: library.get("scalefactors", {})
+    return {
+        name: _pixel_size(library.get("scalefactors", {}))
         for name, library in libraries.items()
         if isinstance(library, dict)
     }
-    return {
-        name: float(found["spot_diameter_fullres"])
-        for name, found in factors.items()
-        if "spot_diameter_fullres" in found
-    }
+
+
+def _pixel_size(factors: Mapping[str, float]) -> float | None:
+    if "microns_per_pixel" in factors:
+        return float(factors["microns_per_pixel"])
+    if "spot_diameter_fullres" in factors:
+        return SPOT_DIAMETER / float(factors["spot_diameter_fullres"])
+    return None
 
 
 def micrometres_per_pixel(adata: AnnData, section_key: str | None) -> NDArray[np.float64]:
@@ -43,26 +49,28 @@ def micrometres_per_pixel(adata: AnnData, section_key: str | None) -> NDArray[np
     ValueError
         If ``.uns["spatial"]`` does not tell it.
     """
-    diameters = spot_diameters(adata)
-    if len(diameters) == 1:
-        return np.full(adata.n_obs, SPOT_DIAMETER / next(iter(diameters.values())))
+    sizes = pixel_sizes(adata)
+    only = next(iter(sizes.values())) if len(sizes) == 1 else None
+    if only is not None:
+        return np.full(adata.n_obs, only)
     section = sections_of(adata, section_key)
-    strange = sorted(set(pd.unique(section)) - set(diameters))
+    told = {name: size for name, size in sizes.items() if size is not None}
+    strange = sorted(set(pd.unique(section)) - set(told))
     if strange:
         raise ValueError(
-            f"adata.uns['spatial'] has no spot_diameter_fullres for the sections {strange}, but "
-            f"for {sorted(diameters)}: name sections like their libraries, or pass a number."
+            f"adata.uns['spatial'] has no scale for the sections {strange}, but for "
+            f"{sorted(told)}: name sections like their libraries, or pass a number as factor."
         )
-    return np.array([SPOT_DIAMETER / diameters[name] for name in section])
+    return np.array([told[name] for name in section])
 
 
 def check_pixels(adata: AnnData, spatial_key: str) -> None:
     """Warn if sections come in pixels of different size: distances would not compare."""
-    sizes = spot_diameters(adata).values()
+    sizes = [size for size in pixel_sizes(adata).values() if size is not None]
     if spatial_key == _keys.SPATIAL and sizes and max(sizes) > SAME_SIZE * min(sizes):
         warnings.warn(
-            f"the spots of these Visium sections are {min(sizes):g} to {max(sizes):g} pixels wide, "
-            "so that their pixels differ in size: put positions in µm by "
+            f"pixels of these Visium sections are {min(sizes):.3g} to {max(sizes):.3g} µm wide, so "
+            "that distances do not compare: put positions in µm by "
             "al.pp.normalize_positions(adata, factor='visium', key_added='spatial_um') and set up "
             "with spatial_key='spatial_um'.",
             UserWarning,

@@ -80,10 +80,13 @@ def test_another_file_than_published_is_not_kept(server, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_damaged_file_is_downloaded_anew(server, tmp_path):
-    al.datasets.merfish(progress_bar=False)
-    (tmp_path / "cache" / "merfish.h5ad").write_bytes(b"half of it")
-    assert al.datasets.merfish(progress_bar=False).shape == (3, 3)
+def test_another_file_of_that_name_is_not_replaced(server, tmp_path):
+    place = tmp_path / "cache" / "merfish.h5ad"
+    place.parent.mkdir()
+    place.write_bytes(b"of the user")
+    with pytest.raises(ValueError, match="is not the file that was published"):
+        al.datasets.merfish(progress_bar=False)
+    assert place.read_bytes() == b"of the user"
 
 
 def test_without_a_connection_it_is_said_where_to_place_the_file(server, tmp_path, monkeypatch):

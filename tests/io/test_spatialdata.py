@@ -97,3 +97,30 @@ def test_what_is_missing_is_said(sdata):
     del sdata.tables["table"].uns["spatialdata_attrs"]
     with pytest.raises(ValueError, match=r"annotates none of the elements \['section_0'"):
         al.io.read_table(sdata)
+
+
+def test_any_names_of_sections_and_columns_will_do(sdata):
+    cells = al.io.read_table(sdata)
+    cells.obs["section"] = cells.obs["section"].cat.rename_categories(
+        lambda name: f"mouse 1/{name}"
+    )
+    cells.obs["cell"] = "mine"
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"]
+    al.io.add_positions(sdata)
+    assert "spatial_predicted_mouse_1_section_0" in sdata.shapes
+    assert set(sdata.tables["table_spatial_predicted"].obs["cell"]) == {"mine"}
+
+
+def test_without_sections_there_is_one_element(sdata):
+    cells = sdata.tables["table"]
+    cells.obsm["spatial_predicted"] = np.zeros((cells.n_obs, 2))
+    al.io.add_positions(sdata)
+    assert "spatial_predicted" in sdata.shapes
+
+
+def test_nothing_is_added_if_something_is_wrong(sdata):
+    cells = al.io.read_table(sdata)
+    cells.obsm["draws"] = np.zeros((cells.n_obs, 4, 2))
+    with pytest.raises(ValueError, match=r"has shape \(900, 4, 2\): name one set"):
+        al.io.add_positions(sdata, key="draws")
+    assert len(sdata.shapes) == 3

@@ -32,8 +32,8 @@ class Gradients(pl.Callback):
 
 
 def main(n_processes, folder, how):
-    tissue = al.datasets.simulate_tissue(n_sections=3, n_cells=300, n_genes=40)
-    test = (tissue.obs["section"] == "section_2").to_numpy()
+    tissue = al.datasets.simulate_tissue(n_sections=4, n_cells=300, n_genes=40)
+    test = (tissue.obs["section"] == "section_3").to_numpy()
     atlas, cells = tissue[~test].copy(), tissue[test].copy()
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
@@ -47,6 +47,7 @@ def main(n_processes, folder, how):
         batch_size=2,
         set_size=64,
         sets_per_section=4,
+        val_sections=["section_2"],
         progress_bar=False,
         callbacks=[gradients],
         checkpoint_dir=folder / "checkpoints",

@@ -25,7 +25,7 @@ def spots(tissue):
     low = spots.obsm["spatial"].min(0)
     spots.obsm["spatial"] = 2 * (spots.obsm["spatial"] - low) + 1
     del spots.uns["units"]
-    spots.uns["spatial"] = {name: library(110.0) for name in spots.obs["section"].unique()}
+    spots.uns["spatial"] = {name: library(130.0) for name in spots.obs["section"].unique()}
     return spots
 
 
@@ -59,7 +59,7 @@ def test_positions_in_micrometres_stand_beside_those_in_pixels(spots):
 
 
 def test_every_section_has_the_scale_of_its_library(spots):
-    spots.uns["spatial"]["section_2"] = library(55.0)
+    spots.uns["spatial"]["section_2"] = library(65.0)
     al.pp.normalize_positions(spots, factor="visium", key_added="spatial_um")
     ratio = spots.obsm["spatial_um"] / spots.obsm["spatial"]
     here = (spots.obs["section"] == "section_2").to_numpy()
@@ -68,8 +68,8 @@ def test_every_section_has_the_scale_of_its_library(spots):
 
 
 def test_pixels_of_different_size_are_warned_of(spots):
-    spots.uns["spatial"]["section_2"] = library(55.0)
-    with pytest.warns(UserWarning, match="are 55 to 110 pixels wide"):
+    spots.uns["spatial"]["section_2"] = library(65.0)
+    with pytest.warns(UserWarning, match="are 0.5 to 1 µm wide"):
         al.AlphaSTomics.setup_anndata(spots)
 
 
@@ -81,3 +81,24 @@ def test_a_scale_that_is_not_told_is_an_error(spots):
     del spots.uns["spatial"]["section_2"]
     with pytest.raises(ValueError, match=r"for the sections \['section_2'\], but for"):
         al.pp.normalize_positions(spots, factor="visium", key_added="spatial_um")
+
+
+def test_visium_hd_tells_the_size_of_a_pixel(spots):
+    factors = {"spot_diameter_fullres": 29.0, "microns_per_pixel": 0.25}
+    spots.uns["spatial"] = {"hd": {"scalefactors": factors}}
+    al.pp.normalize_positions(spots, factor="visium", key_added="spatial_um")
+    np.testing.assert_allclose(spots.obsm["spatial_um"], 0.25 * spots.obsm["spatial"])
+
+
+def test_images_are_not_those_of_another_section(spots):
+    al.AlphaSTomics.setup_anndata(spots)
+    model = al.AlphaSTomics(spots, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    model.train(max_steps=1, **QUIET)
+    one, other = (spots[spots.obs["section"] == f"section_{i}"].copy() for i in (0, 1))
+    for cells, name in ((one, "section_0"), (other, "section_1")):
+        cells.uns["spatial"] = {name: spots.uns["spatial"][name]}
+    other.uns["umap"] = {"params": 1}
+    for key in ("spatial_predicted", "umap"):
+        model.predict(other, mode="expr_to_pos", reference=one, key_added=key, **QUIET)
+    assert "spatial_predicted" not in other.uns
+    assert other.uns["umap"] == {"params": 1}

@@ -80,3 +80,14 @@ def test_positions_are_drawn_on_axes_that_are_given(tissue):
     with pytest.raises(ValueError, match="ax holds 1 axes, but there are 2 panels"):
         al.pl.positions(cells, ax=given[0])
     plt.close("all")
+
+
+def test_text_has_the_same_colours_in_all_sections(placed):
+    placed.obs["text"] = np.where(placed.obs["section"] == "section_0", "a", "b").astype(object)
+    placed.obs.loc[placed.obs_names[::2], "text"] = "c"
+    axes = al.pl.positions(placed, color="text")
+    found = [
+        {mpl.colors.to_hex(c) for c in ax.collections[0].get_facecolors()} for ax in axes[:, 1]
+    ]
+    assert len(found[0] & found[1]) == 1
+    assert len(found[0] | found[1]) == 3

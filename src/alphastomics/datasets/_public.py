@@ -185,7 +185,12 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
 
     named = cache_dir or os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("alphastomics")
     folder = Path(named).expanduser().absolute()
-    address = ADDRESS + file.name
+    address, place = ADDRESS + file.name, folder / file.name
+    if place.exists() and not pooch.hashes.hash_matches(place, f"sha256:{file.sha256}"):
+        raise ValueError(
+            f"{place} is not the file that was published (SHA-256 {file.sha256}): it is damaged or "
+            "another file. Move it away to download it, or name another folder by cache_dir=."
+        )
     with quiet(pooch.get_logger()):
         try:
             pooch.retrieve(
@@ -199,7 +204,7 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
             raise ConnectionError(
                 f"{file.name}, as published, is not in {folder} and could not be downloaded "
                 f"({type(error).__name__}). Without a connection, get {address} elsewhere and "
-                f"place it at {folder / file.name}; or name the folder that has it by cache_dir= "
+                f"place it at {place}; or name the folder that has it by cache_dir= "
                 f"or the environment variable {FOLDER_VARIABLE}."
             ) from error
         except ValueError as error:  # what pooch raises for a hash; it names both
@@ -207,4 +212,4 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
                 f"{address} did not give the file that was published: the download was cut off, or "
                 f"the file has changed. It was not kept; try again. {error}"
             ) from None
-    return folder / file.name
+    return place

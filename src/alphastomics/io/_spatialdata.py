@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 ATTRIBUTES = "spatialdata_attrs"
 TABLE, GLOBAL = "table", "global"
-REGION, INSTANCE = "region", "cell"
+REGION, INSTANCE = "alphastomics_region", "alphastomics_cell"
 NOT_TAKEN = (ATTRIBUTES, "_scvi")  # of what a table tells of itself
 Array = NDArray[np.float64]
 
@@ -117,7 +118,7 @@ def add_positions(
     *,
     radius: float | None = None,
     coordinate_system: str = GLOBAL,
-    section_key: str = _keys.SECTION,
+    section_key: str | None = _keys.SECTION,
 ) -> None:
     """Put generated positions of a table's cells into SpatialData, as circles.
 
@@ -142,8 +143,9 @@ def add_positions(
     -------
     None
         Adds shapes that are named like the cells, ``key``, or where there are several sections
-        ``key + "_" + section`` for each, and a table ``table + "_" + key`` that annotates them and
-        has the values of ``table``, so that spatialdata-plot draws them:
+        ``key + "_" + section`` for each (``_`` in the place of what no name may have), and a table
+        ``table + "_" + key`` that annotates them and has the values of ``table``, so that
+        spatialdata-plot draws them:
         ``sdata.pl.render_shapes(key, color="cell_type", table_name=table + "_" + key).pl.show()``.
         What was there stays as it is.
 
@@ -173,30 +175,43 @@ def add_positions(
             "run model.predict or model.sample on the table first, or correct the key."
         )
     points = np.asarray(cells.obsm[key], dtype=np.float64)
+    if points.ndim != 2:
+        raise ValueError(
+            f".obsm[{key!r}] of table {table!r} has shape {points.shape}: name one set of "
+            "positions, (n_cells, n_dims)."
+        )
     there = ~np.isnan(points).any(1)
+    points = points[there]
     placed = AnnData(
-        cells.X[there],
+        None if cells.X is None else cells.X[there],
         obs=cells.obs[there].copy(),
         var=cells.var,
         uns={name: value for name, value in cells.uns.items() if not name.startswith(NOT_TAKEN)},
     )
-    sections = sections_of(placed, section_key)
+    sections = sections_of(placed, section_key if section_key in placed.obs else None)
     names = pd.unique(sections)
-    element = {name: key if len(names) == 1 else f"{key}_{name}" for name in names}
-    for name in names:
-        circles = points[there][sections == name]
-        sdata.shapes[element[name]] = ShapesModel.parse(
-            circles,
+    element = {name: key if len(names) == 1 else _element(f"{key}_{name}") for name in names}
+    shapes = {
+        element[name]: ShapesModel.parse(
+            points[sections == name],
             geometry=0,
-            radius=_radius(circles) if radius is None else radius,
+            radius=_radius(points[sections == name]) if radius is None else radius,
             index=placed.obs_names[sections == name],
             transformations={coordinate_system: Identity()},
         )
+        for name in names
+    }
     placed.obs[REGION] = pd.Categorical([element[name] for name in sections])
     placed.obs[INSTANCE] = placed.obs_names.to_numpy()
-    sdata.tables[f"{table}_{key}"] = TableModel.parse(
-        placed, list(element.values()), REGION, INSTANCE
-    )
+    annotating = TableModel.parse(placed, list(shapes), REGION, INSTANCE)
+    for name, circles in shapes.items():
+        sdata.shapes[name] = circles
+    sdata.tables[f"{table}_{key}"] = annotating
+
+
+def _element(name: str) -> str:
+    """Replace what SpatialData allows in no name."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
 
 
 def _table(sdata: SpatialData, table: str) -> AnnData:

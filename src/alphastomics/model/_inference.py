@@ -153,8 +153,9 @@ class InferenceMixin(LookingMixin):
             adata.obsm[key_added] = with_known_positions(filled.position, request)
             quantile = self._radius_quantile(request, "predict")
             write_radius(adata, request, filled.scale, quantile, key_added)
-            write_images(adata, request, self._setup().spatial_key, key_added)
-            self._record(adata, key_added, **how)
+            spatial_key = self._setup().spatial_key
+            images = write_images(adata, reference, request, spatial_key, key_added)
+            self._record(adata, key_added, images=images, **how)
         if filled.expression is not None:
             self._write_expression(adata, request, filled.expression, layer_added, output)
             self._record(adata, layer_added, output=output, **how)
@@ -246,7 +247,7 @@ class InferenceMixin(LookingMixin):
             )
         chosen = choose_draws(filled, request)
         if request.fill_position:
-            self._write_draws(adata, request, filled, chosen, key_added, point, how)
+            self._write_draws(adata, reference, request, filled, chosen, key_added, point, how)
         if request.fill_expression:
             values = [one.expression for one in filled if one.expression is not None]
             named = {layer_added: point_estimate(values, chosen, point)}
@@ -259,6 +260,7 @@ class InferenceMixin(LookingMixin):
     def _write_draws(
         self,
         adata: AnnData,
+        reference: AnnData | None,
         request: Request,
         filled: list[Filled],
         chosen: NDArray[np.int64],
@@ -275,8 +277,8 @@ class InferenceMixin(LookingMixin):
             adata.obsm[key_added] = point_estimate(positions, chosen, point)
         quantile = self._radius_quantile(request, "sample")
         write_radius(adata, request, filled[0].scale, quantile, key_added)
-        write_images(adata, request, self._setup().spatial_key, key_added)
-        self._record(adata, key_added, **how)
+        images = write_images(adata, reference, request, self._setup().spatial_key, key_added)
+        self._record(adata, key_added, images=images, **how)
 
     def _write_expression(
         self,

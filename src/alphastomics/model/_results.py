@@ -116,13 +116,26 @@ def write_radius(
     adata.obs[column] = np.where(request.position_known[: request.n_query], 0.0, radius)
 
 
-def write_images(adata: AnnData, request: Request, spatial_key: str, key_added: str) -> None:
-    """Let squidpy find the images behind positions that are in their frame (Visium)."""
+def write_images(
+    adata: AnnData, reference: AnnData | None, request: Request, spatial_key: str, key_added: str
+) -> bool:
+    """Let squidpy find the images behind positions that are in their frame (Visium).
+
+    Those of an earlier call go; anything else that has that name stays. Tells whether there are.
+    """
+    if adata.uns.get(_keys.UNS, {}).get(key_added, {}).get("images"):
+        adata.uns.pop(key_added, None)
     images = adata.uns.get(spatial_key)
-    if isinstance(images, dict) and not request.unframed_sections():
-        adata.uns[key_added] = images
-    else:
-        adata.uns.pop(key_added, None)  # of an earlier call: it would not fit these positions
+    if not isinstance(images, dict) or key_added in adata.uns or request.unframed_sections():
+        return False
+    query = np.arange(request.n) < request.n_query
+    sections = request.data.section[query]
+    placed = set(sections[request.position_known[query]])
+    others = {} if reference is None else reference.uns.get(spatial_key, {})
+    if placed != set(sections) and others.keys() != images.keys():
+        return False  # the frame is that of another section
+    adata.uns[key_added] = images
+    return True
 
 
 def expression_matrix(

@@ -6,11 +6,10 @@ from copy import deepcopy
 from typing import cast
 
 import torch
+import torch.distributed.fsdp
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
@@ -23,7 +22,8 @@ def sharding_strategy(processes: int) -> ModelParallelStrategy:
     RuntimeError
         If this version of torch cannot shard weights that only some processes use in a step.
     """
-    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+    sharded_module = getattr(torch.distributed.fsdp, "FSDPModule", None)
+    if not hasattr(sharded_module, "set_reduce_scatter_unused_params"):
         raise RuntimeError(
             f"strategy='fsdp' needs torch 2.13 or newer, found {torch.__version__}: update torch, "
             "or use 'ddp'."
@@ -38,6 +38,8 @@ def sharded(module: MaskedDiffusionModule, mesh: DeviceMesh) -> MaskedDiffusionM
 
     What was fitted before training is not learned, and every device keeps all of it.
     """
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     module = deepcopy(module)
     fitted = set(module.pointer.parameters())
     for part in (*module.transformer.blocks, module):
@@ -49,11 +51,18 @@ def sharded(module: MaskedDiffusionModule, mesh: DeviceMesh) -> MaskedDiffusionM
     return module
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether :func:`sharded` made a module."""
+    return hasattr(module, "reshard")
+
+
 def local(tensor: Tensor) -> Tensor:
     """Give the part of a tensor that is here."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Give all of a tensor; of a sharded one, all processes must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    everything: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return everything

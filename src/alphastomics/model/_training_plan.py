@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import AveragedModel
 
 from alphastomics.diffusion_model.losses import (
@@ -22,7 +21,7 @@ from alphastomics.diffusion_model.losses import (
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.diffusion_model.targets import Objective
-from alphastomics.model._sharding import local, sharded, whole
+from alphastomics.model._sharding import is_sharded, local, sharded, whole
 
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
@@ -103,7 +102,7 @@ class DenoisingPlan(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Shard the weights and their average alike."""
-        if self.shards and not isinstance(self.module, FSDPModule):
+        if self.shards and not is_sharded(self.module):
             mesh = cast(DeviceMesh, self.device_mesh)["data_parallel"]
             self.module = sharded(self.module, mesh)
             self.average.module = sharded(cast(MaskedDiffusionModule, self.average.module), mesh)
@@ -159,6 +158,8 @@ class DenoisingPlan(pl.LightningModule):
             prog_bar=True,
             sync_dist=True,  # the same sets everywhere, but all must agree on what is best
         )
+        if is_sharded(module):  # without a backward pass it would stay whole
+            cast(Any, module).reshard()
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""

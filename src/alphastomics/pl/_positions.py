@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.metrics import superpose_by
-from alphastomics.pl._cells import point_size
+from alphastomics.pl._cells import point_size, write
 from alphastomics.pl._colors import palette
 
 MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
@@ -108,8 +108,11 @@ def positions(
         )
     if color is not None and color not in adata.obs:
         raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
-    uns, named = dict(adata.uns), None if color is None else palette(adata, color)
+    obs, uns = adata.obs, dict(adata.uns)
+    named = None if color is None else palette(adata, color)
     if named is not None:
+        # Of all sections: the colours of a panel are those of its neighbours.
+        obs = obs.assign(**{str(color): obs[color].astype("category")})
         uns[f"{color}_colors"] = named
     if scale_bar is None:
         scale_bar = _is_micrometres(adata)
@@ -133,7 +136,7 @@ def positions(
     chosen = list(dims)
     for row, name in enumerate(names):
         cells = section == name
-        part = adata.obs[cells]  # a view of AnnData drops categories, and shifts the colours
+        part = obs[cells]
         generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
         options = {"color": color, "size": point_size(len(generated)), **kwargs}
         if has_truth:
@@ -149,6 +152,5 @@ def positions(
                 axes[row, 0].set_axis_off()
         options = {"legend_loc": "right margin" if row == 0 else "none", **options}
         _panel(part, uns, generated[:, chosen], f"{name}: {key}", axes[row, -1], **options)
-    if save is not None:
-        axes[0, 0].figure.savefig(save, dpi=150, bbox_inches="tight")
+    write(axes[0, 0], save)
     return np.asarray(axes)

@@ -83,6 +83,10 @@ def trajectory(
     """
     steps = _steps(adata, key)
     chosen = cells_of(adata, section, section_key) & ~np.isnan(steps).any((1, 2))
+    if not chosen.any():
+        raise ValueError(
+            f"no cell has a way in adata.obsm[{key!r}]: name another key, or another section."
+        )
     shown = steps[chosen][:, :, list(dims)].swapaxes(0, 1)  # (S, n, 2)
     colors = None if color is None else colors_of(adata, color)
     if colors is not None:

@@ -39,8 +39,9 @@ def normalize_positions(
         Cells with ``.obsm[spatial_key]`` ``(n_cells, n_dims)``, NaN rows where unknown.
     factor
         What positions are multiplied by, such as the µm in a pixel. ``"visium"``: those of each
-        section, by its spots of 55 µm and their ``spot_diameter_fullres`` in ``.uns["spatial"]``;
-        name another ``key_added``, because the image stays in pixels.
+        section, by the scale factors in ``.uns["spatial"]`` (``microns_per_pixel`` of Visium HD, or
+        ``spot_diameter_fullres``, which 10x defines as 65 µm); name another ``key_added``, because
+        the image stays in pixels.
     units
         Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None, and is µm for
         Visium.
