@@ -128,3 +128,9 @@ def test_spread_of_a_shrunk_placement(true):
 def test_bad_arguments_are_named(call, message, true):
     with pytest.raises(ValueError, match=message):
         call(true)
+
+
+@pytest.mark.parametrize("metric", [metrics.spread, metrics.procrustes_rmse])
+def test_tissue_without_a_size_is_an_error(metric):
+    with pytest.raises(ValueError, match="all true positions coincide"):
+        metric(np.ones((5, 2)), np.eye(5, 2))

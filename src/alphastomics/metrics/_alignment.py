@@ -61,6 +61,14 @@ def rms_radius(points: ArrayLike) -> float:
     return float(np.sqrt(np.square(P - P.mean(0)).sum(1).mean()))
 
 
+def tissue_size(true: Array) -> float:
+    """RMS radius of true positions ``(n, d)``, by which others are measured; not 0."""
+    radius = rms_radius(true)
+    if radius == 0:
+        raise ValueError("all true positions coincide, so that there is no size to measure by.")
+    return radius
+
+
 def superpose(
     moving: ArrayLike, fixed: ArrayLike, *, allow_reflection: bool = True, allow_scale: bool = False
 ) -> Array:

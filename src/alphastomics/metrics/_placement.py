@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import rankdata
 
-from alphastomics.metrics._alignment import Array, point_pair, rms_radius, superpose
+from alphastomics.metrics._alignment import Array, point_pair, rms_radius, superpose, tissue_size
 
 MAX_ROWS = 2000
 
@@ -131,7 +131,7 @@ def procrustes_rmse(
     T, P = point_pair(true, predicted)
     error = T - superpose(P, T, allow_scale=allow_scale)
     rmse = float(np.sqrt(np.square(error).sum(1).mean()))
-    return rmse / rms_radius(T) if relative else rmse
+    return rmse / tissue_size(T) if relative else rmse
 
 
 def nearest_neighbors(points: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -309,4 +309,4 @@ def spread(true: ArrayLike, predicted: ArrayLike) -> float:
     0.5
     """
     T, P = point_pair(true, predicted)
-    return rms_radius(P) / rms_radius(T)
+    return rms_radius(P) / tissue_size(T)

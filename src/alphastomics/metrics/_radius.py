@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from alphastomics.metrics._alignment import Array, point_pair, rms_radius, superpose
+from alphastomics.metrics._alignment import (
+    Array,
+    checked_points,
+    point_pair,
+    superpose,
+    tissue_size,
+)
 
 
 def _errors_and_radii(
@@ -85,6 +91,6 @@ def radius_scores(
     varies = np.ptp(errors) > 0 and np.ptp(radii) > 0
     return {
         "coverage": float((errors <= radii).mean()),
-        "radius": float(np.median(radii)) / rms_radius(true),
+        "radius": float(np.median(radii)) / tissue_size(checked_points(true, "true")),
         "radius_error_spearman": float(spearmanr(radii, errors).statistic) if varies else 0.0,
     }
