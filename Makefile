@@ -12,7 +12,7 @@ demo: $(VENV)/.package
 	$(BIN)/python benchmarks/demo.py --out demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake src tests tutorials
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake tutorials src tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
