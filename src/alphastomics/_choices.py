@@ -6,7 +6,5 @@ from typing import Literal
 
 Schedule = Literal["edm", "cosine"]
 SCHEDULES: tuple[Schedule, ...] = ("edm", "cosine")
-Frame = Literal["learned", "invariant", "registered"]
-FRAMES: tuple[Frame, ...] = ("learned", "invariant", "registered")
-Solver = Literal["dpmpp_2m", "heun", "ddim"]
-SOLVERS: tuple[Solver, ...] = ("dpmpp_2m", "heun", "ddim")
+Frame = Literal["learned", "registered"]
+FRAMES: tuple[Frame, ...] = ("learned", "registered")

@@ -14,7 +14,6 @@ MEASURED: Final = "measured"  # varm, one boolean column a section
 # Written.
 PREDICTED: Final = "spatial_predicted"
 SAMPLED: Final = "spatial_sampled"
-TRAJECTORY: Final = "spatial_trajectory"
 DRAWS_SUFFIX: Final = "_draws"
 RADIUS_SUFFIX: Final = "_radius"
 EXPRESSION_PREDICTED: Final = "expression_predicted"

@@ -1,6 +1,5 @@
-"""The diffusion model on tensors: levels, masks, losses, sampler. Knows no AnnData."""
+"""The diffusion model on tensors: network, heads, masks, losses, draws. Knows no AnnData."""
 
-from alphastomics.diffusion_model.interface import Denoised
-from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 
-__all__ = ["Denoised", "MaskedDiffusionModule"]
+__all__ = ["Encoding", "MaskedDiffusionModule"]

@@ -1,4 +1,4 @@
-"""The training objective: what is hidden is what the loss asks for."""
+"""Losses of training."""
 
 from __future__ import annotations
 
@@ -9,42 +9,60 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alphastomics.diffusion_model.alignment import superpose
 from alphastomics.diffusion_model.arrangement import distance_correlation
-from alphastomics.diffusion_model.geometry import kabsch
-from alphastomics.diffusion_model.interface import Denoised
-from alphastomics.diffusion_model.levels import UNKNOWN, draw_levels, precondition
-from alphastomics.diffusion_model.module import EXPRESSION_SIGMA_DATA, MaskedDiffusionModule
-from alphastomics.diffusion_model.sets import CellSets
-from alphastomics.diffusion_model.targets import Objective, Targets, make_targets, noisy_cells
-from alphastomics.nn.experts import Routing
+from alphastomics.diffusion_model.batch import CellBatch
+from alphastomics.diffusion_model.corruption import Objective, Targets, make_targets
+from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
+from alphastomics.diffusion_model.noise_schedule import draw_sigmas
+from alphastomics.nn.moe import Routing
 
+DRAWS_PER_CELL = 4  # noise levels at which a hidden value is denoised in a step
 ARRANGEMENT_WEIGHT = 4.0
 BALANCE_WEIGHT, Z_WEIGHT = 0.01, 0.001  # Fedus et al. 2022; Zoph et al. 2022
 
 
 class Losses(NamedTuple):
-    """Mean squared errors in units of the data's variance, and the likelihood of the error scale.
+    """Losses of a batch.
 
-    ``position`` and ``expression`` are those of the conditional mean at level 1, the ``noisy_``
-    ones those at a level between; ``arrangement`` is one minus the correlation of distances;
-    ``routing`` are the weighted losses of the routers of experts. ``least_used`` is no loss: how
-    much the least used expert gets, 1 for an even share.
+    Attributes
+    ----------
+    position, expression
+        Mean squared errors of the conditional means, in units of the data's variance.
+    position_diffusion, expression_diffusion
+        Denoising losses of the heads.
+    arrangement
+        One minus the correlation of distances.
+    scale
+        Negative log-likelihood of the error scale.
+    routing
+        Weighted losses of the routers of experts.
+    least_used
+        Load of the least-used expert relative to an even share; logged only.
+    poses
+        Statistics of the poses of training sections, ``(S, F)``; not a loss.
     """
 
     position: Tensor
     expression: Tensor
-    noisy_position: Tensor
-    noisy_expression: Tensor
+    position_diffusion: Tensor
+    expression_diffusion: Tensor
     arrangement: Tensor
     scale: Tensor
     routing: Tensor
     least_used: Tensor
+    poses: Tensor
 
     def total(self) -> Tensor:
-        """Sum them up, the arrangement with its weight: what is minimised."""
-        losses = self[:-1]
+        """Weighted sum, which is minimized."""
         return (
-            sum(losses, torch.zeros_like(self.scale)) + (ARRANGEMENT_WEIGHT - 1) * self.arrangement
+            self.position
+            + self.expression
+            + self.position_diffusion
+            + self.expression_diffusion
+            + ARRANGEMENT_WEIGHT * self.arrangement
+            + self.scale
+            + self.routing
         )
 
 
@@ -54,120 +72,134 @@ def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
     return (weight * error).square().sum((1, 2)) / total
 
 
-@torch.no_grad()
-def superpose(moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection: bool) -> Tensor:
-    """Turn points ``(B, N, d)`` onto others, in full precision also under autocast."""
-    with torch.autocast(moving.device.type, enabled=False):
-        moving, fixed = moving.float(), fixed.float()
-        rotation = kabsch(moving, fixed, weight.float(), allow_reflection=allow_reflection)
-        return moving @ rotation
-
-
-def _frame_of(estimate: Tensor, targets: Targets, objective: Objective) -> Tensor:
-    """Turn the truth of sets without a known position onto the estimate, ``(B, N, d)``."""
-    if objective.frame == "registered":
-        return targets.position
-    turned = superpose(
-        targets.position,
-        estimate,
-        targets.position_hidden.to(estimate),
-        allow_reflection=objective.allow_reflection,
-    )
-    return torch.where(targets.framed[:, None, None], targets.position, turned)
-
-
-def _errors(
-    denoised: Denoised, position: Tensor, targets: Targets, level: Tensor, sigma_data: float
-) -> tuple[Tensor, Tensor]:
-    """Position and expression losses, EDM table 1: the weight 1 / c_out^2 makes levels equal.
-
-    The mean over sets of each set's mean over what is hidden in it.
-    """
-    position_loss = mean_square_per_set(
-        denoised.position - position, targets.position_hidden[..., None].to(position)
-    )
-    position_loss = position_loss / precondition(level, sigma_data).c_out.square()
-    expression_loss = mean_square_per_set(
-        denoised.expression - targets.expression, targets.gene_hidden.to(position)
-    )
-    gene_level = torch.where(targets.placing, UNKNOWN, level)
-    expression_loss = (
-        expression_loss / precondition(gene_level, EXPRESSION_SIGMA_DATA).c_out.square()
-    )
-    return position_loss.mean(), expression_loss.mean()
-
-
-def denoising_loss(
+def training_losses(
     module: MaskedDiffusionModule,
-    sets: CellSets,
+    batch: CellBatch,
     objective: Objective,
     generator: torch.Generator | None = None,
 ) -> Losses:
-    """Loss of everything that is hidden in a batch of sets.
+    """Losses of everything that is hidden in a batch of sets, in one pass of the transformer.
 
-    Each set is seen with everything hidden at level 1, and again at one level between; of the sets
-    that ask for positions given expression, every second one.
-
-    Frames. Sections arrive in arbitrary rotations and mirror images. A set with a known position
-    has the frame of its known cells; it is turned at random, because that frame is arbitrary. For a
-    set with none, ``frame="learned"`` superposes the truth on the estimate of level 1 before the
-    squared error (as for atoms in AlphaFold 3, Abramson et al. 2024, algorithm 28): the network
-    settles on one frame for all sections. Noise is added to the truth *in that frame*, so that
-    the sampler meets the frames of training. ``"invariant"`` adds noise in a random frame and
-    superposes at every level. ``"registered"`` takes the coordinates as they are.
+    The mean of sets without a known position is compared with the truth superposed on it; all other
+    losses of positions use the frame in which the sets are shown.
 
     Parameters
     ----------
     module
-        The network, with its transforms fitted.
-    sets
+        The network, with its transforms and priors fitted.
+    batch
         Sets of cells with their truth and what is known of them.
     objective
-        What to hide, and frames.
+        What to hide, and the noise levels.
     generator
         Source of randomness, on the CPU.
     """
     with torch.autocast(module.device.type, enabled=False):
-        targets = make_targets(module, sets, objective, generator)
-    sigma_data = module.sigma_data
-    B = len(sets.values)
+        targets, cells = make_targets(module, batch, objective, generator)
+    encoding = module(cells)
+    superposed = superposed_positions(module, encoding, targets)
+    routing = encoding.routing
+    return Losses(
+        position=position_loss(module, encoding, targets, superposed),
+        expression=expression_loss(encoding, targets),
+        position_diffusion=_position_diffusion(module, encoding, targets, objective, generator),
+        expression_diffusion=_expression_diffusion(
+            module, batch, encoding, targets, objective, generator
+        ),
+        arrangement=arrangement_loss(encoding, targets),
+        scale=scale_loss(encoding, superposed, targets.position_hidden),
+        routing=routing_loss(routing).to(superposed),
+        least_used=_least_used(routing).to(superposed),
+        poses=_pose_statistics(module, batch, encoding, targets),
+    )
 
-    unknown = targets.position.new_full((B,), UNKNOWN)
-    cells = noisy_cells(sets, targets, targets.position, unknown, sigma_data, generator)
-    mean = module(cells, sets.context())
-    position = _frame_of(mean.position, targets, objective)
-    at_unknown = _errors(mean, position, targets, unknown, sigma_data)
-    arrangement = arrangement_loss(mean, targets)
-    scale = scale_loss(mean, position, targets.position_hidden)
 
-    again = ~targets.placing | (torch.arange(B, device=unknown.device) % 2 == 0)  # (B,)
-    sets, targets, position = sets.take(again), targets.take(again), position[again]
-    level = draw_levels(
-        (len(position),),
+def superposed_positions(
+    module: MaskedDiffusionModule, encoding: Encoding, targets: Targets
+) -> Tensor:
+    """True positions ``(B, N, d)``, those of sets without a frame superposed on their mean."""
+    if module.frame == "registered":
+        return targets.position
+    weight = targets.position_hidden.to(targets.position)
+    pose = superpose(
+        targets.position, encoding.position, weight, allow_reflection=module.allow_reflection
+    )
+    return torch.where(targets.free[:, None, None], pose.apply(targets.position), targets.position)
+
+
+def position_loss(
+    module: MaskedDiffusionModule, encoding: Encoding, targets: Targets, true: Tensor
+) -> Tensor:
+    """Squared error of the mean of cells whose expression is known, in units of the variance."""
+    weight = (targets.position_hidden & targets.placing[:, None])[..., None].to(true)
+    error = mean_square_per_set(encoding.position - true, weight)
+    return error.mean() / module.position_head.sigma_data**2
+
+
+def expression_loss(encoding: Encoding, targets: Targets) -> Tensor:
+    """Squared error of hidden genes, in units of their variance."""
+    weight = targets.gene_hidden.to(encoding.expression)
+    return mean_square_per_set(encoding.expression - targets.expression, weight).mean()
+
+
+def _position_diffusion(
+    module: MaskedDiffusionModule,
+    encoding: Encoding,
+    targets: Targets,
+    objective: Objective,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Denoising loss of hidden positions; 0 without any."""
+    hidden = targets.position_hidden
+    tokens, true = encoding.tokens[hidden], targets.position[hidden]  # (M, D), (M, d)
+    if not len(true):
+        return encoding.tokens.sum() * 0.0
+    sigma = _sigmas(len(true), objective, generator).to(true)
+    loss = module.position_head.loss(true, tokens, sigma, generator)
+    return loss.mean() * hidden.any(1).float().mean()
+
+
+def _expression_diffusion(
+    module: MaskedDiffusionModule,
+    batch: CellBatch,
+    encoding: Encoding,
+    targets: Targets,
+    objective: Objective,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Denoising loss of the factors of cells with hidden genes that are not to be placed."""
+    hidden = targets.gene_hidden.any(-1) & ~targets.placing[:, None]  # (B, N)
+    context = module.expression_context(encoding)[hidden]  # (M, D + K)
+    if not len(context):
+        return encoding.tokens.sum() * 0.0
+    true = module.factors.encode(
+        targets.expression[hidden], batch.measured[hidden], targets.depth[hidden]
+    )
+    sigma = _sigmas(len(true), objective, generator).to(true)
+    loss = module.expression_head.loss(true, context, sigma, generator)
+    return loss.mean() * hidden.any(1).float().mean()
+
+
+def _sigmas(n: int, objective: Objective, generator: torch.Generator | None) -> Tensor:
+    """Noise levels of every draw and cell, ``(K, n)``."""
+    sigma = draw_sigmas(
+        DRAWS_PER_CELL * n,
         objective.schedule,
         generator,
         diffusion_steps=objective.diffusion_steps,
-    ).to(unknown)
-    start = targets.position if objective.frame == "invariant" else position
-    cells = noisy_cells(sets, targets, start, level, sigma_data, generator)
-    denoised = module(cells, sets.context())
-    if objective.frame == "invariant":
-        position = _frame_of(denoised.position, targets, objective)
-    at_noise = _errors(denoised, position, targets, level, sigma_data)
-    routings = [*mean.routing, *denoised.routing]
-    routing, least_used = routing_loss(routings).to(unknown), _least_used(routings).to(unknown)
-    return Losses(*at_unknown, *at_noise, arrangement, scale, routing, least_used)
-
-
-def arrangement_loss(mean: Denoised, targets: Targets) -> Tensor:
-    """One minus the correlation of distances, where no position is known; 0 in other sets."""
-    asked = targets.placing & ~targets.framed  # (B,)
-    if not bool(asked.any()):
-        return mean.arrangement.sum() * 0.0
-    correlation = distance_correlation(
-        mean.arrangement[asked].float(), targets.position[asked], targets.position_hidden[asked]
     )
-    return (1 - correlation).sum() / len(asked)
+    return sigma.view(DRAWS_PER_CELL, n)
+
+
+def arrangement_loss(encoding: Encoding, targets: Targets) -> Tensor:
+    """One minus the correlation of distances, where no position is known; 0 in other sets."""
+    free = targets.free  # (B,)
+    if not bool(free.any()):
+        return encoding.arrangement.sum() * 0.0
+    correlation = distance_correlation(
+        encoding.arrangement[free].float(), targets.position[free], targets.position_hidden[free]
+    )
+    return (1 - correlation).sum() / len(free)
 
 
 def routing_loss(routings: Sequence[Routing]) -> Tensor:
@@ -181,31 +213,37 @@ def _least_used(routings: Sequence[Routing]) -> Tensor:
     return torch.stack(shares).min() if shares else torch.ones(())
 
 
-def scale_loss(mean: Denoised, position: Tensor, hidden: Tensor) -> Tensor:
+def scale_loss(encoding: Encoding, true: Tensor, hidden: Tensor) -> Tensor:
     """Negative log-likelihood of the placement error under a Gaussian of the predicted scale."""
-    square = (mean.position.detach() - position).square().mean(-1)  # (B, N)
-    nll = mean.log_scale + 0.5 * square * torch.exp(-2 * mean.log_scale)
+    square = (encoding.position.detach() - true).square().mean(-1)  # (B, N)
+    nll = encoding.log_scale + 0.5 * square * torch.exp(-2 * encoding.log_scale)
     weight = hidden.to(square)
     return (weight * nll).sum() / weight.sum().clamp_min(1)
 
 
+def _pose_statistics(
+    module: MaskedDiffusionModule, batch: CellBatch, encoding: Encoding, targets: Targets
+) -> Tensor:
+    """Statistics of the poses of sections, from sets in which no position was known."""
+    if not len(module.poses):
+        return module.poses.statistics
+    section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
+    weight = targets.position_hidden & targets.free[:, None] & (batch.section >= 0)[:, None]
+    return module.poses.measure(batch.section, section, encoding.position, weight)
+
+
 @torch.no_grad()
-def unknown_error(
-    module: MaskedDiffusionModule, sets: CellSets, objective: Objective
-) -> tuple[Tensor, Tensor]:
-    """Position and expression errors at level 1, no genes hidden from known cells and no noise."""
+def validation_error(
+    module: MaskedDiffusionModule, batch: CellBatch, objective: Objective, *, places_cells: bool
+) -> Tensor:
+    """Error of the mean: of placing all cells given their expression, or of hidden expression."""
     plain = replace(objective, expression_mask_ratio=0.0, expression_noise=0.0)
+    if places_cells:
+        nothing, everything = torch.zeros_like(batch.located), torch.ones_like(batch.located)
+        batch = batch._replace(position_known=nothing, expression_known=everything)
     with torch.autocast(module.device.type, enabled=False):
-        targets = make_targets(module, sets, plain)
-    unknown = targets.position.new_full((len(sets.values),), UNKNOWN)
-    cells = noisy_cells(sets, targets, targets.position, unknown, module.sigma_data, None)
-    mean = module(cells, sets.context())
-    position = _frame_of(mean.position, targets, plain)
-    return _errors(mean, position, targets, unknown, module.sigma_data)
-
-
-def placement_error(module: MaskedDiffusionModule, sets: CellSets, objective: Objective) -> Tensor:
-    """Mean squared error of placing sets with no position known and all expression known."""
-    nothing, everything = torch.zeros_like(sets.located), torch.ones_like(sets.located)
-    sets = sets._replace(position_known=nothing, expression_known=everything)
-    return unknown_error(module, sets, objective)[0]
+        targets, cells = make_targets(module, batch, plain)
+    encoding = module(cells)
+    if not places_cells:
+        return expression_loss(encoding, targets)
+    return position_loss(module, encoding, targets, superposed_positions(module, encoding, targets))

@@ -1,54 +1,79 @@
-"""The denoiser: one network for every pattern of known and unknown."""
+"""The network: a transformer over cells, and heads for what is unknown of them."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from alphastomics.diffusion_model.interface import (
-    SCOPES,
-    Context,
-    Denoised,
-    NoisyCells,
-    cell_level,
-    state_of,
-)
-from alphastomics.diffusion_model.levels import (
-    KNOWN,
-    UNKNOWN,
-    noise_condition,
-    precondition,
-    sigma_from_level,
-    signal_and_noise,
-)
+from alphastomics._choices import Frame
+from alphastomics.diffusion_model.alignment import SectionPoses
+from alphastomics.diffusion_model.batch import SCOPES, StandardizedCells
+from alphastomics.diffusion_model.heads import DiffusionHead
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.atlas import Atlas
-from alphastomics.nn.block import SetTransformer
-from alphastomics.nn.bootstrap import Bootstrap
-from alphastomics.nn.embeddings import (
-    FourierPositions,
-    ModalityEmbedding,
-    OptionalEmbedding,
-)
-from alphastomics.nn.genes import GeneGuess
-from alphastomics.nn.geometry import Geometry
-from alphastomics.nn.neighborhood import Neighborhood
-from alphastomics.nn.pointer import Pointed, Pointer
+from alphastomics.nn.embeddings import ModalityEmbedding, OptionalEmbedding, PositionEmbedding
+from alphastomics.nn.moe import Routing
+from alphastomics.nn.spatial_bias import KnownPositions
+from alphastomics.nn.transformer import SetTransformer
+from alphastomics.priors.expression_factors import ExpressionFactors
+from alphastomics.priors.gene_factors import GeneFactorModel
+from alphastomics.priors.kernel_smoothing import KernelSmoother
+from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
 
-EXPRESSION_SIGMA_DATA = 1.0  # expression is standardised per gene
+
+class Prior(NamedTuple):
+    """Estimates of the priors.
+
+    Attributes
+    ----------
+    token
+        Description of the surroundings of each cell, ``(B, N, D)``.
+    expression
+        Estimate of unknown expression, ``(B, N, G)``.
+    """
+
+    token: Tensor
+    expression: Tensor
+
+
+class Encoding(NamedTuple):
+    """Context vectors of the cells of a set and the estimates read off them.
+
+    Attributes
+    ----------
+    tokens
+        Context vectors, ``(B, N, D)``.
+    position
+        Conditional mean of positions in RMS radii, ``(B, N, d)``; known ones as they are.
+    arrangement
+        Positions whose distances rank as the true ones, ``(B, N, d)``, in no frame or scale.
+    log_scale
+        Log of the expected error of ``position``, a coordinate, ``(B, N)``.
+    expression
+        Conditional mean of standardized expression, ``(B, N, G)``; known values as they are.
+    routing
+        How each block spread the tokens over its experts; empty without experts.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    arrangement: Tensor
+    log_scale: Tensor
+    expression: Tensor
+    routing: Sequence[Routing] = ()
 
 
 class MaskedDiffusionModule(nn.Module):
-    """A transformer over the cells of a set that denoises what is not known of them.
+    """Masked transformer over the cells of a set, with a diffusion head for each modality.
 
-    Every value has its own noise level (:mod:`~alphastomics.diffusion_model.levels`): at level 0
-    it is known and comes back as it is, at level 1 a learned *unknown* token takes its place. At
-    level 1 the output is the conditional mean of what is missing given what is known (the denoiser
-    that minimises the squared error is the posterior mean; Karras et al. 2022, eq. 2).
+    Each value is known or unknown, and a learned *unknown* token stands for what is missing. The
+    transformer gives every cell a context vector; from it come the conditional mean and, by the
+    diffusion heads, draws of positions and expression (masked autoregressive diffusion, Li et al.
+    2024, arXiv:2406.11838). Noisy values never enter the transformer.
 
     Parameters
     ----------
@@ -61,6 +86,12 @@ class MaskedDiffusionModule(nn.Module):
         :class:`~alphastomics.diffusion_model.transforms.ExpressionTransform`.
     num_labels, num_batches
         Number of cell types and of batches that may be given as a condition.
+    frame
+        ``"learned"``: training sections are superposed on what the mean head predicts (AlphaFold 3,
+        Abramson et al. 2024, algorithm 28), which settles on one frame for all of them.
+        ``"registered"``: coordinates are taken as they are.
+    allow_reflection
+        Whether sections may be mirror images of each other.
     **architecture
         Size and options of the transformer, the fields of
         :class:`~alphastomics.nn.architecture.Architecture`.
@@ -68,10 +99,11 @@ class MaskedDiffusionModule(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from alphastomics.diffusion_model.interface import NoisyCells
+    >>> from alphastomics.diffusion_model.batch import StandardizedCells
     >>> module = MaskedDiffusionModule(num_genes=20, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-    >>> known, unknown = torch.zeros(1, 5, 20), torch.ones(1, 5)  # levels
-    >>> cells = NoisyCells(torch.randn(1, 5, 20), known, torch.zeros(1, 5, 2), unknown)
+    >>> genes, positions = torch.randn(1, 5, 20), torch.zeros(1, 5, 2)
+    >>> known, unknown = torch.ones(1, 5, 20).bool(), torch.zeros(1, 5).bool()
+    >>> cells = StandardizedCells(genes, known, positions, unknown)
     >>> module.eval()(cells).position.shape
     torch.Size([1, 5, 2])
     """
@@ -84,6 +116,8 @@ class MaskedDiffusionModule(nn.Module):
         values: str = "counts",
         num_labels: int = 0,
         num_batches: int = 0,
+        frame: Frame = "learned",
+        allow_reflection: bool = True,
         **architecture: Any,
     ) -> None:
         super().__init__()
@@ -91,183 +125,144 @@ class MaskedDiffusionModule(nn.Module):
         d_model = self.architecture.d_model
         self.num_genes = num_genes
         self.position_dim = position_dim
-        self.sigma_data = 1 / math.sqrt(position_dim)  # the RMS radius is 1
+        self.frame, self.allow_reflection = frame, allow_reflection
         self.expression_transform = ExpressionTransform(num_genes, values)
         self.position_transform = PositionTransform()
-        self.expression_embedding = ModalityEmbedding(2 * num_genes, d_model)
-        self.position_features = FourierPositions(position_dim)
-        self.position_embedding = ModalityEmbedding(
-            self.position_features.out_features, d_model, hidden=d_model
-        )
-        self.pointer = Pointer(num_genes, d_model)
-        self.atlas = Atlas(position_dim, d_model)
-        self.neighborhood = Neighborhood(num_genes, d_model)
-        self.genes = GeneGuess(num_genes, len(self.neighborhood.width))
-        self.bootstrap = Bootstrap(num_genes, self.genes.loading.shape[1])
+        self.poses = SectionPoses(position_dim)
+
+        # Priors: fitted before the network and constant afterwards.
+        self.matcher = ReferenceMatcher(num_genes, d_model)
+        self.smoother = KernelSmoother(num_genes, d_model)
+        self.genes = GeneFactorModel(num_genes, len(self.smoother.width))
+        self.factors = ExpressionFactors(num_genes, has_depth=values == "counts")
+
+        self.expression_embedding = ModalityEmbedding(nn.Linear(2 * num_genes, d_model), d_model)
+        self.position_embedding = PositionEmbedding(position_dim, d_model)
         self.scope = nn.Embedding(len(SCOPES), d_model)
-        nn.init.zeros_(self.scope.weight)
+        self.unregistered = nn.Parameter(torch.zeros(d_model))
         self.label = OptionalEmbedding(num_labels, d_model)
         self.batch = OptionalEmbedding(num_batches, d_model)
         self.transformer = SetTransformer(self.architecture)
-        self.position_head = nn.Linear(d_model, position_dim)
+
+        self.mean_head = nn.Linear(d_model, position_dim)
         self.arrangement_head = nn.Linear(d_model, position_dim)
-        self.expression_head = nn.Linear(d_model, num_genes)
+        self.expression_mean_head = nn.Linear(d_model, num_genes)
         self.scale_head = nn.Sequential(
             nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, 1)
         )
-        self.position_gate = nn.Linear(d_model, 1)
-        self.expression_gate = nn.Linear(d_model, num_genes)
-        for head in (
-            self.position_head,
-            self.expression_head,
-            self.position_gate,
-            self.expression_gate,
+        # The RMS radius is 1, so the standard deviation of a coordinate is 1 / sqrt(d).
+        self.position_head = DiffusionHead(position_dim, d_model, 1 / math.sqrt(position_dim))
+        self.expression_head = DiffusionHead(
+            self.factors.size, d_model + self.factors.n_factors, 1.0, num_frequencies=0
+        )
+        for weight in (
+            self.scope.weight,
+            self.mean_head.weight,
+            self.mean_head.bias,
+            self.expression_mean_head.weight,
+            self.expression_mean_head.bias,
         ):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            nn.init.zeros_(weight)
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return self.position_head.weight.device
+        return self.mean_head.weight.device
 
-    def forward(self, cells: NoisyCells, context: Context | None = None) -> Denoised:
-        """Denoise a batch of sets, in the standardised space.
+    def forward(self, cells: StandardizedCells) -> Encoding:
+        """Read a batch of sets and estimate what is unknown.
 
         Parameters
         ----------
         cells
-            Standardised values: expression ``(B, N, G)``, position ``(B, N, d)``. Their levels,
-            between 0 (known) and 1 (unknown): ``(B, N, G)`` and ``(B, N)``.
-        context
-            Padding ``(B, N)``, scope ``(B,)``, labels ``(B, N)``, bank; see
-            :class:`~alphastomics.diffusion_model.interface.Context`.
+            Standardized values and what of them is known; the support set is left out.
 
         Returns
         -------
-        Denoised
-            Expected clean position ``(B, N, d)`` and expression ``(B, N, G)``, without the bank,
-            and what else the network tells.
+        Encoding
+            Context vectors and conditional means; the estimates of the network alone, see
+            :meth:`match` for positions among known cells.
         """
-        context = context or Context()
-        cells, bank = cells.split(context.n_bank)
-        N = cells.position.shape[1]
-        everyone = context.cell_mask
-        cell_mask = None if everyone is None else everyone[:, :N]
+        cells, _ = cells.split()
+        where = cells.where()
+        prior = self._priors(cells, where)
+        x = self._embed(cells) + prior.token  # (B, N, D)
+        tokens, routing = self.transformer(x, cells.cell_mask, where)  # (B, N, D)
 
-        # 1. Embed each modality at its level, EDM eq. 7: the network sees c_in z and c_noise.
-        # Standardised expression has a standard deviation of 1: c_in = cos, c_out = sin.
-        cos, sin = signal_and_noise(cells.expression_level)  # each (B, N, G)
-        z_e = torch.where(cells.expression_level >= UNKNOWN, 0.0, cells.expression)  # (B, N, G)
-        p = precondition(cells.position_level, self.sigma_data)  # each (B, N)
-        hidden = (cells.position_level >= UNKNOWN)[..., None]
-        z_p = torch.where(hidden, 0.0, cells.position)  # (B, N, d)
-        embedded = context.embedded
-        if embedded is None:
-            embedded = self._embed_expression(cells.expression, cells.expression_level)
-        real = torch.ones_like(hidden[..., 0]) if cell_mask is None else cell_mask  # (B, N)
-        features = self.position_features(p.c_in[..., None] * z_p)  # (B, N, F)
-        x = embedded + self.position_embedding(features, state_of(cells.position_level), p.c_noise)
-        if context.scope is not None:
-            x = x + self.scope(context.scope)[:, None]
-        if context.label is not None:
-            x = x + self.label(context.label[:, :N])
-        if context.batch is not None:
-            x = x + self.batch(context.batch[:, :N])
+        position_known = cells.position_known[..., None]  # (B, N, 1)
+        estimate = prior.expression + self.expression_mean_head(tokens)  # (B, N, G)
+        return Encoding(
+            tokens=tokens,
+            position=torch.where(position_known, cells.position, self.mean_head(tokens)),
+            arrangement=self.arrangement_head(tokens),
+            # The error scale is learned beside, not at the cost of, the position.
+            log_scale=self.scale_head(tokens.detach()).squeeze(-1),
+            expression=torch.where(cells.gene_known, cells.expression, estimate),
+            routing=routing,
+        )
 
-        # 2. Let the cells of a set see each other, near ones better where positions are known.
-        geometry = None
-        known = (cells.expression_level <= KNOWN) & real[..., None]  # (B, N, G)
-        guess = torch.zeros_like(z_e)
-        if not hidden.all():
-            geometry = Geometry(p.c_skip[..., None] * z_p, p.c_out.square(), p.c_skip)
-            around, guess = self._surroundings(z_e, known, geometry, real)
-            x = x + around
+    def _embed(self, cells: StandardizedCells) -> Tensor:
+        """Sum of the embeddings of both modalities and of the conditions, ``(B, N, D)``."""
+        known = cells.gene_known
+        values = torch.where(known, cells.expression, 0.0)  # (B, N, G)
+        genes = torch.cat([values, known.to(values)], dim=-1)  # (B, N, 2G)
+        x = self.expression_embedding(genes, known.any(-1))
+        position = torch.where(cells.position_known[..., None], cells.position, 0.0)
+        x = x + self.position_embedding(position, cells.position_known)
+        if cells.scope is not None:
+            x = x + self.scope(cells.scope)[:, None]
+        if cells.registered is not None:
+            x = x + self.unregistered * (~cells.registered)[:, None, None]
+        if cells.label is not None:
+            x = x + self.label(cells.label)
+        if cells.batch is not None:
+            x = x + self.batch(cells.batch)
+        return x
+
+    def _priors(self, cells: StandardizedCells, where: KnownPositions | None) -> Prior:
+        """Combine the priors of expression: the only place where they enter the network.
+
+        Cells without a known gene are estimated from the cells around them, those with some genes
+        by the gene factors, smoothed over the cells around them.
+        """
+        known = cells.gene_known & cells.real[..., None]  # (B, N, G)
+        values = torch.where(known, cells.expression, 0.0)
+        token = values.new_zeros(*values.shape[:2], self.architecture.d_model)
+        estimate = torch.zeros_like(values)
+        if where is not None:
+            # Where cells are still to be placed, expression is not what is estimated.
+            placed = (where.known | ~cells.real).all(1)  # (B,)
+            if bool(placed.any()):
+                there = KnownPositions(where.position[placed], where.known[placed])
+                around = self.smoother(values[placed], known[placed].to(values), there)
+                token = token.index_put((placed,), around[0])
+                estimate = estimate.index_put((placed,), around[1])
         partly = known.any(-1, keepdim=True) & ~known  # (B, N, G)
-        if self.genes.is_fitted and bool(partly.any()):
-            guess = torch.where(partly, self._gene_guess(z_e, known, geometry), guess)
-        tokens, routing = self.transformer(x, cell_mask, geometry)  # (B, N, D)
+        if bool(partly.any()):
+            by_genes = self.genes.smoothed(values, known, where, self.smoother)
+            estimate = torch.where(partly, by_genes, estimate)
+        return Prior(token, estimate)
 
-        # 3. D(z) = c_skip z + c_out F: at level 0 the input itself, at level 1 the network alone.
-        # The gates: what is known of a cell makes its noisy value count for less than c_skip says,
-        # with a posterior of variance v < sigma_data^2 the factor is v / (v + sigma^2).
-        scaled = p.c_in[..., None] * z_p  # (B, N, d)
-        network = self.position_head(tokens) + self.position_gate(tokens) * scaled
-        position = p.c_skip[..., None] * z_p + p.c_out[..., None] * network
-        # The error scale is learned beside, not at the cost of, the position.
-        log_scale = self.scale_head(tokens.detach()).squeeze(-1)  # (B, N)
-        # What a cell expresses tells where it sits among known cells, and they do not err.
-        pointed = context.pointed
-        if pointed is None:
-            pointed = self._point(z_p, cells, bank, everyone)
-        if pointed is not None:
-            noise = sigma_from_level(cells.position_level, self.sigma_data).square()
-            place = pointed.denoise(z_p, noise, self.pointer.width)  # (B, N, d)
-            position = torch.where(pointed.told[..., None], place, position)
-            variance = pointed.variance() / self.position_dim + self.pointer.width.square()
-            log_scale = torch.where(pointed.told, variance.log() / 2, log_scale)
-        # With a Gaussian prior of mean m the posterior mean is c_skip z + c_out^2 m.
-        network = self.expression_head(tokens) + self.expression_gate(tokens) * cos * z_e
-        expression = cos.square() * z_e + sin * (network + sin * guess)
-        arrangement = self.arrangement_head(tokens)
-        return Denoised(
-            position, arrangement, expression, log_scale, tokens, embedded, pointed, routing
-        )
+    def match(self, cells: StandardizedCells) -> PositionMixture | None:
+        """Match the cells to place with the known cells of their set and of its support.
 
-    def _surroundings(
-        self, z: Tensor, known: Tensor, geometry: Geometry, real: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Describe the surroundings of the cells in sets whose positions are all known or noisy.
-
-        Where cells are still to be placed, expression is not what is asked for.
+        Returns
+        -------
+        PositionMixture or None
+            Valid for cells of unknown position and known expression in sets with known cells of
+            known expression; ``None`` if there are no such cells.
         """
-        some = ((geometry.certainty > 0) | ~real).all(1)  # (B,)
-        B, N, _ = z.shape
-        around, guess = z.new_zeros(B, N, self.scope.embedding_dim), torch.zeros_like(z)
-        if bool(some.any()):
-            where = Geometry(*(field[some] for field in geometry))
-            found = self.neighborhood(z[some], known[some].to(z), where)
-            around, guess = around.index_put((some,), found[0]), guess.index_put((some,), found[1])
-        return around, guess
-
-    def _point(
-        self, z: Tensor, cells: NoisyCells, bank: NoisyCells, everyone: Tensor | None
-    ) -> Pointed | None:
-        """Point to the known cells of a set and of its bank, in sets that ask for positions."""
-        level = torch.cat([cells.position_level, bank.position_level], dim=1)  # (B, N + M)
-        gene_known = [part.expression_level <= KNOWN for part in (cells, bank)]
-        expressed = torch.cat([part.any(-1) for part in gene_known], dim=1)  # (B, N + M)
-        if everyone is not None:
-            expressed = expressed & everyone
-        known = expressed & (level <= KNOWN)
-        N = cells.position_level.shape[1]
-        told = (expressed & ~known)[:, :N] & known.any(1, keepdim=True)  # (B, N)
-        if not bool(told.any()):
+        n = cells.position.shape[1] - cells.n_support
+        expressed = cells.gene_known.any(-1) & cells.real  # (B, N + M)
+        known = expressed & cells.position_known
+        to_place = (expressed & ~known)[:, :n] & known.any(1, keepdim=True)  # (B, N)
+        if not bool(to_place.any()):
             return None
-        own, others = (
-            self.pointer.features(part.expression, genes)
-            for part, genes in zip((cells, bank), gene_known, strict=True)
-        )
-        place = torch.cat([z, bank.position], dim=1)
-        return self.pointer(own, torch.cat([own, others], dim=1), place, known)._replace(told=told)
+        features = self.matcher.features(cells.expression, cells.gene_known)
+        mixture = self.matcher(features[:, :n], features, cells.position, known)
+        return mixture._replace(valid=to_place)
 
-    def _gene_guess(self, z: Tensor, known: Tensor, geometry: Geometry | None) -> Tensor:
-        """Guess the unknown genes of cells by their known ones and those of cells around."""
-        guess = self.genes(z, known)
-        if geometry is None:
-            return self.genes.alone * guess
-        placed = known.any(-1) & (geometry.certainty > 0)  # (B, N)
-        mix = self.genes.mix
-        around = self.neighborhood.mixed(guess, placed, geometry, mix[None, 1:])[:, 0]
-        return torch.where(placed[..., None], mix[0] * guess + around, self.genes.alone * guess)
-
-    def _embed_expression(self, z: Tensor, level: Tensor) -> Tensor:
-        """Embed expression ``(B, N, G)`` as ``(B, N, D)``: each value and how much is signal."""
-        of_cell = cell_level(level)  # (B, N)
-        cos, _ = signal_and_noise(level)  # (B, N, G)
-        z = torch.where(level >= UNKNOWN, 0.0, z)
-        return self.expression_embedding(
-            torch.cat([cos * z, cos.square()], dim=-1),  # (B, N, 2G)
-            state_of(of_cell),
-            noise_condition(of_cell),
-        )
+    def expression_context(self, encoding: Encoding) -> Tensor:
+        """Context vectors of the expression head: tokens and estimated factors, ``(B, N, D + K)``."""
+        factors = encoding.expression.detach() @ self.factors.encoder
+        return torch.cat([encoding.tokens, factors], dim=-1)

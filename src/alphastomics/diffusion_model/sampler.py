@@ -1,102 +1,71 @@
-"""Draws from the learned distribution; knows no network."""
+"""Draws from a denoiser, and the rounds in which the cells of a set are drawn; know no network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from alphastomics._choices import SOLVERS, Solver
-from alphastomics.diffusion_model.levels import KNOWN, sigma_from_level
-
-State = tuple[Tensor, ...]
-Denoiser = Callable[[State, Tensor], State]
-
 
 def sample(
-    denoise: Denoiser,
-    mean: State,
-    hidden: State,
-    levels: Tensor,
-    sigma_data: Sequence[float],
-    *,
-    solver: Solver = SOLVERS[0],
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    sigmas: Tensor,
+    sigma_data: float,
     generator: torch.Generator | None = None,
-) -> State:
-    """Follow the probability flow (Karras et al. 2022, eq. 1) of several modalities to the data.
+) -> Tensor:
+    """Follow the probability flow (Karras et al. 2022, eq. 1) from noise to data.
 
-    What is known never moves: the denoiser returns it as it is, so its slope is zero.
+    DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095, algorithm 2), one call of the
+    denoiser a step.
 
     Parameters
     ----------
     denoise
-        Maps noisy modalities, each ``(B, N, F)``, and one level to expected clean ones.
-    mean
-        The conditional means (the denoiser at level 1), each ``(B, N, F)``, known values in place.
-        Far from the data, the probability flow is ``mean + sigma * noise`` up to terms in
-        ``1 / sigma``: it starts here.
-    hidden
-        Where noise is added, of the shape of ``mean``.
-    levels
-        Decreasing levels, the last one known, ``(n_steps + 1,)``.
+        Maps noisy values ``(M, F)`` and one noise level to expected clean values.
+    start
+        Center of the noise, ``(M, F)``, such as the conditional mean.
+    sigmas
+        Falling noise levels in units of ``sigma_data``, the last one 0, ``(n_steps + 1,)``.
     sigma_data
-        Standard deviation of each modality.
-    solver
-        ``"dpmpp_2m"``: DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, algorithm 2), one call of
-        the denoiser a step; ``"ddim"`` (Song et al. 2021, arXiv:2010.02502, eq. 12), the same in
-        first order; ``"heun"`` (Karras et al. 2022, algorithm 1), two calls a step.
+        Standard deviation of the data.
     generator
         Source of randomness, on the CPU.
 
     Returns
     -------
-    tuple of Tensor
-        The modalities in the standardised space, each ``(B, N, F)``.
+    Tensor
+        ``(M, F)``.
     """
-    sigmas = [sigma_from_level(levels, scale) for scale in sigma_data]  # each (n_steps + 1,)
-    z = tuple(
-        m + sigma[0] * h * torch.randn(m.shape, generator=generator).to(m)
-        for m, h, sigma in zip(mean, hidden, sigmas, strict=True)
-    )
-    if solver == "heun":
-        return _heun(denoise, z, levels, sigmas)
-    return _multistep(denoise, z, levels, sigmas, order=1 if solver == "ddim" else 2)
-
-
-def _multistep(
-    denoise: Denoiser, z: State, levels: Tensor, sigmas: list[Tensor], order: int
-) -> State:
-    """Step as if the clean value were constant, or linear in ``log sigma`` to second order."""
-    ratio = sigmas[0][1:] / sigmas[0][:-1]  # of successive sigmas, the same for all modalities
+    noise = torch.randn(start.shape, generator=generator).to(start)
+    z = start + sigma_data * sigmas[0] * noise
+    ratio = sigmas[1:] / sigmas[:-1]  # of successive sigmas
     size = -ratio.log()  # h of Lu et al. 2022
-    before: State | None = None
+    before: Tensor | None = None
     for step in range(len(ratio)):
-        clean = ahead = denoise(z, levels[step])
-        if order == 2 and before is not None and levels[step + 1] > KNOWN:
+        clean = ahead = denoise(z, sigmas[step])
+        if before is not None and step + 1 < len(ratio):
             weight = size[step] / (2 * size[step - 1])  # 1 / (2 r)
-            ahead = tuple(a + weight * (a - b) for a, b in zip(clean, before, strict=True))
-        z = tuple(d + ratio[step] * (a - d) for a, d in zip(z, ahead, strict=True))
+            ahead = clean + weight * (clean - before)
+        z = ahead + ratio[step] * (z - ahead)
         before = clean
     return z
 
 
-def _heun(denoise: Denoiser, z: State, levels: Tensor, sigmas: list[Tensor]) -> State:
-    """Trapezoids, the last one a rectangle."""
+def round_ends(n_cells: int, n_rounds: int) -> list[int]:
+    """Number of cells drawn at the end of each round, the cosine schedule of MaskGIT.
 
-    def slope(z: State, step: int) -> State:
-        """dz/dsigma, EDM eq. 3."""
-        clean = denoise(z, levels[step])
-        return tuple((a - b) / s[step] for a, b, s in zip(z, clean, sigmas, strict=True))
+    Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells first, of which little is known, and
+    more the more are known. At most one round a cell.
 
-    for step in range(len(levels) - 1):
-        sizes = [s[step + 1] - s[step] for s in sigmas]
-        first = slope(z, step)
-        euler = tuple(a + size * f for a, size, f in zip(z, sizes, first, strict=True))
-        if levels[step + 1] <= KNOWN:
-            return euler
-        second = slope(euler, step + 1)
-        z = tuple(
-            a + size * (f + g) / 2 for a, size, f, g in zip(z, sizes, first, second, strict=True)
-        )
-    return z
+    Examples
+    --------
+    >>> round_ends(100, 4)
+    [8, 29, 62, 100]
+    """
+    n_rounds = min(n_rounds, n_cells)
+    ends = [round(n_cells * (1 - math.cos(math.pi / 2 * r / n_rounds))) for r in range(1, n_rounds)]
+    ends = [max(end, r + 1) for r, end in enumerate(ends)]
+    return [*ends, n_cells]

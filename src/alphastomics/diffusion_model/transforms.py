@@ -126,7 +126,11 @@ class ExpressionTransform(nn.Module):
 
     def forward(self, values: Tensor, counted: Tensor) -> Tensor:
         """Standardised values ``(..., G)``."""
-        return ((self.log(values, counted) - self.mean) / self.std).clamp(-CLIP, CLIP)
+        return self.standardize(self.log(values, counted))
+
+    def standardize(self, logged: Tensor) -> Tensor:
+        """Standardized values of log-normalized ones, ``(..., G)``."""
+        return ((logged - self.mean) / self.std).clamp(-CLIP, CLIP)
 
     def inverse(self, standardised: Tensor) -> Tensor:
         """Log-normalised values ``(..., G)``; those below zero are set to zero (not for lognorm).

@@ -12,6 +12,16 @@ from alphastomics.metrics._distribution import (
     mmd2,
     moment_distance,
 )
+from alphastomics.metrics._draws import (
+    density_coverage,
+    energy_distance,
+    energy_distance_by_type,
+    nearest_neighbor_scores,
+    pair_correlation,
+    pair_correlation_distance,
+    surroundings,
+    two_sample_auc,
+)
 from alphastomics.metrics._expression import (
     expression_rmse,
     jensen_shannon,
@@ -46,8 +56,11 @@ __all__ = [
     "consensus",
     "contact_precision",
     "coverage",
+    "density_coverage",
     "distance_spearman",
     "distance_spearman_per_cell",
+    "energy_distance",
+    "energy_distance_by_type",
     "expression_rmse",
     "generalised_procrustes",
     "jensen_shannon",
@@ -57,9 +70,12 @@ __all__ = [
     "mmd2",
     "moment_distance",
     "morans_i",
+    "nearest_neighbor_scores",
     "neighbor_recall",
     "neighborhood_composition",
     "niche_cosine",
+    "pair_correlation",
+    "pair_correlation_distance",
     "partial_pcc",
     "pcc",
     "procrustes_rmse",
@@ -70,4 +86,6 @@ __all__ = [
     "ssim",
     "superpose",
     "superpose_by",
+    "surroundings",
+    "two_sample_auc",
 ]

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from alphastomics._choices import SOLVERS, Solver
+from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.model._data import Categories, SetupArgs, read_query
-from alphastomics.model._drawing import DrawOptions
 from alphastomics.model._persistence import weights_fingerprint
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
+from alphastomics.model._sampling import N_ROUNDS, DrawOptions
 from alphastomics.model._sets import MIN_SET
 from alphastomics.model._standardize import standardize_query
 from alphastomics.model._tissue import TissueData
@@ -139,21 +139,12 @@ class AskingMixin:
         return max_set
 
     def _draw_options(
-        self, n_samples: int, n_steps: int, seed: int, solver: Solver = SOLVERS[0]
+        self, n_samples: int, n_steps: int, seed: int, n_rounds: int = N_ROUNDS
     ) -> DrawOptions:
-        check_at_least("n_samples", n_samples, 1)
-        check_at_least("n_steps", n_steps, 1)
-        check_choice("solver", solver, SOLVERS)
-        init = self._init_arguments()
-        return DrawOptions(
-            n_samples,
-            n_steps,
-            solver,
-            init["schedule"],
-            init["frame"],
-            init["allow_reflection"],
-            seed,
-        )
+        for name, value in (("n_samples", n_samples), ("n_steps", n_steps), ("n_rounds", n_rounds)):
+            check_at_least(name, value, 1)
+        settings = DrawSettings(n_rounds, n_steps, self._init_arguments()["schedule"])
+        return DrawOptions(n_samples, settings, seed)
 
     def _radius_quantile(self, request: Request, method: str) -> float | None:
         """Ratio of the 90 % radius to the error scale; ``None`` when not calibrated."""

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics.metrics import superpose
-from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._filling import Array
 from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request
+from alphastomics.model._sampling import N_STEPS, draw_missing
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training import TrainingRecord
 
@@ -64,13 +64,7 @@ def section_ratios(model: AlphaSTomics, data: TissueData, patterns: tuple[str, .
             continue
         quiet: dict[str, Any] = {"max_set": MAX_SET, "progress_bar": False}
         (draw,) = draw_missing(model.module, request, options, **quiet)
-        mean = predict_missing(
-            model.module,
-            request,
-            arrange=True,
-            allow_reflection=init["allow_reflection"],
-            **quiet,
-        )
+        mean = predict_missing(model.module, request, arrange=True, **quiet)
         for method, filled in (("predict", mean), ("sample", draw)):
             scored = data.has_position & ~request.position_known
             assert data.position is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import lightning.pytorch as pl
+import lightning.pytorch as L
 import torch
 from torch import Tensor
 
@@ -24,7 +24,7 @@ INTERVAL = 60.0  # seconds between checkpoints
 AVERAGE = "average.module."
 
 
-class Checkpoints(pl.Callback):
+class Checkpoints(L.Callback):
     """Writes ``last.ckpt`` every minute and ``best.ckpt`` when validation improves.
 
     Without validation both are the end of training. After Ctrl-C the running step is finished and
@@ -46,7 +46,7 @@ class Checkpoints(pl.Callback):
         self.stopped = False
         self._before: Any = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let Ctrl-C wait for the end of a step."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Checkpoints(pl.Callback):
         if in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, stop)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
         """Write when a minute is over or the user wants to stop, but not before an epoch's end.
 
         What is logged of that epoch would be lost.
@@ -77,20 +77,20 @@ class Checkpoints(pl.Callback):
         if stopped:
             raise KeyboardInterrupt
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the best weights so far."""
         loss = trainer.callback_metrics.get("validation_loss")
         if loss is not None and float(loss) < self.best:
             self.best = float(loss)
             self._write(trainer, BEST)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the end of training."""
         self._write(trainer, LAST)
         if self.best == float("inf"):
             self._write(trainer, BEST)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give Ctrl-C its meaning back."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
@@ -103,7 +103,7 @@ class Checkpoints(pl.Callback):
         """Invert :meth:`state_dict`."""
         self.best = float(state_dict["best"])
 
-    def _write(self, trainer: pl.Trainer, name: str) -> None:
+    def _write(self, trainer: L.Trainer, name: str) -> None:
         """Write a checkpoint: all processes take part, the first one writes."""
         if trainer.is_global_zero:
             with whole(self.folder / name) as part:
@@ -114,7 +114,7 @@ class Checkpoints(pl.Callback):
             self.written = time.monotonic()
 
 
-def _anyone(trainer: pl.Trainer, here: bool) -> bool:
+def _anyone(trainer: L.Trainer, here: bool) -> bool:
     """Whether something holds in any of the processes."""
     return trainer.strategy.reduce_boolean_decision(here, all=False)
 
@@ -162,21 +162,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     return state, restore(payload)
 
 
-def progress_of(path: str | os.PathLike[str], *, shards: bool) -> tuple[int, int]:
-    """Count the epochs that a checkpoint's trainer had ended, and the batches seen.
-
-    Raises
-    ------
-    ValueError
-        If one was trained with sharded weights and the other not: the optimiser's state is kept in
-        another order.
-    """
+def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Count the epochs that a checkpoint's trainer had ended, and the batches seen."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    kept = checkpoint[CHECKPOINT_KEY]
-    if kept.get("shards", False) != shards:
-        written, asked = ("without", "with") if shards else ("with", "without")
-        raise ValueError(
-            f"{path} was written {written} strategy='fsdp', this training is {asked} it: go on "
-            "with the strategy that wrote it."
-        )
-    return int(checkpoint["epoch"]), int(kept["batches_seen"])
+    return int(checkpoint["epoch"]), int(checkpoint[CHECKPOINT_KEY]["batches_seen"])

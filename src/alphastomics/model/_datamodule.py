@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import lightning.pytorch as pl
+import lightning.pytorch as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from alphastomics.diffusion_model.interface import SCOPES
-from alphastomics.diffusion_model.masks import (
+from alphastomics.diffusion_model.batch import SCOPES, CellBatch
+from alphastomics.diffusion_model.masking import (
     TASKS,
     WINDOW_SHARE,
     Pattern,
     draw_pattern,
     draw_task,
 )
-from alphastomics.diffusion_model.sets import CellSets
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
 
@@ -36,19 +35,25 @@ def cell_set(
     *,
     scope: int = SECTION,
     n_dims: int = 2,
-    n_bank: int = 0,
-) -> CellSets:
-    """One set, without a batch dimension: the cells' values as dense tensors, the bank last."""
+    section: int = -1,
+    center: NDArray[np.float64] | None = None,
+    n_support: int = 0,
+) -> CellBatch:
+    """One set, without a batch dimension: dense tensors, the support set last.
+
+    Positions are relative to ``center`` ``(d,)``, by default that of the known cells.
+    """
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))  # (N, G)
     located = data.has_position[cells]
     position = torch.zeros(len(cells), n_dims)
     if data.position is not None and located.any():
-        # Centre in double precision: slides can lie far from the origin of their coordinates.
+        # Centered in double precision: slides can lie far from the origin of their coordinates.
         true = data.position[cells]
-        centred_on = pattern.position_known if pattern.position_known.any() else located
-        centred = true - true[centred_on].mean(0)
-        position = torch.from_numpy(np.nan_to_num(centred).astype(np.float32))  # (N, d)
-    return CellSets(
+        if center is None:
+            known = pattern.position_known
+            center = true[known if known.any() else located].mean(0)
+        position = torch.from_numpy(np.nan_to_num(true - center).astype(np.float32))  # (N, d)
+    return CellBatch(
         values=values,
         measured=torch.from_numpy(data.measured(cells)),
         position=position,
@@ -57,14 +62,15 @@ def cell_set(
         expression_known=torch.from_numpy(pattern.expression_known & data.expression_known[cells]),
         label=torch.from_numpy(data.label[cells]),
         batch=torch.from_numpy(data.batch[cells]),
+        section=torch.tensor(section),
         scope=torch.tensor(scope),
         cell_mask=None,
-        n_bank=n_bank,
+        n_support=n_support,
     )
 
 
-def collate(sets: list[CellSets]) -> CellSets:
-    """Batch sets, padding the shorter ones; a bank only of a single one."""
+def collate(sets: list[CellBatch]) -> CellBatch:
+    """Batch sets, padding the shorter ones; a support set only of a single one."""
     lengths = torch.tensor([len(s.values) for s in sets])
     longest = int(lengths.max())
     mask = None
@@ -72,15 +78,25 @@ def collate(sets: list[CellSets]) -> CellSets:
         mask = torch.arange(longest) < lengths[:, None]  # (B, N)
 
     def pad(field: str) -> Tensor:
-        return pad_sequence([getattr(one, field) for one in sets], batch_first=True)
+        return pad_sequence([getattr(s, field) for s in sets], batch_first=True)
 
-    per_cell = [name for name in CellSets._fields if name not in ("scope", "cell_mask", "n_bank")]
-    return CellSets(
+    per_set = ("section", "scope", "cell_mask", "n_support")
+    per_cell = [name for name in CellBatch._fields if name not in per_set]
+    return CellBatch(
         **{name: pad(name) for name in per_cell},
-        scope=torch.stack([one.scope for one in sets]),
+        section=torch.stack([s.section for s in sets]),
+        scope=torch.stack([s.scope for s in sets]),
         cell_mask=mask,
-        n_bank=sets[0].n_bank,
+        n_support=sets[0].n_support,
     )
+
+
+def _center(data: TissueData, cells: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Center of the located cells of a section, ``(d,)``; ``None`` if there are none."""
+    located = cells[data.has_position[cells]]
+    if data.position is None or not len(located):
+        return None
+    return np.asarray(data.position[located].mean(0))
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class SetOptions:
     Attributes
     ----------
     training_mode, position_mask_ratio
-        What is asked for, see :func:`~alphastomics.diffusion_model.masks.draw_task`.
+        What is asked for, see :func:`~alphastomics.diffusion_model.masking.draw_task`.
     set_size
         Most cells in a set.
     sets_per_section
@@ -106,7 +122,7 @@ class SetOptions:
     seed: int
 
 
-class SectionSets(Dataset[CellSets]):
+class SectionSets(Dataset[CellBatch]):
     """Random sets of cells, each of one section and with a task of its own.
 
     Parameters
@@ -117,11 +133,17 @@ class SectionSets(Dataset[CellSets]):
         Names of the sections to draw from.
     options
         How to draw.
+    numbered
+        Whether the sections are those of training, with a number and a pose each.
     """
 
-    def __init__(self, data: TissueData, sections: list[str], options: SetOptions) -> None:
+    def __init__(
+        self, data: TissueData, sections: list[str], options: SetOptions, *, numbered: bool = True
+    ) -> None:
         self.data = data
+        self.numbered = numbered
         self.cells = [data.cells_of(section) for section in sections]
+        self.centers = [_center(data, cells) for cells in self.cells]
         self.options = options
         self.n_dims = 2 if data.position is None else data.position.shape[1]
         self.epoch = 0
@@ -129,7 +151,7 @@ class SectionSets(Dataset[CellSets]):
     def __len__(self) -> int:
         return self.options.sets_per_section * len(self.cells)
 
-    def __getitem__(self, item: int) -> CellSets:
+    def __getitem__(self, item: int) -> CellBatch:
         rng = np.random.default_rng([self.options.seed, self.epoch, item])
         cells = self.cells[item % len(self.cells)]
         has_position = bool(self.data.has_position[cells].any())
@@ -140,7 +162,7 @@ class SectionSets(Dataset[CellSets]):
             located=has_position,
         )
         scope = SECTION
-        if has_position and TASKS[task][0] == "none" and rng.random() < WINDOW_SHARE:
+        if has_position and TASKS[task].position == "none" and rng.random() < WINDOW_SHARE:
             cells, scope = self._window(cells, rng), WINDOW
         chosen = self._choose(cells, rng, located=has_position)
         located = self.data.has_position[chosen]
@@ -148,9 +170,18 @@ class SectionSets(Dataset[CellSets]):
         if self.data.position is not None:
             position = np.nan_to_num(self.data.position[chosen])
         pattern = draw_pattern(task, position, located, self.options.position_mask_ratio, rng)
-        one = cell_set(self.data, chosen, pattern, scope=scope, n_dims=self.n_dims)
-        told = torch.from_numpy(rng.random(2) >= CONDITION_DROPOUT).long()
-        return one._replace(label=one.label * told[0], batch=one.batch * told[1])
+        number = item % len(self.cells)
+        drawn = cell_set(
+            self.data,
+            chosen,
+            pattern,
+            scope=scope,
+            n_dims=self.n_dims,
+            section=number if self.numbered else -1,
+            center=self.centers[number],
+        )
+        shown = torch.from_numpy(rng.random(2) >= CONDITION_DROPOUT).long()
+        return drawn._replace(label=drawn.label * shown[0], batch=drawn.batch * shown[1])
 
     def _window(self, cells: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Find the cells nearest to a random one: from a set's worth to the whole section."""
@@ -187,7 +218,7 @@ class _Share(Sampler[list[int]]):
         return len(self.batches)
 
 
-class SetDataModule(pl.LightningDataModule):
+class SetDataModule(L.LightningDataModule):
     """Training and validation sets.
 
     Parameters
@@ -238,7 +269,7 @@ class SetDataModule(pl.LightningDataModule):
         """Count the epochs that were at least begun."""
         return self.first_epoch + -(-self.batches_done() // self.batches_per_epoch)
 
-    def train_dataloader(self) -> DataLoader[CellSets]:
+    def train_dataloader(self) -> DataLoader[CellBatch]:
         """Draw the sets of the coming epoch, after an interruption those of its rest.
 
         Several processes take the batches in turn; where these do not come out even, the first ones
@@ -258,7 +289,7 @@ class SetDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
         )
 
-    def val_dataloader(self) -> DataLoader[CellSets] | list[object]:
+    def val_dataloader(self) -> DataLoader[CellBatch] | list[object]:
         """Give the same sets every time; nothing without validation sections."""
         if self.validation is None:
             return []

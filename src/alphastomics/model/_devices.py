@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightning.pytorch as pl
+import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -22,13 +22,11 @@ from torch.utils.data import DataLoader
 
 from alphastomics._files import whole
 from alphastomics._quiet import quiet
-from alphastomics.model._sharding import sharding_strategy
 from alphastomics.model._validate import check_choice
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
 FAILED = "failed"
-FSDP = "fsdp"
 OWN = {
     "logger": False,
     "enable_checkpointing": False,
@@ -99,7 +97,7 @@ def spread(
     # Weights that are moved in inference mode could not be trained any more.
     with torch.inference_mode(False), quiet("lightning.pytorch"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = pl.Trainer(**OWN, **devices)
+        trainer = L.Trainer(**OWN, **devices)
         require_script(trainer)
         try:
             trainer.predict(sharing, return_predictions=False)
@@ -111,7 +109,7 @@ def spread(
         raise OutOfMemoryError(sharing.failure)
 
 
-class _Sharing(pl.LightningModule):
+class _Sharing(L.LightningModule):
     """Does every n-th piece, on the n-th device."""
 
     def __init__(self, module: nn.Module, work: Work, progress: Callable[[int], object]) -> None:
@@ -144,7 +142,7 @@ class _Sharing(pl.LightningModule):
             self.progress(self.work.n_cells(piece))
 
 
-def _shared_folder(trainer: pl.Trainer) -> Path:
+def _shared_folder(trainer: L.Trainer) -> Path:
     """Make a folder that all processes know."""
     made = ""
     if trainer.is_global_zero:
@@ -154,7 +152,7 @@ def _shared_folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.strategy.broadcast(made))
 
 
-def _exchange(trainer: pl.Trainer, sharing: _Sharing) -> None:
+def _exchange(trainer: L.Trainer, sharing: _Sharing) -> None:
     """Give every process the results of all, by files that are written whole."""
     folder = sharing.folder
     assert folder is not None
@@ -187,7 +185,7 @@ def _take_in(path: Path, sharing: _Sharing) -> None:
     sharing.failure = sharing.failure or failure
 
 
-def require_script(trainer: pl.Trainer) -> None:
+def require_script(trainer: L.Trainer) -> None:
     """Raise if several processes would start as copies of this one: their results would be lost."""
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ValueError(
@@ -203,7 +201,7 @@ def world_size(options: Devices) -> int:
         return int(nodes)
     kind = options.get("accelerator", "auto")
     with quiet("lightning.pytorch"):
-        probe = pl.Trainer(**OWN, accelerator=kind, devices=devices, num_nodes=nodes)
+        probe = L.Trainer(**OWN, accelerator=kind, devices=devices, num_nodes=nodes)
     running = torch.distributed.is_available() and torch.distributed.is_initialized()
     if running and torch.distributed.get_world_size() != probe.world_size:
         raise ValueError(
@@ -219,16 +217,13 @@ def strategy_for(strategy: str | Strategy, processes: int) -> str | Strategy:
     Raises
     ------
     ValueError
-        For other strategies that shard the weights than ``"fsdp"``: the average of the weights is
-        kept beside them, and would not be sharded alike.
+        For strategies that shard the weights: their moving average would not be sharded alike.
     """
-    if strategy == FSDP:
-        return sharding_strategy(processes)
     name = strategy if isinstance(strategy, str) else type(strategy).__name__.lower()
-    if any(sharding in name for sharding in (FSDP, "deepspeed", "modelparallel")):
+    if any(sharding in name for sharding in ("fsdp", "deepspeed", "modelparallel")):
         raise ValueError(
-            f"strategy={name!r} shards the weights, but not their average alike: use 'fsdp', or "
-            "'ddp', as a network of this kind fits every device."
+            f"strategy={name!r} shards the weights, but not their average alike: use 'ddp', as a "
+            "network of this kind fits every device."
         )
     if strategy == "ddp" or (processes > 1 and strategy == "auto"):
         return "ddp_find_unused_parameters_true"
@@ -248,10 +243,5 @@ def check_devices(distributed: Devices | None) -> Devices | None:
     if taken:
         raise ValueError(f"distributed holds {taken}, which cannot be chosen: leave them out.")
     check_choice("precision", distributed.get("precision", PRECISIONS[0]), PRECISIONS)
-    if distributed.get("strategy") == FSDP:
-        raise ValueError(
-            "strategy='fsdp' is for training: cells are filled in by a whole network on every "
-            "device; use 'ddp' or leave the strategy out."
-        )
     strategy_for(distributed.get("strategy", "auto"), 1)
     return distributed

@@ -5,20 +5,43 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from alphastomics.diffusion_model.interface import Denoised
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._devices import Devices, OutOfMemoryError, spread, telling_out_of_memory
 from alphastomics.model._request import Request
 from alphastomics.model._sets import MIN_SET, InferenceSet, inference_sets
 
 Array = NDArray[np.float64]
-Estimate = Callable[[InferenceSet, int], Denoised]  # of a set, in a draw
+
+
+class SetEstimate(NamedTuple):
+    """Estimates for the cells of one set.
+
+    Attributes
+    ----------
+    position
+        ``(N, d)`` in the units of training.
+    scale
+        Expected error of a coordinate, ``(N,)``, in the same units.
+    logged
+        Log-normalized expression, ``(N, G)``; ``None`` where it was not estimated.
+    depth
+        Depth of each cell relative to the median of training, ``(N,)``.
+    """
+
+    position: Array
+    scale: Array
+    logged: Tensor | None
+    depth: Tensor | None
+
+
+Estimate = Callable[[InferenceSet, int], SetEstimate]  # of a set, in a draw
 
 
 @dataclass
@@ -32,12 +55,15 @@ class Filled:
     scale
         Expected error of a coordinate, ``(n,)``, in the same units.
     expression
-        Standardised, ``(n, G)``; ``None`` when it was not asked for.
+        Log-normalized, ``(n, G)``; ``None`` when it is not to be filled in.
+    depth
+        Depth relative to the median of training, ``(n,)``, 1 where nothing says otherwise.
     """
 
     position: Array
     scale: Array
     expression: NDArray[np.float32] | None
+    depth: Array
 
 
 def _empty(module: MaskedDiffusionModule, request: Request) -> Filled:
@@ -46,6 +72,7 @@ def _empty(module: MaskedDiffusionModule, request: Request) -> Filled:
         position=np.full((n, module.position_dim), np.nan),
         scale=np.full(n, np.nan),
         expression=np.full((n, G), np.nan, np.float32) if request.fill_expression else None,
+        depth=np.ones(n),
     )
 
 
@@ -91,7 +118,7 @@ def fill(
                 spread(work, module, devices, bar.update)
             break
         except OutOfMemoryError:
-            largest = max(sets, key=lambda one: len(one.everyone))
+            largest = max(sets, key=lambda one: len(one.with_support))
             max_set = (max_set if told else min(max_set, len(largest.cells))) // 2
             if max_set < MIN_SET:
                 raise
@@ -132,15 +159,12 @@ class _Filling:
         draw, one = self.pieces[piece]
         with telling_out_of_memory(self.module.device):
             out = self.estimate(one, draw)
-            position, scale = (
-                self.module.position_transform.inverse(x[0]).cpu().double().numpy()[one.fill]
-                for x in (out.position, out.log_scale.exp())
-            )
         into, cells = self.filled[draw], one.asked
-        into.position[cells] = position + centre_of_known(self.request, one.everyone)
-        into.scale[cells] = scale
-        if into.expression is not None:
-            into.expression[cells] = out.expression[0].cpu().float().numpy()[one.fill]
+        into.position[cells] = out.position[one.fill]
+        into.scale[cells] = out.scale[one.fill]
+        if into.expression is not None and out.logged is not None and out.depth is not None:
+            into.expression[cells] = out.logged.cpu().float().numpy()[one.fill]
+            into.depth[cells] = out.depth.cpu().double().numpy()[one.fill]
 
     def n_cells(self, piece: int) -> int:
         """Count what a piece fills in."""
@@ -158,11 +182,3 @@ class _Filling:
         for name, values in result.items():
             getattr(self.filled[draw], name)[one.asked] = values
 
-
-def centre_of_known(request: Request, cells: NDArray[np.int64]) -> Array | float:
-    """Centre of the known cells of a set ``(d,)``, the origin of its frame; 0 with none."""
-    known = cells[request.position_known[cells]]
-    if not len(known):
-        return 0.0
-    assert request.data.position is not None
-    return np.asarray(request.data.position[known].mean(0))

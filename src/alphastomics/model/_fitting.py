@@ -1,4 +1,4 @@
-"""What is fitted to the training cells before the network learns."""
+"""Stage 1 of training: transforms and priors, fitted to the training cells."""
 
 from __future__ import annotations
 
@@ -9,26 +9,73 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
-from tqdm.auto import trange
 
-from alphastomics.diffusion_model.masks import PANEL_SHARE
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
-from alphastomics.nn.geometry import Geometry
+from alphastomics.priors.samples import SectionSample
 
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000
-POINTER_STEPS, POINTER_NOISE = 500, 0.8
-POINTER_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
-POINTER_CELLS = 2048
-FOLDS = 5
-MAX_FITTED = 12  # sections that statistics are fitted to
-PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells
+MAX_SECTIONS = 12  # that closed-form priors are fitted to
+MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
+STORED_CELLS = 4096
+
+
+def fit_statistics(
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    sections: list[str],
+    *,
+    training_mode: str,
+    position_mask_ratio: float,
+    learns_frame: bool,
+    matching_steps: int,
+    seed: int,
+    progress_bar: bool,
+) -> None:
+    """Fit everything that is not learned by the network, on the CPU.
+
+    Parameters
+    ----------
+    module
+        The network; its transforms and priors are fitted in place.
+    data, sections
+        Cells, and the names of the sections to train on.
+    training_mode, position_mask_ratio
+        Priors that the mode does not need are not fitted.
+    learns_frame
+        Whether training sections have a pose in a common frame.
+    matching_steps
+        Steps of the fit of the reference matching.
+    seed
+        Of all that is random.
+    progress_bar
+        Whether to show progress.
+    """
+    fit_transforms(module, data, sections)
+    if learns_frame:
+        module.poses.start(len(sections))
+    if training_mode != "expr_to_pos":
+        patches = _patches(module, data, sections, np.random.default_rng(seed))
+        if patches:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                module.smoother.fit(patches)
+        fit_genes(module, data, sections, patches, seed)
+    if training_mode != "pos_to_expr":
+        fit_matcher(
+            module,
+            data,
+            sections,
+            position_mask_ratio,
+            seed,
+            n_steps=matching_steps,
+            progress_bar=progress_bar,
+        )
 
 
 def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
@@ -37,7 +84,7 @@ def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: li
     groups = [np.flatnonzero(training & known & (data.panel == i)) for i in range(len(data.panels))]
     module.expression_transform.fit(
         [
-            (_SomeRows(data.expression, cells), panel)
+            (_SubsetRows(data.expression, cells), panel)
             for cells, panel in zip(groups, data.panels, strict=True)
             if len(cells)
         ]
@@ -48,8 +95,8 @@ def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: li
 
 
 @dataclass(frozen=True)
-class _SomeRows:
-    """Some rows of expression, read when asked for."""
+class _SubsetRows:
+    """Rows of expression, read when indexed."""
 
     expression: Rows
     cells: NDArray[np.int64]
@@ -62,43 +109,16 @@ class _SomeRows:
         return self.expression[self.cells[rows]]
 
 
-@torch.no_grad()
-def fit_neighborhood(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
-) -> None:
-    """Fit the first guess of expression from the cells around; transforms must be fitted.
-
-    Genes that some section with coordinates lacks get no guess.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = _patches(data, sections, rng)
-    if not chosen:
-        return
-    everywhere = torch.from_numpy(
-        np.logical_and.reduce([data.panels[data.panel[cells]].all(0) for cells in chosen])
-    )
-    z = [standardised(module, data, cells) for cells in chosen]
-    neighborhood = module.neighborhood
-    basis = _principal_directions(torch.cat(z), neighborhood.basis.shape[1])
-    neighborhood.basis.copy_(basis)
-    gram, product, n = torch.zeros(()).double(), torch.zeros(()).double(), 0
-    for cells, values in zip(chosen, z, strict=True):
-        features = _surroundings(module, data, cells, values)  # (n, H R)
-        gram = gram + features.T @ features
-        product = product + features.T @ (values - values.mean(0)).double()
-        n += len(cells)
-    neighborhood.fit(basis, gram, product * everywhere, PENALTY_SHARE * n)
-
-
-@torch.no_grad()
 def fit_genes(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+    module: MaskedDiffusionModule,
+    data: TissueData,
+    sections: list[str],
+    patches: list[SectionSample],
+    seed: int,
 ) -> None:
-    """Fit the guess of unknown genes by known ones; transforms must be fitted.
+    """Fit the gene factors to the cells of the largest panel, with coordinates or without.
 
-    By the cells of which all genes were measured, with coordinates or without; by all cells if
-    there are none such. How to mix in the surroundings is learned from sections with coordinates,
-    each of their genes hidden in turn.
+    How to mix in the surroundings is learned from patches of sections with coordinates.
     """
     rng = np.random.default_rng(seed)
     used = np.isin(data.section, sections) & data.expression_known
@@ -107,108 +127,61 @@ def fit_genes(
     full = used & is_full[data.panel]
     source = full if full.any() else used
     groups = [np.flatnonzero(source & (data.section == section)) for section in sections]
-    groups, size = _at_most(MAX_FITTED, groups, rng)
+    groups, size = _at_most(MAX_SECTIONS, groups, rng)
     groups = [data.shuffle(cells, rng, size)[:size] for cells in groups]
     if not groups:
         return
-    values = [standardised(module, data, cells) for cells in groups]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module.genes.fit(torch.cat([z - z.mean(0) for z in values]))
-    n_features = len(module.genes.mix)
-    gram, product, n = torch.zeros(n_features, n_features).double(), torch.zeros(n_features), 0
-    for cells in _patches(data, sections, rng):
-        x, y = (part.double() for part in _guessed_in_turn(module, data, cells, rng))
-        gram, product, n = gram + x.T @ x, product + x.T @ y, n + len(y)
-    if n:
-        ridge = gram + 1e-3 * n * torch.eye(n_features)
-        module.genes.mix.copy_(torch.linalg.solve(ridge, product))
-        module.genes.alone.copy_(product[0] / gram[0, 0].clamp_min(1e-12))
+    values = [standardized(module, data, cells) for cells in groups]
+    module.genes.fit(values, seed)
+    module.genes.fit_weights(patches, module.smoother, seed)
+    module.factors.fit(torch.cat([z - z.mean(0) for z in values]), seed)
+    _fit_observations(module, data, np.concatenate(groups), rng)
 
 
-def _guessed_in_turn(
+def _fit_observations(
     module: MaskedDiffusionModule,
     data: TissueData,
     cells: NDArray[np.int64],
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Guess every measured gene by other genes, and smooth the guesses in space.
-
-    Returns them, ``(n G, 1 + H)``, and the truth, ``(n G,)``, centred.
-    """
-    z, known = standardised(module, data, cells), torch.from_numpy(data.measured(cells))
-    guess = torch.zeros_like(z)
-    for fold in np.array_split(rng.permutation(z.shape[1]), FOLDS):
-        seen = known.clone()
-        seen[:, fold] = False
-        guess[:, fold] = module.genes(z, seen)[:, fold]
-    neighborhood = module.neighborhood
-    every_width = torch.eye(len(neighborhood.width))
-    where = geometry(module, data, cells)
-    around = neighborhood.mixed(guess[None], known.any(1)[None], where, every_width)[0]
-    features = torch.cat([guess[None], around])  # (1 + H, n, G)
-    features, z = features - features.mean(1, keepdim=True), z - z.mean(0)
-    return features[:, known].T, z[known]
+) -> None:
+    """Fit the noise of measurement to random cells and store them; factors must be fitted."""
+    cells = rng.permutation(cells)[:STORED_CELLS]
+    counts = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))
+    known = torch.from_numpy(data.measured(cells))
+    transform, factors = module.expression_transform, module.factors
+    values = transform(counts, known) * known
+    is_count = transform.values == "counts"
+    depth = transform.size_factor(counts, known)[:, 0] if is_count else torch.ones(len(cells))
+    described = factors.split(factors.encode(values, known, depth)).factors
+    rate = transform.unlogged(transform.inverse(factors.decode(described)))
+    label = torch.from_numpy(data.label[cells])
+    factors.fit_observations(values, rate, counts if is_count else None, depth, label)
 
 
-def fit_pointer(
+def fit_matcher(
     module: MaskedDiffusionModule,
     data: TissueData,
     sections: list[str],
     position_mask_ratio: float,
     seed: int,
     *,
+    n_steps: int,
     progress_bar: bool,
 ) -> None:
-    """Learn which cells sit near each other from what they express; transforms must be fitted.
-
-    Every step, the positions of some cells of a section are hidden, and they are to be found among
-    the others. A part of the time the former lack genes, as a query may, and all are seen with
-    noise. Without a ``position_mask_ratio`` there is nothing to learn.
-    """
-    chosen = [placed_cells(data, section) for section in sections]
-    chosen = [cells for cells in chosen if len(cells) >= 2 * MIN_CELLS]
-    if not chosen or position_mask_ratio == 0:
+    """Fit the reference matching; without a ``position_mask_ratio`` there is nothing to learn."""
+    groups = [placed_cells(data, section) for section in sections]
+    groups = [cells for cells in groups if len(cells) >= 2 * MIN_CELLS]
+    if not groups or position_mask_ratio == 0:
         return
     rng = np.random.default_rng(seed)
-    pointer = module.pointer.cpu().train().requires_grad_(True)
-    weights = [*pointer.linear.parameters(), *pointer.network.parameters()]
-    optimizer = torch.optim.AdamW(weights)
-    scales = [pointer.log_sharpness, pointer.log_width]
-    optimizer.add_param_group({"params": scales, "weight_decay": 0.0})
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, POINTER_LR, POINTER_STEPS)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        bar = {"desc": "Learning to compare cells", "disable": not progress_bar, "leave": False}
-        for step in trange(POINTER_STEPS, **bar):
-            section = chosen[step % len(chosen)]
-            cells = data.shuffle(section, rng, POINTER_CELLS)[:POINTER_CELLS]
-            loss = _pointing_loss(module, data, cells, position_mask_ratio, rng)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-    pointer.eval().requires_grad_(False)
 
+    def draw_cells(step: int) -> SectionSample:
+        cells = data.shuffle(groups[step % len(groups)], rng, MATCHED_CELLS)[:MATCHED_CELLS]
+        return sample_of(module, data, cells)
 
-def _pointing_loss(
-    module: MaskedDiffusionModule,
-    data: TissueData,
-    cells: NDArray[np.int64],
-    hidden_share: float,
-    rng: np.random.Generator,
-) -> Tensor:
-    """Negative log-likelihood of the places of the first of some cells, given those of the rest."""
-    n = int(np.clip(round(hidden_share * len(cells)), 1, len(cells) - 1))
-    values = standardised(module, data, cells)  # (N, G)
-    values = values + POINTER_NOISE * float(rng.random()) * torch.randn_like(values)
-    measured = torch.from_numpy(data.measured(cells))
-    if rng.random() < PANEL_SHARE:
-        hidden = torch.from_numpy(rng.random(values.shape[1]) < rng.uniform(0, 0.8))
-        measured[:n] &= ~hidden
-    place = geometry(module, data, cells).position[0]  # (N, d)
-    features = module.pointer.features(values, measured)
-    return module.pointer.negative_log_likelihood(features[:n], features[n:], place[:n], place[n:])
+    module.matcher.fit(
+        draw_cells, position_mask_ratio, seed, n_steps=n_steps, progress_bar=progress_bar
+    )
 
 
 def _at_most(
@@ -228,51 +201,37 @@ def placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
 
 
 def _patches(
-    data: TissueData, sections: list[str], rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Find cells of sections with position and expression, a dense patch of a large one."""
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], rng: np.random.Generator
+) -> list[SectionSample]:
+    """Cells of sections with position and expression, a dense patch of a large one."""
     assert data.position is not None
-    placed, size = _at_most(MAX_FITTED, [placed_cells(data, s) for s in sections], rng)
+    groups, size = _at_most(MAX_SECTIONS, [placed_cells(data, s) for s in sections], rng)
     patches = []
-    for cells in placed:
+    for cells in groups:
         if len(cells) > size:
             distance = np.square(data.position[cells] - data.position[rng.choice(cells)]).sum(1)
             cells = cells[np.argsort(distance, kind="stable")[:size]]
-        patches.append(cells)
+        patches.append(sample_of(module, data, cells))
     return patches
 
 
-def standardised(
+def sample_of(
     module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
-) -> Tensor:
-    """Standardised expression ``(n, G)``, 0 where a gene was not measured."""
+) -> SectionSample:
+    """Standardize cells of one section with known positions."""
+    assert data.position is not None
+    position = torch.from_numpy(data.position[cells] - data.position[cells].mean(0)).float()
+    return SectionSample(
+        standardized(module, data, cells),
+        torch.from_numpy(data.measured(cells)),
+        module.position_transform(position),
+    )
+
+
+def standardized(
+    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+) -> torch.Tensor:
+    """Standardized expression ``(n, G)``, 0 where a gene was not measured."""
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))
     measured = torch.from_numpy(data.measured(cells))
-    return module.expression_transform.cpu()(values, measured) * measured
-
-
-def _principal_directions(values: Tensor, rank: int) -> Tensor:
-    """Orthonormal directions of the largest variance, ``(G, rank)``."""
-    centred = (values - values.mean(0)).double()
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    return vectors[:, -rank:].float()
-
-
-def _surroundings(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64], values: Tensor
-) -> Tensor:
-    """Kernel means around cells, themselves left out, centred, ``(n, H R)``."""
-    where = geometry(module, data, cells)
-    known = torch.from_numpy(data.measured(cells)).float()[None]
-    mean, _ = module.neighborhood.means(values[None], known, where, without_self=True)
-    features = mean[0].transpose(0, 1).flatten(1).double()  # (n, H R)
-    return features - features.mean(0)
-
-
-def geometry(module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]) -> Geometry:
-    """Known positions as one set."""
-    assert data.position is not None
-    position = data.position[cells] - data.position[cells].mean(0)
-    standard = module.position_transform(torch.from_numpy(position).float())[None]  # (1, n, d)
-    certain = torch.ones(1, len(cells))
-    return Geometry(standard, torch.zeros_like(certain), certain)
+    return module.expression_transform(values, measured) * measured

@@ -14,9 +14,9 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics.model._asking import Mode
 from alphastomics.model._data import _read_categories
-from alphastomics.model._drawing import N_STEPS
 from alphastomics.model._imputing import ImputingMixin
 from alphastomics.model._results import OUTPUTS, Output
+from alphastomics.model._sampling import N_ROUNDS, N_STEPS
 from alphastomics.model._validate import check_at_least, check_choice
 
 
@@ -92,6 +92,7 @@ class GenerationMixin(ImputingMixin):
         *,
         labels: ArrayLike | None = None,
         output: Output = "lognorm",
+        n_rounds: int = N_ROUNDS,
         n_steps: int = N_STEPS,
         seed: int = 0,
         progress_bar: bool = True,
@@ -99,7 +100,7 @@ class GenerationMixin(ImputingMixin):
         """Draw a new section: positions and expression of cells that never were.
 
         The chain rule ``p(e, x) = p(e) p(x | e)``: what cells express is drawn by a bootstrap of
-        training cells with new noise (:class:`~alphastomics.nn.bootstrap.Bootstrap`; Poisson noise
+        training cells with new noise (:class:`~alphastomics.priors.expression_factors.ExpressionFactors`; Poisson noise
         for counts), and then they are placed by a draw of the network. ``sample(mode="joint")``
         draws both by the network; sections made so have less structure (see the notes on
         expression).
@@ -113,7 +114,7 @@ class GenerationMixin(ImputingMixin):
         output
             ``"counts"``, whole counts of cells of the median depth of training; ``"lognorm"``,
             those log-normalised.
-        n_steps, seed
+        n_rounds, n_steps, seed
             As in :meth:`sample`.
         progress_bar
             Whether to show a progress bar.
@@ -135,9 +136,7 @@ class GenerationMixin(ImputingMixin):
         self._require_direction(position=True, expression=True)
         setup, key = self._setup(), _keys.SAMPLED
         label = _read_categories(new, setup.labels_key, self._categories().labels, "labels_key")
-        home = self.module.device
         values = self._draw_cells(torch.from_numpy(label), seed)
-        self.module.to(home)
         cells = AnnData(sparse.csr_matrix(values), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
             cells.layers[setup.layer] = cells.X
@@ -146,6 +145,7 @@ class GenerationMixin(ImputingMixin):
             mode="expr_to_pos",
             key_added=key,
             seed=seed,
+            n_rounds=n_rounds,
             n_steps=n_steps,
             progress_bar=progress_bar,
         )
@@ -163,18 +163,17 @@ class GenerationMixin(ImputingMixin):
         return generated
 
     def _draw_cells(self, label: torch.Tensor, seed: int) -> NDArray[np.float32]:
-        """Draw what new cells express, in the values of training, ``(n, G)``."""
-        module, generator = self.module.cpu(), torch.Generator().manual_seed(seed)
-        drawn = module.bootstrap.draw(label, generator)
-        z = drawn.factors @ module.genes.loading.T  # (n, G)
-        transform = module.expression_transform
+        """Draw what new cells express by a bootstrap, in the values of training, ``(n, G)``."""
+        transform, factors = self.module.expression_transform, self.module.factors
+        generator = torch.Generator().manual_seed(seed)
+        drawn = factors.bootstrap(label, generator)
+        z = factors.decode(drawn.factors)  # (n, G)
         if transform.values == "counts":
-            rate = transform.unlogged(transform.inverse(z)) * module.bootstrap.scale
-            values = torch.poisson(rate * drawn.depth[:, None], generator=generator)
-        else:
-            z = z + module.bootstrap.noise * torch.randn(z.shape, generator=generator)
-            values = transform.unlogged(transform.inverse(z))
-        return values.numpy()
+            rate = transform.unlogged(transform.inverse(z))
+            return factors.draw_counts(rate, drawn.depth, generator).numpy()
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        values = transform.unlogged(transform.inverse(z + factors.noise * noise))
+        return np.asarray(values.cpu().numpy())
 
     def _new_cells(self, n_cells: int, labels: ArrayLike | None) -> AnnData:
         """Cells of which nothing is known but, maybe, their type."""

@@ -11,11 +11,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._inference import InferenceMixin
 from alphastomics.model._prediction import predict_missing
 from alphastomics.model._request import Request, hide_gene_columns, join
 from alphastomics.model._results import OUTPUTS, Output, fill_in
+from alphastomics.model._sampling import N_STEPS, draw_missing
 from alphastomics.model._validate import check_choice
 
 
@@ -95,14 +95,13 @@ class ImputingMixin(InferenceMixin):
             how = self._draw_options(1, n_steps, seed)
             (filled,) = draw_missing(self.module, request, how, **options)
         else:
-            filled = predict_missing(
-                self.module, request, arrange=False, allow_reflection=True, **options
-            )
+            filled = predict_missing(self.module, request, arrange=False, **options)
         assert filled.expression is not None
         values = fill_in(
             request,
             np.arange(n_query),
             filled.expression[:n_query],
+            filled.depth[:n_query],
             self.module.expression_transform,
             output,
         )

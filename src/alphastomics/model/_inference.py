@@ -9,10 +9,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._choices import SOLVERS, Solver
 from alphastomics.model._asking import Mode, Standardize
 from alphastomics.model._devices import Devices, check_devices
-from alphastomics.model._drawing import N_STEPS, draw_missing
 from alphastomics.model._filling import Filled
 from alphastomics.model._looking import LookingMixin
 from alphastomics.model._prediction import predict_missing
@@ -29,6 +27,7 @@ from alphastomics.model._results import (
     write_images,
     write_radius,
 )
+from alphastomics.model._sampling import N_ROUNDS, N_STEPS, draw_missing
 from alphastomics.model._validate import check_choice
 
 Estimate = Literal["arrangement", "mean"]
@@ -143,12 +142,11 @@ class InferenceMixin(LookingMixin):
             self.module,
             request,
             arrange=estimate == "arrangement",
-            allow_reflection=self._init_arguments()["allow_reflection"],
             max_set=self._max_set(max_set, request),
             progress_bar=progress_bar,
             devices=check_devices(distributed),
         )
-        how = {"method": "predict", "mode": mode, "estimate": estimate, "level": 1.0}
+        how = {"method": "predict", "mode": mode, "estimate": estimate}
         if request.fill_position:
             adata.obsm[key_added] = with_known_positions(filled.position, request)
             quantile = self._radius_quantile(request, "predict")
@@ -157,7 +155,9 @@ class InferenceMixin(LookingMixin):
             images = write_images(adata, reference, request, spatial_key, key_added)
             self._record(adata, key_added, images=images, **how)
         if filled.expression is not None:
-            self._write_expression(adata, request, filled.expression, layer_added, output)
+            self._write_expression(
+                adata, request, filled.expression, filled.depth, layer_added, output
+            )
             self._record(adata, layer_added, output=output, **how)
 
     def sample(
@@ -167,8 +167,8 @@ class InferenceMixin(LookingMixin):
         mode: Mode = "auto",
         reference: AnnData | None = None,
         n_samples: int = 1,
+        n_rounds: int = N_ROUNDS,
         n_steps: int = N_STEPS,
-        solver: Solver = SOLVERS[0],
         point: Point = "medoid",
         output: Output = "lognorm",
         key_added: str = _keys.SAMPLED,
@@ -190,10 +190,12 @@ class InferenceMixin(LookingMixin):
             As in :meth:`predict`.
         n_samples
             Number of draws.
-        n_steps, solver
-            Steps of the sampler, and how it takes them: ``"dpmpp_2m"`` (DPM-Solver++, second
-            order) and ``"ddim"`` (first order) with one pass of the network a step, ``"heun"``
-            with two.
+        n_rounds
+            Rounds of a draw, one pass of the transformer each. In a round a random share of the
+            cells is drawn, which are known in the next one. With one round the cells of a section
+            are independent of each other given what they express; at most one round a cell.
+        n_steps
+            Steps of the diffusion heads, which take no pass of the transformer.
         point
             What to keep of several draws of positions: ``"medoid"``, the draw nearest to all
             others; ``"consensus"``, their mean; ``None``, all of them. Of expression the draw of
@@ -218,7 +220,7 @@ class InferenceMixin(LookingMixin):
         >>> cells.obsm["spatial_sampled_draws"].shape
         (200, 2, 2)
         """
-        options = self._draw_options(n_samples, n_steps, seed, solver)
+        options = self._draw_options(n_samples, n_steps, seed, n_rounds)
         if point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
         adata, request = self._ask(
@@ -240,21 +242,31 @@ class InferenceMixin(LookingMixin):
             devices=check_devices(distributed),
         )
         how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        how |= {"n_samples": n_samples, "n_steps": n_steps, "solver": solver, "point": str(point)}
+        how |= {"n_samples": n_samples, "n_rounds": n_rounds, "n_steps": n_steps}
+        how["point"] = str(point)
         if n_samples > 1 and request.fill_position and request.unframed_sections():
             how["mirror"] = superpose_draws(
-                filled, request, allow_reflection=options.allow_reflection
+                filled, request, allow_reflection=self.module.allow_reflection
             )
         chosen = choose_draws(filled, request)
         if request.fill_position:
             self._write_draws(adata, reference, request, filled, chosen, key_added, point, how)
         if request.fill_expression:
             values = [one.expression for one in filled if one.expression is not None]
-            named = {layer_added: point_estimate(values, chosen, point)}
+            depths = [one.depth[:, None] for one in filled]
+            named = {
+                layer_added: (
+                    point_estimate(values, chosen, point),
+                    point_estimate(depths, chosen, point),
+                )
+            }
             if point is None:
-                named = {f"{layer_added}_{i}": value for i, value in enumerate(values)}
-            for name, value in named.items():
-                self._write_expression(adata, request, value, name, output)
+                named = {
+                    f"{layer_added}_{i}": drawn
+                    for i, drawn in enumerate(zip(values, depths, strict=True))
+                }
+            for name, (value, depth) in named.items():
+                self._write_expression(adata, request, value, depth[:, 0], name, output)
                 self._record(adata, name, output=output, **how)
 
     def _write_draws(
@@ -284,14 +296,16 @@ class InferenceMixin(LookingMixin):
         self,
         adata: AnnData,
         request: Request,
-        standardised: NDArray[np.float32],
+        logged: NDArray[np.float32],
+        depth: NDArray[np.float64],
         layer_added: str,
         output: Output,
     ) -> None:
         adata.layers[layer_added] = expression_matrix(
             adata,
             request,
-            standardised,
+            logged,
+            depth,
             self.module.expression_transform,
             self.genes,
             output,

@@ -8,12 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from alphastomics import _keys
 from alphastomics.model._asking import AskingMixin, Mode
-from alphastomics.model._drawing import N_STEPS, watch
 from alphastomics.model._prediction import look
 from alphastomics.model._request import Request
-from alphastomics.model._results import with_known_positions
 
 
 class LookingMixin(AskingMixin):
@@ -99,61 +96,6 @@ class LookingMixin(AskingMixin):
         blocks = pd.RangeIndex(1, init["num_layers"] + 1, name="block")
         experts = pd.RangeIndex(1, init["num_experts"] + 1, name="expert")
         return pd.DataFrame(total / total.sum(1, keepdims=True), index=blocks, columns=experts)
-
-    def trajectory(
-        self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode = "auto",
-        reference: AnnData | None = None,
-        n_steps: int = N_STEPS,
-        key_added: str = _keys.TRAJECTORY,
-        seed: int = 0,
-        max_set: int | None = None,
-    ) -> None:
-        """Write where cells are at every step of :meth:`sample`, from noise to tissue.
-
-        Parameters
-        ----------
-        adata, mode, reference, max_set
-            As in :meth:`predict`.
-        n_steps, seed
-            As in :meth:`sample`, whose first draw this is.
-        key_added
-            Where to write.
-
-        Returns
-        -------
-        None
-            Writes ``.obsm[key_added]``, ``(n_cells, n_steps + 1, n_dims)``: noise first, the draw
-            last, in its units. Noisy positions are drawn in by ``cos(pi / 2 level)``, so that noise
-            is as wide as tissue. :func:`alphastomics.pl.trajectory` draws it.
-
-        Raises
-        ------
-        ValueError
-            If no position is asked for.
-
-        Examples
-        --------
-        >>> model.trajectory(cells, mode="expr_to_pos", n_steps=4)
-        >>> cells.obsm["spatial_trajectory"].shape
-        (200, 5, 2)
-        """
-        options = self._draw_options(1, n_steps, seed)
-        layer = _keys.EXPRESSION_SAMPLED  # is not written
-        adata, request = self._ask(
-            adata, mode, reference, "lognorm", key_added, layer, predicts=False
-        )
-        if not request.fill_position:
-            raise ValueError(
-                "all positions are known, so that no cell moves: pass mode='expr_to_pos' to hide "
-                "them first."
-            )
-        steps = watch(self.module, request, options, max_set=self._max_set(max_set, request))
-        places = [with_known_positions(step, request) for step in steps.swapaxes(0, 1)]
-        adata.obsm[key_added] = np.stack(places, axis=1)  # (n_query, n_steps + 1, d)
-        self._record(adata, key_added, method="trajectory", mode=mode, seed=seed, n_steps=n_steps)
 
     def _look_at(self, adata: AnnData | None, mode: Mode | None) -> Request:
         """Ask for what the model places, or else expression, without a reference."""

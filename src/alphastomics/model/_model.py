@@ -16,9 +16,9 @@ from scvi.model.base import BaseModelClass
 from alphastomics import _keys
 from alphastomics._choices import FRAMES, SCHEDULES, Frame, Schedule
 from alphastomics._quiet import quiet
-from alphastomics.diffusion_model.levels import DIFFUSION_STEPS
-from alphastomics.diffusion_model.masks import TRAINING_MODES
+from alphastomics.diffusion_model.masking import TRAINING_MODES
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.noise_schedule import DIFFUSION_STEPS
 from alphastomics.model._data import (
     Categories,
     SetupArgs,
@@ -79,15 +79,15 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         0 no set has, and the model does not learn to place cells among others.
     frame
         ``"learned"``: sections come in arbitrary rotations, and the network settles on a frame of
-        its own. ``"invariant"``: every draw has a random frame. ``"registered"``: sections share
-        the frame of their coordinates, and cells are placed in it.
+        its own, into which it registers the training sections. ``"registered"``: sections share the
+        frame of their coordinates, and cells are placed in it.
     allow_reflection
         Whether sections may also be mirror images of each other.
     schedule
         Noise levels of training and sampling: ``"edm"`` (Karras et al. 2022) or ``"cosine"``
         (Nichol & Dhariwal 2021).
     diffusion_steps
-        Number of levels of training, if the schedule is ``"cosine"``.
+        Number of noise levels of training, if the schedule is ``"cosine"``.
     seed
         Seed of the initial weights and of training.
     registry
@@ -170,6 +170,8 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
                 values=setup.values,
                 num_labels=len(categories.labels),
                 num_batches=len(categories.batches),
+                frame=init["frame"],
+                allow_reflection=init["allow_reflection"],
                 **{f.name: init[f.name] for f in fields(Architecture)},
             )
 

@@ -141,7 +141,8 @@ def write_images(
 def expression_matrix(
     adata: AnnData,
     request: Request,
-    standardised: NDArray[np.float32],
+    logged: NDArray[np.float32],
+    depth: NDArray[np.float64],
     transform: ExpressionTransform,
     genes: pd.Index,
     output: Output,
@@ -155,7 +156,7 @@ def expression_matrix(
     out = np.full(adata.shape, np.nan, np.float32)
     for start in range(0, request.n_query, CHUNK):
         cells = np.arange(start, min(start + CHUNK, request.n_query))
-        filled = fill_in(request, cells, standardised[cells], transform, output)
+        filled = fill_in(request, cells, logged[cells], depth[cells], transform, output)
         out[np.ix_(cells, found)] = filled[:, column[found]]
     return out
 
@@ -164,19 +165,25 @@ def expression_matrix(
 def fill_in(
     request: Request,
     cells: NDArray[np.int64],
-    standardised: NDArray[np.float32],
+    logged: NDArray[np.float32],
+    depth: NDArray[np.float64],
     transform: ExpressionTransform,
     output: Output,
 ) -> NDArray[np.float32]:
-    """Known and estimated expression of some cells, ``(len(cells), G)``, in the units asked for."""
+    """Known and estimated expression of some cells, ``(len(cells), G)``, in the output's units.
+
+    ``logged`` ``(len(cells), G)`` are log-normalized estimates, ``depth`` ``(len(cells),)`` the
+    depth of cells without known genes.
+    """
     device = transform.mean.device
     values = torch.from_numpy(request.data.expression[cells].toarray().astype(np.float32))
     known = request.data.measured(cells) & request.expression_known[cells, None]
     values, is_known = values.to(device), torch.from_numpy(known).to(device)
-    estimate = transform.inverse(torch.from_numpy(standardised).to(device))
+    estimate = torch.from_numpy(logged).to(device)
     if output == "counts":
         size_factor = transform.size_factor(values, is_known)
-        size_factor = torch.where(is_known.any(-1, keepdim=True), size_factor, 1.0)
+        own = torch.from_numpy(depth).to(size_factor)[:, None]
+        size_factor = torch.where(is_known.any(-1, keepdim=True), size_factor, own)
         estimate = transform.unlog(estimate, size_factor)
     else:
         values = transform.log(values, is_known)

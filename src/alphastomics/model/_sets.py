@@ -14,8 +14,9 @@ from scipy.spatial import KDTree
 from alphastomics.model._datamodule import SECTION, WINDOW
 from alphastomics.model._request import Request
 
-MAX_BANK = 8192
-BANK_PER_CELL = 4  # of a set
+MAX_SUPPORT = 8192
+SUPPORT_PER_CELL = 4  # of a set
+MAX_LANDMARKS = 1024
 MIN_SET = 2
 ANCHORS = 4  # a set holds one anchor among so many cells
 Cells = NDArray[np.int64]
@@ -34,10 +35,12 @@ class InferenceSet(NamedTuple):
         Which of them are to be filled in, ``(N,)``.
     scope
         Whether they are a random part of the section or a window of it.
-    bank
-        Known cells beside them, to be compared with, ``(M,)``.
+    support
+        Known cells that the others are only matched with, ``(M,)``.
+    landmarks
+        Known cells that fix the frame of the section, the same for all its parts, ``(L,)``.
     leads
-        Whether the other parts of the section end with these cells, their anchors.
+        Whether the other parts of the section end with these cells, their context.
     """
 
     section: str
@@ -45,7 +48,8 @@ class InferenceSet(NamedTuple):
     cells: Cells
     fill: NDArray[np.bool_]
     scope: int
-    bank: Cells
+    support: Cells
+    landmarks: Cells
     leads: bool = False
 
     @property
@@ -54,9 +58,9 @@ class InferenceSet(NamedTuple):
         return self.cells[self.fill]
 
     @property
-    def everyone(self) -> Cells:
-        """The cells and then the bank, ``(N + M,)``."""
-        return np.concatenate([self.cells, self.bank])
+    def with_support(self) -> Cells:
+        """The cells and then the support set, ``(N + M,)``."""
+        return np.concatenate([self.cells, self.support])
 
 
 def inference_sets(
@@ -75,7 +79,7 @@ def inference_sets(
     sample of a quarter of a set, and all other parts have it as their context.
     """
     data, to_fill = request.data, request.to_fill
-    n_bank = min(MAX_BANK, BANK_PER_CELL * max_set)
+    n_support = min(MAX_SUPPORT, SUPPORT_PER_CELL * max_set)
     order = np.argsort(data.names, kind="stable")
     is_query = order < request.n_query
     reference = order[~is_query]
@@ -89,12 +93,14 @@ def inference_sets(
         placed = bool(request.position_known[fill].all())
         both_known = request.position_known[context] & request.expression_known[context]
         to_compare = context[both_known & (not placed)]
+        located = np.concatenate([own, reference])
+        landmarks = rng.permutation(located[request.position_known[located]])[:MAX_LANDMARKS]
         leads = False
         if len(fill) + len(context) <= max_set:
             parts = [(fill, context)]
             scope = SECTION
         elif anchored and not (len(context) or request.position_known[fill].any()):
-            parts, scope, leads = _anchored_parts(request, fill, max_set, rng), SECTION, True
+            parts, scope, leads = _anchored_parts(fill, max_set, rng), SECTION, True
         elif placed and len(context) and request.expression_known[context].any():
             parts, scope = _windows(request, fill, context, max_set), WINDOW
         else:
@@ -103,24 +109,17 @@ def inference_sets(
         for part, (some, beside) in enumerate(parts):
             filled = np.arange(len(some) + len(beside)) < len(some)
             cells = np.concatenate([some, beside])
-            bank = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:n_bank]
-            yield InferenceSet(section, part, cells, filled, scope, bank, leads and part == 0)
-
-
-def choose_anchors(request: Request, fill: Cells, n: int, rng: np.random.Generator) -> Cells:
-    """Choose ``n`` anchors, at random: sketches of expression gained nothing (docs/scale.md).
-
-    What they express is there for `benchmarks/anchors.py`, which puts others in the place of this.
-    """
-    return rng.permutation(fill)[:n]
+            support = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:n_support]
+            leading = leads and part == 0
+            yield InferenceSet(section, part, cells, filled, scope, support, landmarks, leading)
 
 
 def _anchored_parts(
-    request: Request, fill: Cells, max_set: int, rng: np.random.Generator
+    fill: Cells, max_set: int, rng: np.random.Generator
 ) -> list[tuple[Cells, Cells]]:
-    """Anchors, and all other cells in parts of which each has the anchors beside."""
-    anchors = choose_anchors(request, fill, max(1, max_set // ANCHORS), rng)
-    others = rng.permutation(fill[~np.isin(fill, anchors)])
+    """A random sample, and all other cells in parts, each with the sample as its context."""
+    order = rng.permutation(fill)
+    anchors, others = np.split(order, [max(1, max_set // ANCHORS)])
     n_parts = -(-len(others) // (max_set - len(anchors)))
     parts = [(part, anchors) for part in np.array_split(others, n_parts)]
     return [(anchors, anchors[:0]), *parts]

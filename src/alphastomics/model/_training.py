@@ -16,17 +16,11 @@ from scvi.train import Trainer, TrainRunner
 from scvi.train._logger import SimpleLogger
 
 from alphastomics._quiet import quiet
-from alphastomics.diffusion_model.targets import Objective
+from alphastomics.diffusion_model.corruption import Objective
 from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._devices import FSDP, require_script, strategy_for, world_size
-from alphastomics.model._fitting import (
-    fit_genes,
-    fit_neighborhood,
-    fit_pointer,
-    fit_transforms,
-)
-from alphastomics.model._keeping import keep_cells, keep_places
+from alphastomics.model._devices import require_script, strategy_for, world_size
+from alphastomics.model._fitting import fit_statistics
 from alphastomics.model._persistence import history_from_json
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
@@ -40,6 +34,7 @@ VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
 BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 6, 256, 48
 LR, WEIGHT_DECAY = 1e-3, 0.01
+MATCHING_STEPS = 250
 
 
 @dataclass(frozen=True)
@@ -121,13 +116,10 @@ def fit(
     )
     train_sets = SectionSets(data, sections, options)
     few = replace(options, sets_per_section=2)
-    val_sets = SectionSets(data, val_sections, few) if val_sections else None
+    val_sets = SectionSets(data, val_sections, few, numbered=False) if val_sections else None
 
     processes = world_size(trainer_kwargs)
     strategy = strategy_for(trainer_kwargs.get("strategy", "auto"), processes)
-    shards = trainer_kwargs.get("strategy") == FSDP
-    if compile and shards:
-        raise ValueError("compile=True does not go with strategy='fsdp': leave one of them out.")
     batches_per_step = processes * trainer_kwargs.get("accumulate_grad_batches", 1)
     steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
@@ -137,16 +129,26 @@ def fit(
 
     epochs = -(-min(limits) // steps_per_epoch)
     if ckpt_path is not None:
-        ended, seen = progress_of(ckpt_path, shards=shards)
+        ended, seen = progress_of(ckpt_path)
         # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
         # short. The steps decide.
         per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
         epochs += 2 + ended - (seen - record.steps) // per_epoch
     earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
     if not model.is_trained_ and ckpt_path is None:
+        home = model.module.device
         fit_statistics(
-            model.module, data, sections, options, trainer_kwargs.get("enable_progress_bar", True)
+            model.module.cpu(),
+            data,
+            sections,
+            training_mode=init["training_mode"],
+            position_mask_ratio=init["position_mask_ratio"],
+            learns_frame=init["frame"] == "learned" and init["training_mode"] != "pos_to_expr",
+            matching_steps=matching_steps(min(limits)),
+            seed=init["seed"],
+            progress_bar=trainer_kwargs.get("enable_progress_bar", True),
         )
+        model.module.to(home)
 
     def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
         logger = plan.trainer.logger if plan.trainer.is_global_zero else None
@@ -169,7 +171,6 @@ def fit(
         seed=init["seed"],
         first_batch=record.steps,
         saved=lambda: {"model": to_checkpoint(model._payload(*progress()))},
-        shards=shards,
     )
     loaders = SetDataModule(
         train_sets,
@@ -201,24 +202,9 @@ def fit(
     model.training_record, model.history_ = progress()
 
 
-def fit_statistics(
-    module: MaskedDiffusionModule,
-    data: TissueData,
-    sections: list[str],
-    options: SetOptions,
-    progress_bar: bool,
-) -> None:
-    """Fit what is not learned by the network: scales, first guesses, who resembles whom."""
-    fit_transforms(module, data, sections)
-    if options.training_mode != "expr_to_pos":
-        fit_neighborhood(module, data, sections, options.seed)
-        fit_genes(module, data, sections, options.seed)
-    if options.training_mode == "joint":
-        keep_cells(module, data, sections, options.seed)
-    if options.training_mode != "pos_to_expr":
-        share = options.position_mask_ratio
-        fit_pointer(module, data, sections, share, options.seed, progress_bar=progress_bar)
-        keep_places(module, data, sections, options.seed)
+def matching_steps(steps: int) -> int:
+    """Count the steps of the fit of the reference matching, fewer for a short training."""
+    return min(MATCHING_STEPS, 20 + steps)
 
 
 class _Runner(TrainRunner):

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
-import lightning.pytorch as pl
+import lightning.pytorch as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.optim.swa_utils import AveragedModel
 
-from alphastomics.diffusion_model.losses import (
-    denoising_loss,
-    placement_error,
-    unknown_error,
-)
+from alphastomics.diffusion_model.batch import CellBatch
+from alphastomics.diffusion_model.corruption import Objective
+from alphastomics.diffusion_model.losses import training_losses, validation_error
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.sets import CellSets
-from alphastomics.diffusion_model.targets import Objective
-from alphastomics.model._sharding import is_sharded, local, sharded, whole
 
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
@@ -32,13 +26,11 @@ CHECKPOINT_KEY = "alphastomics"
 
 @torch.no_grad()
 def _moving_average(
-    average: Sequence[Tensor], new: Sequence[Tensor], n_averaged: Tensor | int
+    average: list[Tensor], new: list[Tensor], n_averaged: Tensor | int
 ) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
     n = float(n_averaged)
-    # Shards of an average are averages of shards.
-    old, new = [local(tensor) for tensor in average], [local(tensor) for tensor in new]
-    torch._foreach_lerp_(old, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+    torch._foreach_lerp_(average, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
 
 
 def learning_rate_share(step: int, total: int) -> float:
@@ -48,7 +40,7 @@ def learning_rate_share(step: int, total: int) -> float:
     return warm * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
 
 
-class DenoisingPlan(pl.LightningModule):
+class DenoisingPlan(L.LightningModule):
     """Trains a :class:`MaskedDiffusionModule`, with an average of its weights.
 
     Parameters
@@ -69,8 +61,6 @@ class DenoisingPlan(pl.LightningModule):
         as if one had them all.
     saved
         What is kept in a checkpoint beside the weights, as plain values.
-    shards
-        Whether to train a copy of the network whose weights are sharded over all processes.
     """
 
     def __init__(
@@ -85,7 +75,6 @@ class DenoisingPlan(pl.LightningModule):
         seed: int,
         first_batch: int,
         saved: Callable[[], dict[str, Any]] = dict,
-        shards: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -98,25 +87,20 @@ class DenoisingPlan(pl.LightningModule):
         self.seed = seed
         self.first_batch = self.batches_seen = first_batch
         self.saved = saved
-        self.shards = shards
+        self.pose_statistics = torch.zeros(())  # of the batches of a step
 
-    def configure_model(self) -> None:
-        """Shard the weights and their average alike."""
-        if self.shards and not is_sharded(self.module):
-            mesh = cast(DeviceMesh, self.device_mesh)["data_parallel"]
-            self.module = sharded(self.module, mesh)
-            self.average.module = sharded(cast(MaskedDiffusionModule, self.average.module), mesh)
-
-    def training_step(self, sets: CellSets, batch_idx: int) -> Tensor:
+    def training_step(self, sets: CellBatch, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
         number = self.batches_seen + self.global_rank  # of all batches of all processes
         entropy = np.random.SeedSequence([self.seed, number])
         noise, dropout = (int(state) for state in entropy.generate_state(2))
         generator = torch.Generator().manual_seed(noise)
         torch.manual_seed(dropout)
-        losses = denoising_loss(self.module, sets, self.objective, generator)
+        losses = training_losses(self.module, sets, self.objective, generator)
         total = losses.total()
+        self.pose_statistics = self.pose_statistics + losses.poses
         named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
+        del named["train_loss_poses"]
         least_used = named.pop("train_loss_least_used")
         if self.module.architecture.num_experts:
             named["least_used_expert"] = least_used
@@ -138,18 +122,21 @@ class DenoisingPlan(pl.LightningModule):
         return total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take a step, and its weights into the average."""
+        """Take a step, refresh the poses of sections, and take all into the average."""
         super().optimizer_step(*args, **kwargs)
+        if len(self.module.poses):
+            # All processes measure together, so that they keep one frame.
+            self.module.poses.update(
+                self.trainer.strategy.reduce(self.pose_statistics, reduce_op="sum")
+            )
+        self.pose_statistics = torch.zeros(())
         self.average.update_parameters(self.module)
 
-    def validation_step(self, sets: CellSets, batch_idx: int) -> None:
+    def validation_step(self, sets: CellBatch, batch_idx: int) -> None:
         """Error of placing held-out sections, or of their expression, with averaged weights."""
         self.average.eval()
         module = cast(MaskedDiffusionModule, self.average.module)
-        if self.places_cells:
-            error = placement_error(module, sets, self.objective)
-        else:
-            error = unknown_error(module, sets, self.objective)[1]
+        error = validation_error(module, sets, self.objective, places_cells=self.places_cells)
         self.log(
             "validation_loss",
             error,
@@ -158,8 +145,6 @@ class DenoisingPlan(pl.LightningModule):
             prog_bar=True,
             sync_dist=True,  # the same sets everywhere, but all must agree on what is best
         )
-        if is_sharded(module):  # without a backward pass it would stay whole
-            cast(Any, module).reshard()
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
@@ -185,8 +170,7 @@ class DenoisingPlan(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep how many batches were seen and what makes the weights a model."""
-        progress = {"batches_seen": self.batches_seen, "shards": self.shards}
-        checkpoint[CHECKPOINT_KEY] = {**progress, **self.saved()}
+        checkpoint[CHECKPOINT_KEY] = {"batches_seen": self.batches_seen, **self.saved()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the batch after the last one seen."""
@@ -197,4 +181,4 @@ class DenoisingPlan(pl.LightningModule):
 
     def averaged_state(self) -> dict[str, Tensor]:
         """Averaged weights, to be used for inference."""
-        return {name: whole(tensor) for name, tensor in self.average.module.state_dict().items()}
+        return self.average.module.state_dict()

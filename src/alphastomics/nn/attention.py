@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, pad, scaled_dot_product_attention
 
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.geometry import Geometry, SpatialBias
+from alphastomics.nn.spatial_bias import KnownPositions, SpatialBias
 
 CHUNK = 4096  # cells that linear attention takes at a time: what it computes stays in the cache
 
@@ -98,7 +98,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(size.dropout)
 
     def forward(
-        self, x: Tensor, cell_mask: Tensor | None = None, geometry: Geometry | None = None
+        self, x: Tensor, cell_mask: Tensor | None = None, positions: KnownPositions | None = None
     ) -> Tensor:
         """Mix the tokens of each set.
 
@@ -108,12 +108,12 @@ class SelfAttention(nn.Module):
             Tokens, ``(B, N, D)``.
         cell_mask
             True for real cells, ``(B, N)``; ``None`` when all are.
-        geometry
-            Where the cells are; ``None`` when no position is known. Softmax attention looks near
+        positions
+            Known positions; ``None`` when no position is known. Softmax attention looks near
             by it; linear attention has the positions in the tokens only.
         """
         if not self.is_linear:
-            y = self._softmax(*self._heads(x), cell_mask, geometry)
+            y = self._softmax(*self._heads(x), cell_mask, positions)
             return self._out(x, y)
         parts = torch.split(x, CHUNK, dim=1)
         real = [None] * len(parts) if cell_mask is None else torch.split(cell_mask, CHUNK, dim=1)
@@ -136,15 +136,15 @@ class SelfAttention(nn.Module):
         return self.dropout(self.out(y.reshape(x.shape)))
 
     def _softmax(
-        self, q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None, geometry: Geometry | None
+        self, q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None, positions: KnownPositions | None
     ) -> Tensor:
         """Attend; with the spatial bias in full precision, also under autocast."""
         mask = None if cell_mask is None else cell_mask[:, None, None, :]  # (B, 1, 1, N)
-        if geometry is None or self.spatial_bias is None:
+        if positions is None or self.spatial_bias is None:
             return scaled_dot_product_attention(q, k, v, attn_mask=mask)
         size = q.shape[-1]
         with torch.autocast(q.device.type, enabled=False):
-            query, key = self.spatial_bias(geometry)  # (B, nh, N, d + 3)
+            query, key = self.spatial_bias(positions)  # (B, nh, N, d + 3)
             # One size for q, k and v, a multiple of 8: the fused kernels want it so.
             more = -(size + query.shape[-1]) % 8
             q = pad(torch.cat([q.float(), math.sqrt(size) * query], dim=-1), (0, more))

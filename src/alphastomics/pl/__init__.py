@@ -6,7 +6,6 @@ from alphastomics.pl._experts import experts
 from alphastomics.pl._expression import expression
 from alphastomics.pl._history import history
 from alphastomics.pl._positions import positions
-from alphastomics.pl._trajectory import trajectory
 from alphastomics.pl._uncertainty import uncertainty
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     "expression",
     "history",
     "positions",
-    "trajectory",
     "uncertainty",
 ]

@@ -1,5 +1,6 @@
 """Tools: frames, neighbours, uncertainty, scores and floors."""
 
+from alphastomics.tl._draws import draw_baselines, score_draws
 from alphastomics.tl._expression_floors import (
     expression_floors,
     imputation_floors,
@@ -13,6 +14,7 @@ from alphastomics.tl._superpose import superpose
 from alphastomics.tl._uncertainty import uncertainty
 
 __all__ = [
+    "draw_baselines",
     "expression_floors",
     "expression_scores",
     "imputation_floors",
@@ -20,6 +22,7 @@ __all__ = [
     "neighbors",
     "placement_floors",
     "score",
+    "score_draws",
     "superpose",
     "uncertainty",
 ]

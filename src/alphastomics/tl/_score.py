@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
+from alphastomics.metrics._alignment import Array
 
 ONE_PERCENT = 0.01
 
@@ -44,6 +45,47 @@ def placement_scores(
             true, predicted, labels, min(20, n - 1), seed=seed
         )
     return {**scores, "n_cells": n}
+
+
+def true_positions(adata: AnnData, spatial_key: str, keys: Sequence[str] = ()) -> Array:
+    """Read true coordinates ``(n_cells, d)``; raise unless those of ``keys`` are there too."""
+    for name in (spatial_key, *keys):
+        if name not in adata.obsm:
+            raise KeyError(
+                f"{name!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
+                "model.predict or model.sample first, or correct the key."
+            )
+    return np.asarray(adata.obsm[spatial_key], dtype=np.float64)
+
+
+def scored_sections(
+    adata: AnnData, true: Array, spatial_key: str, section_key: str | None, labels_key: str | None
+) -> list[tuple[str, NDArray[np.int64]]]:
+    """Name and cells with true coordinates ``(n_section,)`` of every section, after checks."""
+    for column in (section_key, labels_key):
+        if column is not None and column not in adata.obs:
+            raise KeyError(f"{column!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    section = np.full(adata.n_obs, "all") if section_key is None else adata.obs[section_key]
+    located = ~np.isnan(true).any(1)
+    if not located.any():
+        raise ValueError(f"adata.obsm[{spatial_key!r}] is NaN for every cell: nothing to score.")
+    sections = []
+    for name in map(str, pd.unique(np.asarray(section)[located].astype(str))):
+        cells = np.flatnonzero(located & (np.asarray(section).astype(str) == name))
+        if len(cells) < 3:
+            raise ValueError(
+                f"section {name!r} has {len(cells)} cells with true coordinates, but at least 3 "
+                "are needed to score it: drop the section."
+            )
+        sections.append((name, cells))
+    return sections
+
+
+def score_table(rows: dict[tuple[str, str], dict[str, float]]) -> pd.DataFrame:
+    """Table of scores with a row per key and section."""
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index = frame.index.set_names(["key", "section"])
+    return frame
 
 
 def score(
@@ -86,32 +128,11 @@ def score(
     1.0
     """
     keys = [key] if isinstance(key, str) else list(key)
-    for name in (spatial_key, *keys):
-        if name not in adata.obsm:
-            raise KeyError(
-                f"{name!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
-                "model.predict or model.sample first, or correct the key."
-            )
-    for column in (section_key, labels_key):
-        if column is not None and column not in adata.obs:
-            raise KeyError(f"{column!r} is not in adata.obs, which holds {list(adata.obs)}.")
-    true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
-    section = np.full(adata.n_obs, "all") if section_key is None else adata.obs[section_key]
-    located = ~np.isnan(true).any(1)
-    if not located.any():
-        raise ValueError(f"adata.obsm[{spatial_key!r}] is NaN for every cell: nothing to score.")
+    true = true_positions(adata, spatial_key, keys)
     rows = {}
-    for name in map(str, pd.unique(np.asarray(section)[located].astype(str))):
-        cells = np.flatnonzero(located & (np.asarray(section).astype(str) == name))
-        if len(cells) < 3:
-            raise ValueError(
-                f"section {name!r} has {len(cells)} cells with true coordinates, but at least 3 "
-                "are needed to score it: drop the section."
-            )
+    for name, cells in scored_sections(adata, true, spatial_key, section_key, labels_key):
         labels = None if labels_key is None else adata.obs[labels_key].to_numpy()[cells]
         for generated in keys:
             predicted = np.asarray(adata.obsm[generated], dtype=np.float64)[cells]
             rows[generated, name] = placement_scores(true[cells], predicted, labels, seed=seed)
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index = frame.index.set_names(["key", "section"])
-    return frame
+    return score_table(rows)

@@ -1,4 +1,4 @@
-"""What the known cells around a cell express, on several scales."""
+"""Gaussian-kernel smoother of expression over known neighbors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from alphastomics.nn.geometry import Geometry
+from alphastomics.nn.spatial_bias import KnownPositions
+from alphastomics.priors.samples import SectionSample
 
 WIDEST, NARROWEST = 0.28, 0.035  # kernel widths, in RMS radii of a section
-HELD = 1 << 19  # entries of the distance matrix that are held at a time
+MAX_ENTRIES = 1 << 19  # entries of the distance matrix in memory at a time
 MAX_RANK = 128
 PRIOR = 1.0  # kernel means are shrunk to the mean of all cells as if by that many cells more
+PENALTY_SHARE = 0.06  # ridge penalty per training cell; 1,000 for 17,000 cells
 
 
-class Neighborhood(nn.Module):
+class KernelSmoother(nn.Module):
     """Gaussian kernel means of the known values around every cell (Nadaraya 1964, Watson 1964).
 
-    A smoother of one width is the natural first guess of what a cell at a place expresses. A linear
-    map of several, fitted in closed form by :meth:`fit`, is a better one; it is kept as it was
-    fitted, and the network learns what it misses.
+    A ridge regression on the means of several widths, fitted in closed form by :meth:`fit` and
+    constant afterwards, predicts the expression at a place; the network learns what it misses.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class Neighborhood(nn.Module):
         self.register_buffer("weight", torch.zeros(num_widths, rank, num_genes))  # (H, R, G)
         self.embedding = nn.Linear(num_widths * (rank + 1), d_model)
 
-    def forward(self, values: Tensor, known: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    def forward(self, values: Tensor, known: Tensor, where: KnownPositions) -> tuple[Tensor, Tensor]:
         """Describe the surroundings of every cell.
 
         Parameters
@@ -55,35 +56,35 @@ class Neighborhood(nn.Module):
             ``(B, N, G)``, standardised.
         known
             1 where a value is known, else 0, ``(B, N, G)``.
-        geometry
-            Where the cells are.
+        where
+            Positions of the cells.
 
         Returns
         -------
-        token, guess : Tensor
-            ``(B, N, D)`` for the network, and a guess of the values, ``(B, N, G)``. Both are 0 for
+        token, estimate : Tensor
+            ``(B, N, D)`` for the network, and estimated values, ``(B, N, G)``. Both are 0 for
             cells of unknown position and where nothing is known.
         """
-        mean, density = self.means(values, known, geometry)  # (B, H, N, R), (B, H, N)
-        is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
-        reached = (geometry.certainty * is_key.any(1, keepdim=True))[..., None]  # (B, N, 1)
+        mean, density = self.means(values, known, where)  # (B, H, N, R), (B, H, N)
+        is_key = known.any(-1) & where.known  # (B, N)
+        reached = (where.known & is_key.any(1, keepdim=True))[..., None]  # (B, N, 1)
         features = torch.cat([mean, density[..., None]], dim=-1).transpose(1, 2).flatten(2)
-        guess = torch.einsum("bhnr,hrg->bng", mean, self.weight)
-        return reached * self.embedding(features), reached * guess
+        estimate = torch.einsum("bhnr,hrg->bng", mean, self.weight)
+        return reached * self.embedding(features), reached * estimate
 
     def means(
-        self, values: Tensor, known: Tensor, geometry: Geometry, *, without_self: bool = False
+        self, values: Tensor, known: Tensor, where: KnownPositions, *, without_self: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Shrunk kernel means in the basis ``(B, H, N, R)``, log density of cells ``(B, H, N)``."""
-        is_key = known.any(-1) & (geometry.certainty > 0)  # (B, N)
+        is_key = known.any(-1) & where.known  # (B, N)
         content = values * known  # (B, N, G)
-        # The same genes of all cells: what is linear may come before the sum over cells.
+        # With the same genes of all cells, the projection may come before the sum over cells.
         alike = bool((known == known.amax(-1, keepdim=True) * known.amax(1, keepdim=True)).all())
         if alike:
             content, known = content @ self.basis, known.amax(-1, keepdim=True)  # (B, N, R or 1)
         size, content = content.shape[-1], torch.cat([content, known], dim=-1).float()
         rows = []
-        for weight, density in self._weights(is_key, geometry, without_self=without_self):
+        for weight, density in self._weights(is_key, where, without_self=without_self):
             mean = torch.einsum("bhrn,bnc->bhrc", weight, content)
             # The kernel's sums are softmax means times their total weight, exp(density).
             cells = density.exp()[..., None]
@@ -91,31 +92,30 @@ class Neighborhood(nn.Module):
             rows.append((shrunk if alike else shrunk @ self.basis, density))
         return torch.cat([m for m, _ in rows], dim=2), torch.cat([s for _, s in rows], dim=2)
 
-    def mixed(self, content: Tensor, is_key: Tensor, geometry: Geometry, mix: Tensor) -> Tensor:
-        """Plain kernel means of ``content`` ``(B, N, C)``, mixed over widths by ``mix`` ``(K, H)``.
+    def mixed(self, content: Tensor, is_key: Tensor, where: KnownPositions, mix: Tensor) -> Tensor:
+        """Kernel means of ``content`` ``(B, N, C)``, mixed over widths by ``mix`` ``(K, H)``.
 
         Returns ``(B, K, N, C)``.
         """
         rows = [
             torch.einsum("kh,bhrn->bkrn", mix, weight) @ content[:, None].float()
-            for weight, _ in self._weights(is_key, geometry)
+            for weight, _ in self._weights(is_key, where)
         ]
         return torch.cat(rows, dim=2)
 
     def _weights(
-        self, is_key: Tensor, geometry: Geometry, *, without_self: bool = False
+        self, is_key: Tensor, where: KnownPositions, *, without_self: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Weights ``(B, H, R, N)`` of sum 1 and log densities ``(B, H, R)``, R at a time."""
         hidden = ~is_key[:, None, None, :]
         N = is_key.shape[1]
-        n_rows = max(1, HELD // N)
+        n_rows = max(1, MAX_ENTRIES // N)
         for start in range(0, N, n_rows):
             rows = slice(start, start + n_rows)
-            at = geometry.position[:, rows]
+            at = where.position[:, rows]
             with torch.autocast(at.device.type, enabled=False):
-                square = torch.cdist(at.float(), geometry.position.float()).square()[:, None]
+                square = torch.cdist(at.float(), where.position.float()).square()[:, None]
                 variance = self.width.square()[:, None, None]  # (H, 1, 1)
-                variance = variance + geometry.variance[:, None, rows, None]  # (B, H, R, 1)
                 logits = (-square / (2 * variance)).masked_fill(hidden, -1e9)  # (B, H, R, N)
                 if without_self:
                     own = torch.arange(at.shape[1], device=at.device)
@@ -126,19 +126,28 @@ class Neighborhood(nn.Module):
                 yield weight.div_(total), (nearest + total.log()).squeeze(-1).clamp_min(-10.0)
 
     @torch.no_grad()
-    def fit(self, basis: Tensor, gram: Tensor, product: Tensor, penalty: float) -> None:
-        """Set the linear map by ridge regression (Hoerl & Kennard 1970).
+    def fit(self, sections: list[SectionSample]) -> None:
+        """Fit the linear map by ridge regression (Hoerl & Kennard 1970), cells themselves left out.
+
+        Genes that some section lacks get no estimate.
 
         Parameters
         ----------
-        basis
-            Orthonormal directions of expression, ``(G, R)``.
-        gram, product
-            ``F^T F`` ``(H R, H R)`` and ``F^T Z`` ``(H R, G)`` of the means ``F`` in that basis
-            around training cells, themselves left out, and their values ``Z``; each centred.
-        penalty
-            Added to the diagonal of ``gram``.
+        sections
+            Dense patches of the training sections.
         """
-        self.basis.copy_(basis)
-        ridge = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
-        self.weight.copy_(torch.linalg.solve(ridge, product).view_as(self.weight))
+        centered = torch.cat([s.values - s.values.mean(0) for s in sections])
+        _, _, directions = torch.svd_lowrank(centered, q=self.basis.shape[1], niter=4)
+        self.basis[:, : directions.shape[1]] = directions
+        everywhere = torch.stack([s.known.all(0) for s in sections]).all(0)  # (G,)
+        gram, product = torch.zeros(()).double(), torch.zeros(()).double()
+        for section in sections:
+            values, known, position = (field[None] for field in section)
+            where = KnownPositions(position, torch.ones_like(known[..., 0]))
+            mean, _ = self.means(values, known.to(values), where, without_self=True)
+            features = mean[0].transpose(0, 1).flatten(1).double()  # (n, H R)
+            features = features - features.mean(0)
+            gram = gram + features.T @ features
+            product = product + features.T @ (values[0] - values[0].mean(0)).double()
+        ridge = gram + PENALTY_SHARE * len(centered) * torch.eye(len(gram), dtype=gram.dtype)
+        self.weight.copy_(torch.linalg.solve(ridge, product * everywhere).view_as(self.weight))

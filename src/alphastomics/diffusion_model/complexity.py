@@ -9,11 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from alphastomics.diffusion_model.interface import NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
+from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.nn.block import FeedForward
-from alphastomics.nn.experts import Experts
+from alphastomics.nn.moe import MixtureOfExperts
+from alphastomics.nn.transformer import FeedForward
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def account(module: MaskedDiffusionModule, n_cells: int = 256) -> Account:
     Parameters
     ----------
     module
-        The network. The pointer and other parts that are fitted in closed form or beforehand and
-        do not take part in placing are not counted.
+        The network. Operations of the priors and of the diffusion heads are not counted.
     n_cells
         Cells in the set.
 
@@ -82,7 +80,7 @@ def account(module: MaskedDiffusionModule, n_cells: int = 256) -> Account:
     0.5
     """
     total = _parameters(module)
-    experts = [part for part in module.modules() if isinstance(part, Experts)]
+    experts = [part for part in module.modules() if isinstance(part, MixtureOfExperts)]
     in_experts = sum(_parameters(part) - _parameters(part.router) for part in experts)
     active_in_experts = sum(
         (_parameters(part) - _parameters(part.router)) * part.top_k // part.num_experts
@@ -116,18 +114,19 @@ def _attention_flops(
 @torch.no_grad()
 def _flops(module: MaskedDiffusionModule, n_cells: int) -> tuple[int, int]:
     """Operations of the whole network and of its feed-forwards: matrix products and attention."""
-    known = torch.zeros(1, n_cells, module.num_genes)
-    cells = NoisyCells(
-        torch.randn(known.shape, generator=torch.Generator().manual_seed(0)),
-        torch.full_like(known, KNOWN),
-        torch.zeros(1, n_cells, module.position_dim),
-        torch.full((1, n_cells), UNKNOWN),
+    device, generator = module.device, torch.Generator().manual_seed(0)
+    expression = torch.randn(1, n_cells, module.num_genes, generator=generator).to(device)
+    cells = StandardizedCells(
+        expression=expression,
+        gene_known=torch.ones_like(expression, dtype=torch.bool),
+        position=torch.zeros(1, n_cells, module.position_dim, device=device),
+        position_known=torch.zeros(1, n_cells, dtype=torch.bool, device=device),
     )
     was_training = module.training
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
     with counter:
-        module.eval()(NoisyCells(*(field.to(module.device) for field in cells)))
+        module.eval()(cells)
     module.train(was_training)
     counts = counter.get_flop_counts()
     feed_forward = sum(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.grouped import from_groups, grouped_product, to_groups
+from alphastomics.nn.grouped_matmul import from_groups, grouped_product, to_groups
 
 
 class Routing(NamedTuple):
@@ -31,7 +31,7 @@ class Routing(NamedTuple):
     utilisation: Tensor
 
 
-class Experts(nn.Module):
+class MixtureOfExperts(nn.Module):
     """Feed-forward of ``num_experts`` experts, of which each token chooses ``moe_top_k``.
 
     Token-choice routing (Shazeer et al. 2017; weights renormalised over the chosen ones, as in
@@ -88,7 +88,7 @@ class Experts(nn.Module):
         source, places = order // self.top_k, order.argsort().view_as(chosen)
         expert, sizes = chosen.flatten()[order], counts.tolist()
         dtype, device = tokens.dtype, tokens.device.type
-        if torch.is_autocast_enabled(device):  # which does not look into our own products
+        if torch.is_autocast_enabled(device):  # autocast does not reach custom autograd functions
             dtype = torch.get_autocast_dtype(device)
         w_in, w_out = self.w_in.to(dtype), self.w_out.to(dtype)
         sent = to_groups(tokens.to(dtype), source, places)  # (T K, D)

@@ -1,4 +1,4 @@
-"""Buffers that are as large as what is kept in them."""
+"""Buffers whose size is that of the data stored in them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 
-class Kept(nn.Module):
-    """A module with buffers that take their size from what is loaded.
+class DynamicBufferModule(nn.Module):
+    """Module with buffers that take their size from the state dict that is loaded.
 
     Attributes
     ----------
     sized
-        Their names.
+        Names of those buffers.
     """
 
     sized: ClassVar[tuple[str, ...]] = ()

@@ -1,8 +1,8 @@
-"""What a training set shows and what it hides."""
+"""Masks of training: which positions, cells and genes of a set are hidden."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,24 +11,37 @@ from torch import Tensor
 
 Mask = NDArray[np.bool_]
 
-# Task: which cells' positions are hidden, which cells' expression is.
+
+class Task(NamedTuple):
+    """Hidden positions and hidden expression of one kind of training set.
+
+    ``"some"`` hides a random or contiguous share of the cells, ``"random"`` a random one of any
+    size, ``"same"`` the cells whose positions are hidden.
+    """
+
+    position: Literal["none", "some", "random", "all"]
+    expression: Literal["none", "some", "same", "all"]
+
+
 TASKS = {
-    "place": ("all", "none"),
-    "express": ("none", "all"),
-    "complete": ("none", "some"),
-    "repair": ("some", "same"),
-    "generate": ("all", "all"),
-    "impute": ("none", "none"),  # only genes
+    "place": Task("all", "none"),
+    "place_among": Task("random", "none"),  # as in the rounds of a draw
+    "express": Task("none", "all"),
+    "complete": Task("none", "some"),
+    "repair": Task("some", "same"),
+    "outline": Task("random", "all"),
+    "impute": Task("none", "none"),  # only genes are hidden
 }
 TASK_SHARES: dict[str, dict[str, float]] = {
-    "expr_to_pos": {"place": 1.0},
+    "expr_to_pos": {"place": 0.65, "place_among": 0.35},
     "pos_to_expr": {"express": 0.15, "complete": 0.75, "impute": 0.1},
     "joint": {
-        "place": 0.5,
-        "express": 0.1,
-        "complete": 0.25,
+        "place": 0.4,
+        "place_among": 0.15,
+        "express": 0.08,
+        "complete": 0.22,
         "repair": 0.05,
-        "generate": 0.05,
+        "outline": 0.05,
         "impute": 0.05,
     },
 }
@@ -51,14 +64,15 @@ def draw_task(
 ) -> str:
     """Draw the task of one training set.
 
-    Without positions only genes can be asked for; without a ``position_mask_ratio`` no set has
-    only some of its positions hidden.
+    Without positions only genes can be hidden; without a ``position_mask_ratio`` no set has only
+    some of its positions hidden.
     """
     if not located:
         return "impute"
     shares = dict(TASK_SHARES[training_mode])
     if position_mask_ratio == 0:
-        shares = {task: share for task, share in shares.items() if TASKS[task][0] != "some"}
+        partly = ("some", "random")
+        shares = {task: share for task, share in shares.items() if TASKS[task].position not in partly}
     weights = np.array(list(shares.values()))
     return str(rng.choice(list(shares), p=weights / weights.sum()))
 
@@ -107,28 +121,31 @@ def draw_pattern(
     task
         One of :data:`TASKS`.
     position
-        ``(N, d)``, anything where not ``located``.
+        ``(N, d)``, ignored where not ``located``.
     located
-        Whether the position of a cell is there to be shown, ``(N,)``.
+        Whether the position of a cell was measured, ``(N,)``.
     position_mask_ratio
-        Mean share of positions hidden where only some are.
+        Mean share of positions hidden where ``"some"`` are.
     rng
         Source of randomness.
     """
-    which_position, which_expression = TASKS[task]
+    of_position, of_expression = TASKS[task]
     nothing = np.zeros_like(located)
-    hidden_position = {"none": nothing, "all": nothing | True}.get(which_position)
-    if hidden_position is None:
+    if of_position == "some":
         share = hidden_share(position_mask_ratio, rng)
         hidden_position = choose_some(share, position, located, rng)
-    hidden_expression = {
-        "none": nothing,
-        "all": nothing | True,
-        "same": hidden_position,
-    }.get(which_expression)
-    if hidden_expression is None:
-        share = hidden_share(EXPRESSION_SHARE, rng)
-        hidden_expression = choose_some(share, position, located, rng)
+    elif of_position == "random":
+        hidden_position = rng.random(len(located)) < rng.random()
+        if not (hidden_position & located).any():
+            hidden_position[rng.choice(np.flatnonzero(located))] = True
+    else:
+        hidden_position = nothing if of_position == "none" else ~nothing
+    if of_expression == "some":
+        hidden_expression = choose_some(hidden_share(EXPRESSION_SHARE, rng), position, located, rng)
+    elif of_expression == "same":
+        hidden_expression = hidden_position
+    else:
+        hidden_expression = nothing if of_expression == "none" else ~nothing
     return Pattern(located & ~hidden_position, ~hidden_expression)
 
 
@@ -155,7 +172,7 @@ def hide_genes(
         Boolean ``(B, N, G)``, True for genes that stay visible.
     """
     B, N, G = measured.shape
-    keep = torch.rand(B, PANELS, G, generator=generator) >= ratio.cpu()[:, None, None]
+    visible = torch.rand(B, PANELS, G, generator=generator) >= ratio.cpu()[:, None, None]
     which = torch.randint(PANELS, (B, N), generator=generator) * ~panel.cpu()[:, None]  # (B, N)
-    keep = keep.gather(1, which[..., None].expand(B, N, G))
-    return measured & keep.to(measured.device)
+    sets = torch.arange(B)[:, None]
+    return measured & visible[sets, which].to(measured.device)

@@ -1,4 +1,4 @@
-"""A transformer block and the stack of them."""
+"""Transformer over the cells of a set."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.attention import SelfAttention
-from alphastomics.nn.experts import Experts, Routing
-from alphastomics.nn.geometry import Geometry
+from alphastomics.nn.moe import MixtureOfExperts, Routing
+from alphastomics.nn.spatial_bias import KnownPositions
 
 
 class FeedForward(nn.Sequential):
@@ -35,15 +35,15 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(size.d_model, bias=False)
         self.attention = SelfAttention(size)
         self.feed_forward_norm = nn.LayerNorm(size.d_model, bias=False)
-        self.feed_forward = Experts(size) if size.num_experts else FeedForward(size)
+        self.feed_forward = MixtureOfExperts(size) if size.num_experts else FeedForward(size)
 
     def forward(
-        self, x: Tensor, cell_mask: Tensor | None = None, geometry: Geometry | None = None
+        self, x: Tensor, cell_mask: Tensor | None = None, positions: KnownPositions | None = None
     ) -> tuple[Tensor, Routing | None]:
         """Transform tokens ``(B, N, D)``; the other arguments as in :class:`SelfAttention`."""
-        x = x + self.attention(self.attention_norm(x), cell_mask, geometry)  # (B, N, D)
+        x = x + self.attention(self.attention_norm(x), cell_mask, positions)  # (B, N, D)
         normed = self.feed_forward_norm(x)
-        if isinstance(self.feed_forward, Experts):
+        if isinstance(self.feed_forward, MixtureOfExperts):
             y, routing = self.feed_forward(normed, cell_mask)
             return x + y, routing
         return x + self.feed_forward(normed), None  # (B, N, D)
@@ -65,15 +65,15 @@ class SetTransformer(nn.Module):
         self._recomputes = False
 
     def forward(
-        self, x: Tensor, cell_mask: Tensor | None = None, geometry: Geometry | None = None
+        self, x: Tensor, cell_mask: Tensor | None = None, positions: KnownPositions | None = None
     ) -> tuple[Tensor, list[Routing]]:
         """Transform tokens ``(B, N, D)``; ``cell_mask`` ``(B, N)`` is True for real cells."""
         routings = []
         for block in self.blocks:
             if self._recomputes and torch.is_grad_enabled():
-                x, routing = checkpoint(block, x, cell_mask, geometry, use_reentrant=False)
+                x, routing = checkpoint(block, x, cell_mask, positions, use_reentrant=False)
             else:
-                x, routing = block(x, cell_mask, geometry)
+                x, routing = block(x, cell_mask, positions)
             if routing is not None:
                 routings.append(routing)
         return self.norm(x), routings

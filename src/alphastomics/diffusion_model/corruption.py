@@ -1,0 +1,161 @@
+"""Training targets: the truth in the standardized space, and the set with part of it hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alphastomics._choices import Schedule
+from alphastomics.diffusion_model.alignment import centroid, random_orthogonal
+from alphastomics.diffusion_model.batch import CellBatch, StandardizedCells
+from alphastomics.diffusion_model.masking import PANEL_SHARE, hide_genes
+from alphastomics.diffusion_model.noise_schedule import DIFFUSION_STEPS
+
+if TYPE_CHECKING:
+    from alphastomics.diffusion_model.module import MaskedDiffusionModule
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training hides, and the noise levels of the heads.
+
+    Attributes
+    ----------
+    schedule, diffusion_steps
+        See :func:`~alphastomics.diffusion_model.noise_schedule.draw_sigmas`.
+    expression_mask_ratio
+        Mean share of genes hidden; each set draws its own.
+    expression_noise
+        Mean standard deviation of noise on the standardized expression of cells that are to be
+        placed; each set draws its own between 0 and twice that.
+    """
+
+    schedule: Schedule = "edm"
+    diffusion_steps: int = DIFFUSION_STEPS
+    expression_mask_ratio: float = 0.4
+    expression_noise: float = 0.4
+
+
+class Targets(NamedTuple):
+    """Truth of a batch in the standardized space, and what of it is hidden.
+
+    Attributes
+    ----------
+    expression, position
+        ``(B, N, G)`` and, in the frame of the set, ``(B, N, d)``.
+    gene_hidden
+        Measured but hidden, boolean ``(B, N, G)``.
+    position_hidden
+        Measured but hidden, boolean ``(B, N)``.
+    depth
+        Depth of cells relative to the median of training, ``(B, N)``.
+    placing
+        Sets with all expression known and hidden positions, boolean ``(B,)``.
+    free
+        Sets that are placing and have no known position, boolean ``(B,)``.
+    """
+
+    expression: Tensor
+    position: Tensor
+    gene_hidden: Tensor
+    position_hidden: Tensor
+    depth: Tensor
+    placing: Tensor
+    free: Tensor
+
+
+def centered_positions(module: MaskedDiffusionModule, batch: CellBatch) -> Tensor:
+    """Positions in RMS radii ``(B, N, d)``, centered on the known cells, or on all if none is."""
+    any_known = batch.position_known.any(1, keepdim=True)  # (B, 1)
+    centered_on = torch.where(any_known, batch.position_known, batch.located)
+    position = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
+    return position - centroid(position, centered_on.to(position))
+
+
+def framed_positions(
+    module: MaskedDiffusionModule,
+    batch: CellBatch,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Positions in the frame that is shown to the network, and whether it is the common one.
+
+    Known cells with expression can be registered to the common frame, as those of a query are. Sets
+    without any are turned at random, half of them: expression may be predicted in both.
+
+    Returns
+    -------
+    position, registered
+        ``(B, N, d)``, and boolean ``(B,)``.
+    """
+    centered = centered_positions(module, batch)
+    everything = torch.ones_like(batch.section, dtype=torch.bool)
+    if module.frame == "registered":
+        return centered, everything
+    B, _, d = centered.shape
+    turns = random_orthogonal((B, d), generator, reflect=module.allow_reflection).to(centered)
+    half = torch.rand(len(centered), generator=generator).to(centered) < 0.5
+    if not len(module.poses):
+        return centered @ turns, ~everything
+    pose = module.poses.pose(batch.section, allow_reflection=module.allow_reflection)
+    section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
+    shown = pose.apply(section)  # (B, N, d)
+    can_register = (batch.position_known & batch.expression_known).any(1)
+    none_known = ~batch.position_known.any(1)
+    registered = can_register | none_known | half
+    registered = registered & (batch.section >= 0)
+    return torch.where(registered[:, None, None], shown, centered @ turns), registered
+
+
+def make_targets(
+    module: MaskedDiffusionModule,
+    batch: CellBatch,
+    objective: Objective,
+    generator: torch.Generator | None = None,
+) -> tuple[Targets, StandardizedCells]:
+    """Hide genes, add noise to visible expression, and bring sections into their frame."""
+    real = batch.real
+    known = batch.expression_known[..., None] & batch.measured  # (B, N, G)
+    panel, ratio, strength = torch.rand(3, len(known), generator=generator).to(batch.values)
+    mean = objective.expression_mask_ratio
+    ratio = mean + (2 * ratio - 1) * min(mean, 1 - mean)
+    # Where whole cells are hidden, the expression of the others is given as it is.
+    ratio = ratio * (batch.expression_known | ~batch.located).all(1)
+    visible = hide_genes(known, ratio, panel < PANEL_SHARE, generator)
+    counted = torch.where(batch.expression_known[..., None], visible, batch.measured)
+    expression = module.expression_transform(batch.values, counted)  # (B, N, G)
+    depth = torch.ones_like(expression[..., 0])
+    if module.expression_transform.values == "counts":
+        depth = module.expression_transform.size_factor(batch.values, counted)[..., 0]
+
+    position, registered = framed_positions(module, batch, generator)
+    hidden = batch.located & ~batch.position_known
+    placing = hidden.any(1) & (batch.expression_known | ~real).all(1)
+    noisy = expression
+    if objective.expression_noise and bool(placing.any()):
+        noise = torch.randn(expression.shape, generator=generator).to(expression)
+        strength = 2 * objective.expression_noise * strength * placing  # (B,)
+        noisy = expression + strength[:, None, None] * noise
+    targets = Targets(
+        expression=expression,
+        position=torch.where(batch.located[..., None], position, 0.0),
+        gene_hidden=batch.measured & ~visible & real[..., None],
+        position_hidden=hidden,
+        depth=depth,
+        placing=placing,
+        free=placing & ~batch.position_known.any(1),
+    )
+    cells = StandardizedCells(
+        expression=noisy,
+        gene_known=visible,
+        position=targets.position,
+        position_known=batch.position_known,
+        registered=registered,
+        cell_mask=batch.cell_mask,
+        scope=batch.scope,
+        label=batch.label_condition(),
+        batch=batch.batch,
+    )
+    return targets, cells

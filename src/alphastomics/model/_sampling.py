@@ -1,0 +1,133 @@
+"""Draws of one set after the other: from a request to arrays."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
+from alphastomics.model._devices import Devices
+from alphastomics.model._filling import Filled, SetEstimate, fill
+from alphastomics.model._prediction import SetReader
+from alphastomics.model._request import Request
+from alphastomics.model._sets import InferenceSet
+
+N_ROUNDS, N_STEPS = 1, 24
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Number of draws, how each is drawn, and the seed of all, see ``AlphaSTomics.sample``."""
+
+    n_samples: int
+    settings: DrawSettings
+    seed: int
+
+
+class SetSampler:
+    """Draws of sets; those of one section and draw have its first set as their context.
+
+    Parameters
+    ----------
+    module, request, options
+        The network, the cells, and how to draw.
+    sets
+        All sets of the request.
+    """
+
+    def __init__(
+        self,
+        module: MaskedDiffusionModule,
+        request: Request,
+        options: DrawOptions,
+        sets: list[InferenceSet],
+    ) -> None:
+        self.module, self.request, self.options = module, request, options
+        self.reader = SetReader(module, request)
+        self.leaders = {s.section: s for s in sets if s.leads}
+        self._led: tuple[int, str] | None = None
+        self._context: StandardizedCells | None = None
+
+    def __call__(self, cell_set: InferenceSet, draw: int) -> SetEstimate:
+        """Draw a set, and the first one of its section before it unless that was just drawn."""
+        leader = self.leaders.get(cell_set.section)
+        if leader is None:
+            return self._draw(cell_set, draw, None)[0]
+        if cell_set.leads or self._led != (draw, cell_set.section):
+            estimate, self._context = self._draw(leader, draw, None)
+            self._led = (draw, cell_set.section)
+            if cell_set.leads:
+                return estimate
+        return self._draw(cell_set, draw, self._context)[0]
+
+    def _draw(
+        self, cell_set: InferenceSet, draw: int, context: StandardizedCells | None
+    ) -> tuple[SetEstimate, StandardizedCells]:
+        """Draw positions, then expression given all positions."""
+        module, request, settings = self.module, self.request, self.options.settings
+        section = zlib.crc32(cell_set.section.encode())  # the same in every process
+        entropy = np.random.SeedSequence([self.options.seed, draw, section, cell_set.part])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        cells = self.reader.read(cell_set)
+        if context is not None:
+            cells = _with_context(cells, context)
+        scale = module(cells).log_scale[0].exp()
+        mixture = module.match(cells)
+        if mixture is not None:
+            scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
+        if request.fill_position:
+            cells = draw_positions(module, cells, settings, generator)
+        alone, _ = cells.split()
+        logged = depth = None
+        if request.fill_expression:
+            known_depth = self.reader.known_depth(cell_set)
+            logged, depth = draw_expression(module, alone, known_depth, settings, generator)
+        estimate = SetEstimate(
+            position=self.reader.frame(cell_set).to_units(module, alone.position[0]),
+            scale=module.position_transform.inverse(scale).cpu().double().numpy(),
+            logged=logged,
+            depth=depth,
+        )
+        return estimate, alone
+
+
+def _with_context(cells: StandardizedCells, context: StandardizedCells) -> StandardizedCells:
+    """Give the last cells of a set the positions that were drawn for them before."""
+    n = context.position.shape[1]
+    position, known = cells.position.clone(), cells.position_known.clone()
+    position[:, -n:], known[:, -n:] = context.position, True
+    return cells._replace(position=position, position_known=known)
+
+
+@torch.inference_mode()
+def draw_missing(
+    module: MaskedDiffusionModule,
+    request: Request,
+    options: DrawOptions,
+    *,
+    max_set: int,
+    progress_bar: bool,
+    devices: Devices | None = None,
+) -> list[Filled]:
+    """Draws of everything that is missing.
+
+    With several rounds, the first set of a section larger than a set is drawn first and is the
+    context of all others, so that they are one draw together. With one round the cells are
+    independent given their context, and so are the sets.
+    """
+    return fill(
+        module,
+        request,
+        lambda sets: SetSampler(module, request, options, sets),
+        max_set=max_set,
+        n_draws=options.n_samples,
+        anchored=options.settings.n_rounds > 1,
+        what="Sampling",
+        progress_bar=progress_bar,
+        devices=devices,
+    )

@@ -1,0 +1,214 @@
+"""Reference matching: a mixture over the places of known cells with similar expression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from tqdm.auto import trange
+
+from alphastomics.priors.samples import SectionSample
+
+SHARPNESS = 10.0  # initial factor of the cosine similarity
+WIDTH = 0.3  # initial standard deviation of the mixture components, in RMS radii of a section
+MODE_WIDTH = 0.8  # smoothing at which the mode is looked for, in RMS radii
+MAX_CANDIDATES = 512
+SHIFTS = 4
+FIT_STEPS, FIT_NOISE = 500, 0.8
+FIT_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
+LOG_EVERY = 10
+PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
+
+
+class PositionMixture(NamedTuple):
+    """Mixture over the places of known cells, for every cell.
+
+    Attributes
+    ----------
+    log_weight
+        Log of the weights, ``(B, N, K)``.
+    place
+        Positions of the ``K`` known cells, ``(B, K, d)``; 0 for those that are not valid.
+    valid
+        Whether a cell has a mixture, boolean ``(B, N)``.
+    width
+        Standard deviation of the components, a scalar.
+    """
+
+    log_weight: Tensor
+    place: Tensor
+    valid: Tensor
+    width: Tensor
+
+    def mean(self) -> Tensor:
+        """Weighted mean place, ``(B, N, d)``."""
+        return self.log_weight.exp() @ self.place
+
+    def variance(self) -> Tensor:
+        """Variance of a coordinate, ``(B, N)``."""
+        d = self.place.shape[-1]
+        square = self.log_weight.exp() @ self.place.square().sum(-1, keepdim=True)
+        spread = (square.squeeze(-1) - self.mean().square().sum(-1)).clamp_min(0.0)
+        return spread / d + self.width.square()
+
+    def log_likelihood(self, position: Tensor) -> Tensor:
+        """Log density of positions ``(B, N, d)``, ``(B, N)``, up to a constant (Bishop 1994)."""
+        square = torch.cdist(position, self.place).square()  # (B, N, K)
+        exponent = self.log_weight - square / (2 * self.width.square())
+        return exponent.logsumexp(-1) - position.shape[-1] * self.width.log()
+
+    def mode(self, width: float = MODE_WIDTH) -> Tensor:
+        """Likeliest place at a smoothing of ``width``, by mean shift (Cheng 1995), ``(B, N, d)``.
+
+        A mean of two distant places lies between them; this is one of the two, and the mean where
+        the weights lie together.
+        """
+        weight = self.log_weight.exp()
+        every = -(-self.place.shape[1] // MAX_CANDIDATES)
+        candidates = self.place[:, ::every]  # (B, C, d)
+        density = weight @ _kernel(self.place, candidates, width)  # (B, N, C)
+        best = density.argmax(-1, keepdim=True).expand(-1, -1, candidates.shape[-1])
+        mode = candidates.gather(1, best)  # (B, N, d)
+        for _ in range(SHIFTS):
+            near = weight * _kernel(mode, self.place, width)
+            mode = near @ self.place / near.sum(-1, keepdim=True).clamp_min(1e-12)
+        return mode
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw a place for every cell, ``(B, N, d)``: a component, then noise of its width."""
+        uniform = torch.rand(self.log_weight.shape, generator=generator).to(self.log_weight)
+        gumbel = -(-uniform.clamp(1e-7, 1 - 1e-7).log()).log()
+        chosen = (self.log_weight + gumbel).argmax(-1, keepdim=True)  # Gumbel-max: exact draws
+        place = self.place.gather(1, chosen.expand(-1, -1, self.place.shape[-1]))
+        return place + self.width * torch.randn(place.shape, generator=generator).to(place)
+
+
+def _kernel(a: Tensor, b: Tensor, width: float) -> Tensor:
+    """Gaussian of the distances between two sets of points, ``(B, M, K)``."""
+    return torch.exp(-torch.cdist(a, b).square() / (2 * width**2))
+
+
+class ReferenceMatcher(nn.Module):
+    """Nearest-neighbor regression of positions whose distance of expression is learned.
+
+    The weights are those of a mixture density over the places of known cells, trained by its
+    likelihood. A mean of known positions turns, shifts and scales with their frame, which a linear
+    map of tokens would have to learn. Fitted before the network and constant afterwards.
+
+    Parameters
+    ----------
+    num_genes
+        Number of values ``G`` of a cell.
+    d_model
+        Dimension of the space in which expression is compared.
+    dropout
+        Dropout probability while it is fitted.
+    """
+
+    def __init__(self, num_genes: int, d_model: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * num_genes, d_model, bias=False)
+        self.network = nn.Sequential(
+            nn.Linear(2 * num_genes, 2 * d_model),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * d_model, d_model),
+        )
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+        self.log_width = nn.Parameter(torch.tensor(math.log(WIDTH)))
+        self.requires_grad_(False)
+
+    def features(self, values: Tensor, known: Tensor) -> Tensor:
+        """Directions ``(..., D)`` whose cosine is the similarity of cells.
+
+        Parameters
+        ----------
+        values
+            ``(..., G)``, standardized; ignored where not known.
+        known
+            Which of them are known, boolean ``(..., G)``.
+        """
+        x = torch.cat([torch.where(known, values, 0.0), known.to(values)], dim=-1)
+        return normalize((self.linear(x) + self.network(x)).float(), dim=-1)
+
+    def forward(self, cells: Tensor, keys: Tensor, place: Tensor, valid: Tensor) -> PositionMixture:
+        """Match cells to known ones.
+
+        Parameters
+        ----------
+        cells, keys
+            Directions of the cells ``(B, N, D)`` and of the known ones ``(B, K, D)``.
+        place
+            Positions of the latter, ``(B, K, d)``.
+        valid
+            Which of them may be matched, boolean ``(B, K)``.
+        """
+        with torch.autocast(cells.device.type, enabled=False):
+            logits = self.log_sharpness.exp() * cells @ keys.transpose(1, 2)  # (B, N, K)
+            logits = logits.masked_fill(~valid[:, None], -1e9)
+            place = torch.where(valid[..., None], place, 0.0).float()
+            any_valid = valid.any(1, keepdim=True).expand(logits.shape[:2])
+            return PositionMixture(logits.log_softmax(-1), place, any_valid, self.log_width.exp())
+
+    def fit(
+        self,
+        draw_cells: Callable[[int], SectionSample],
+        hidden_share: float,
+        seed: int,
+        *,
+        n_steps: int = FIT_STEPS,
+        progress_bar: bool = False,
+    ) -> None:
+        """Learn which cells lie near each other from their expression.
+
+        In every step the positions of some cells of a section are hidden and are to be found among
+        the others. All are seen with noise, and in part of the steps the former lack genes.
+
+        Parameters
+        ----------
+        draw_cells
+            Maps the number of a step to random cells of a section.
+        hidden_share
+            Share of those cells whose position is hidden.
+        seed
+            Of the noise, of what is hidden and of dropout.
+        n_steps
+            Number of steps.
+        progress_bar
+            Whether to show a progress bar.
+        """
+        self.train().requires_grad_(True)
+        weights = [*self.linear.parameters(), *self.network.parameters()]
+        optimizer = torch.optim.AdamW(weights, fused=True)
+        optimizer.add_param_group(
+            {"params": [self.log_sharpness, self.log_width], "weight_decay": 0.0}
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIT_LR, n_steps)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            bar = trange(n_steps, desc="Stage 1 of 2: matching", disable=not progress_bar)
+            for step in bar:
+                loss = self._loss(draw_cells(step), hidden_share)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+        self.eval().requires_grad_(False)
+
+    def _loss(self, cells: SectionSample, hidden_share: float) -> Tensor:
+        """Negative log-likelihood of the positions of the first cells, given those of the rest."""
+        N, G = cells.values.shape
+        n = min(max(round(hidden_share * N), 1), N - 1)
+        noise, panel, ratio = torch.rand(3).tolist()
+        values = cells.values + FIT_NOISE * noise * torch.randn(N, G)
+        known = cells.known.clone()
+        if panel < PANEL_SHARE:
+            known[:n] &= torch.rand(G) >= 0.8 * ratio
+        features = self.features(values, known)[None]
+        place, everyone = cells.position[None], torch.ones(1, N - n, dtype=torch.bool)
+        mixture = self(features[:, :n], features[:, n:], place[:, n:], everyone)
+        return -mixture.log_likelihood(place[:, :n]).mean()
