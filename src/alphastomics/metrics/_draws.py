@@ -617,7 +617,9 @@ def two_sample_auc(
         half = rng.permutation(len(X)) % 2
         halves = (half, half if same_cells else rng.permutation(len(Y)) % 2)
         for training in (0, 1):
-            pca = PCA(min(N_COMPONENTS, X.shape[1]), random_state=seed).fit(X[half == training])
+            pca = PCA(min(N_COMPONENTS, X.shape[1]), random_state=seed)
+            with np.errstate(invalid="ignore"):  # shares of no variance, where X is constant
+                pca.fit(X[half == training])
             features = np.concatenate(
                 [
                     _surroundings(P, pca.transform(E), N_NEIGHBORS, own_half, rows, name)
