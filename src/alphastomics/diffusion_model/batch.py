@@ -124,9 +124,7 @@ class StandardizedCells(NamedTuple):
         return KnownPositions(torch.where(known[..., None], self.position, 0.0), known)
 
 
-def _map(
-    record: Record, change: Callable[[Tensor], Tensor], leave: tuple[str, ...] = ()
-) -> Record:
+def _map(record: Record, change: Callable[[Tensor], Tensor], leave: tuple[str, ...] = ()) -> Record:
     """Change all tensors but those named."""
     changed = {
         name: change(field) if isinstance(field, Tensor) and name not in leave else field

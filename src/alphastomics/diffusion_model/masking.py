@@ -33,11 +33,11 @@ TASKS = {
     "impute": Task("none", "none"),  # only genes are hidden
 }
 TASK_SHARES: dict[str, dict[str, float]] = {
-    "expr_to_pos": {"place": 0.65, "place_among": 0.35},
+    "expr_to_pos": {"place": 0.8, "place_among": 0.2},
     "pos_to_expr": {"express": 0.15, "complete": 0.75, "impute": 0.1},
     "joint": {
-        "place": 0.4,
-        "place_among": 0.15,
+        "place": 0.45,
+        "place_among": 0.1,
         "express": 0.08,
         "complete": 0.22,
         "repair": 0.05,
@@ -72,7 +72,9 @@ def draw_task(
     shares = dict(TASK_SHARES[training_mode])
     if position_mask_ratio == 0:
         partly = ("some", "random")
-        shares = {task: share for task, share in shares.items() if TASKS[task].position not in partly}
+        shares = {
+            task: share for task, share in shares.items() if TASKS[task].position not in partly
+        }
     weights = np.array(list(shares.values()))
     return str(rng.choice(list(shares), p=weights / weights.sum()))
 

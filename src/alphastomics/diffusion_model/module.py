@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alphastomics._choices import Frame
 from alphastomics.diffusion_model.alignment import SectionPoses
+from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.batch import SCOPES, StandardizedCells
 from alphastomics.diffusion_model.heads import DiffusionHead
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
@@ -23,6 +24,8 @@ from alphastomics.priors.expression_factors import ExpressionFactors
 from alphastomics.priors.gene_factors import GeneFactorModel
 from alphastomics.priors.kernel_smoothing import KernelSmoother
 from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
+from alphastomics.priors.spacing import SpacingPrior
+from alphastomics.priors.stored_reference import StoredReference
 
 
 class Prior(NamedTuple):
@@ -132,9 +135,11 @@ class MaskedDiffusionModule(nn.Module):
 
         # Priors: fitted before the network and constant afterwards.
         self.matcher = ReferenceMatcher(num_genes, d_model)
+        self.reference = StoredReference(position_dim, d_model)
         self.smoother = KernelSmoother(num_genes, d_model)
         self.genes = GeneFactorModel(num_genes, len(self.smoother.width))
         self.factors = ExpressionFactors(num_genes, has_depth=values == "counts")
+        self.spacing = SpacingPrior()
 
         self.expression_embedding = ModalityEmbedding(nn.Linear(2 * num_genes, d_model), d_model)
         self.position_embedding = PositionEmbedding(position_dim, d_model)
@@ -261,6 +266,17 @@ class MaskedDiffusionModule(nn.Module):
         features = self.matcher.features(cells.expression, cells.gene_known)
         mixture = self.matcher(features[:, :n], features, cells.position, known)
         return mixture._replace(valid=to_place)
+
+    def refined_arrangement(self, cells: StandardizedCells, arrangement: Tensor) -> Tensor:
+        """Arrangement ``(1, N, d)`` of one set, refined by its places in the training sections."""
+        expressed = cells.gene_known.any(-1)  # (1, N)
+        if not len(self.reference) or int(expressed.sum()) < 2:
+            return arrangement
+        features = self.matcher.features(cells.expression[expressed], cells.gene_known[expressed])
+        refined = arrangement.clone()
+        places = self.reference.places(self.matcher, features)
+        refined[expressed] = refine(arrangement[expressed], places)
+        return refined
 
     def expression_context(self, encoding: Encoding) -> Tensor:
         """Context vectors of the expression head: tokens and estimated factors, ``(B, N, D + K)``."""

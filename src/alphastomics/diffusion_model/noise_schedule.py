@@ -20,7 +20,7 @@ from alphastomics._choices import Schedule
 # redundant; the position of a cell carries little, so training dwells on more noise.
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 P_MEAN, P_STD = -0.8, 1.4
-SIGMA_MIN, SIGMA_MAX = 0.01, 20.0
+SIGMA_MIN, SIGMA_MAX = 0.02, 10.0
 
 
 class Preconditioning(NamedTuple):

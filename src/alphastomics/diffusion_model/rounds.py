@@ -64,8 +64,8 @@ def draw_positions(
         condition = module.position_head.condition(tokens)
         sigmas = sampling_sigmas(settings.n_steps, settings.schedule).to(mean)
         drawn = sample(
-            lambda z, sigma, condition=condition: module.position_head(  # type: ignore[misc]
-                z, sigma.expand(len(z)), condition
+            lambda z, sigma, condition=condition: module.position_head.guided(  # type: ignore[misc]
+                z, sigma[None], condition
             ),
             mean,
             sigmas,
@@ -128,7 +128,7 @@ def draw_expression(
         condition = module.expression_head.condition(context)
         described = sample(
             lambda z, sigma, condition=condition: module.expression_head(  # type: ignore[misc]
-                z, sigma.expand(len(z)), condition
+                z, sigma[None], condition
             ),
             context.new_zeros(len(chosen), factors.size),
             sampling_sigmas(settings.n_steps, settings.schedule).to(context),

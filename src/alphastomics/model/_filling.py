@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alphastomics._threads import limited_threads
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._devices import Devices, OutOfMemoryError, spread, telling_out_of_memory
 from alphastomics.model._request import Request
@@ -76,6 +77,7 @@ def _empty(module: MaskedDiffusionModule, request: Request) -> Filled:
     )
 
 
+@limited_threads()
 def fill(
     module: MaskedDiffusionModule,
     request: Request,
@@ -181,4 +183,3 @@ class _Filling:
         draw, one = self.pieces[piece]
         for name, values in result.items():
             getattr(self.filled[draw], name)[one.asked] = values
-

@@ -14,6 +14,8 @@ from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._validate import MIN_CELLS
 from alphastomics.priors.samples import SectionSample
+from alphastomics.priors.stored_reference import MAX_CELLS as REFERENCE_CELLS
+from alphastomics.priors.stored_reference import MAX_SECTIONS as REFERENCE_SECTIONS
 
 if TYPE_CHECKING:
     from alphastomics.diffusion_model.module import MaskedDiffusionModule
@@ -67,6 +69,7 @@ def fit_statistics(
                 module.smoother.fit(patches)
         fit_genes(module, data, sections, patches, seed)
     if training_mode != "pos_to_expr":
+        fit_spacing(module, data, sections)
         fit_matcher(
             module,
             data,
@@ -76,6 +79,7 @@ def fit_statistics(
             n_steps=matching_steps,
             progress_bar=progress_bar,
         )
+        store_reference(module, data, sections, seed)
 
 
 def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
@@ -158,6 +162,14 @@ def _fit_observations(
     factors.fit_observations(values, rate, counts if is_count else None, depth, label)
 
 
+def fit_spacing(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
+    """Fit the spacing of cells to all located cells of each section."""
+    assert data.position is not None
+    groups = [cells[data.has_position[cells]] for cells in map(data.cells_of, sections)]
+    scale = float(module.position_transform.scale)
+    module.spacing.fit([data.position[cells] / scale for cells in groups if len(cells) > 1])
+
+
 def fit_matcher(
     module: MaskedDiffusionModule,
     data: TissueData,
@@ -182,6 +194,18 @@ def fit_matcher(
     module.matcher.fit(
         draw_cells, position_mask_ratio, seed, n_steps=n_steps, progress_bar=progress_bar
     )
+
+
+def store_reference(
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+) -> None:
+    """Store cells of sections with the model; the matching must be fitted."""
+    rng = np.random.default_rng(seed)
+    groups = [placed_cells(data, section) for section in rng.permutation(sections)]
+    groups = [cells for cells in groups if len(cells) >= MIN_CELLS][:REFERENCE_SECTIONS]
+    chosen = [data.shuffle(cells, rng, REFERENCE_CELLS)[:REFERENCE_CELLS] for cells in groups]
+    if chosen:
+        module.reference.fill(module.matcher, [sample_of(module, data, c) for c in chosen])
 
 
 def _at_most(

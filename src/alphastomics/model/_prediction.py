@@ -73,7 +73,9 @@ class SetReader:
             torch.eye(d, device=module.device)[None], torch.zeros(B, 1, d, device=module.device)
         )
         if not len(landmarks):
-            return SectionFrame(np.zeros(d), identity, module.frame == "registered" or bool(len(module.poses)))
+            return SectionFrame(
+                np.zeros(d), identity, module.frame == "registered" or bool(len(module.poses))
+            )
         assert request.data.position is not None
         center = request.data.position[landmarks].mean(0)
         expressed = request.expression_known[landmarks]
@@ -210,8 +212,9 @@ def _positions(
         position = torch.where(mixture.valid[0, :, None], place[0], position)
         scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
     elif arrange and not bool(cells.position_known.any()):
+        arrangement = module.refined_arrangement(cells, encoding.arrangement)
         position = procrustes(
-            encoding.arrangement, encoding.position, allow_reflection=module.allow_reflection
+            arrangement, encoding.position, allow_reflection=module.allow_reflection
         )[0]
     return position, scale
 

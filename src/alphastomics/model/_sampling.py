@@ -17,7 +17,7 @@ from alphastomics.model._prediction import SetReader
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet
 
-N_ROUNDS, N_STEPS = 1, 24
+N_ROUNDS, N_STEPS = 1, 12
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def draw_missing(
     context of all others, so that they are one draw together. With one round the cells are
     independent given their context, and so are the sets.
     """
-    return fill(
+    draws = fill(
         module,
         request,
         lambda sets: SetSampler(module, request, options, sets),
@@ -131,3 +131,31 @@ def draw_missing(
         progress_bar=progress_bar,
         devices=devices,
     )
+    if request.fill_position:
+        for number, filled in enumerate(draws):
+            _relax(module, request, filled, options.seed, number)
+    return draws
+
+
+def _relax(
+    module: MaskedDiffusionModule, request: Request, filled: Filled, seed: int, draw: int
+) -> None:
+    """Move drawn cells apart, section by section, in place; known cells stay."""
+    scale = float(module.position_transform.scale)
+    by_name = np.argsort(request.data.names, kind="stable")  # whatever the order of the cells
+    section_of = request.data.section
+    in_query = np.arange(request.n) < request.n_query
+    for section in np.unique(section_of[: request.n_query]):
+        cells = by_name[(in_query & (section_of == section) | ~in_query)[by_name]]
+        known = request.position_known[cells]
+        cells = cells[known | in_query[cells]]
+        known = request.position_known[cells]
+        points = filled.position[cells] / scale
+        if known.any():
+            assert request.data.position is not None
+            points[known] = request.data.position[cells[known]] / scale
+        rng = np.random.default_rng([seed, draw, zlib.crc32(section.encode())])
+        moved = module.spacing.relax(points, ~known, rng)
+        if not known.any():
+            moved += points.mean(0) - moved.mean(0)
+        filled.position[cells[~known]] = moved[~known] * scale

@@ -16,6 +16,7 @@ from scvi.train import Trainer, TrainRunner
 from scvi.train._logger import SimpleLogger
 
 from alphastomics._quiet import quiet
+from alphastomics._threads import limited_threads
 from alphastomics.diffusion_model.corruption import Objective
 from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
@@ -26,7 +27,6 @@ from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
 
 if TYPE_CHECKING:
-    from alphastomics.diffusion_model.module import MaskedDiffusionModule
     from alphastomics.model._model import AlphaSTomics
 
 # Without a limit, training stops when every cell has been in a set about this often.
@@ -85,6 +85,7 @@ def default_steps(n_cells: int, cells_per_step: int) -> int:
     return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
 
 
+@limited_threads()
 def fit(
     model: AlphaSTomics,
     data: TissueData,

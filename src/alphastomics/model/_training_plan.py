@@ -20,14 +20,13 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
 FINAL_LR_SHARE = 0.05
+HEAD_LR = 3.0  # learning rate of the diffusion heads relative to that of the rest
 BETAS = (0.9, 0.99)
 CHECKPOINT_KEY = "alphastomics"
 
 
 @torch.no_grad()
-def _moving_average(
-    average: list[Tensor], new: list[Tensor], n_averaged: Tensor | int
-) -> None:
+def _moving_average(average: list[Tensor], new: list[Tensor], n_averaged: Tensor | int) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
     n = float(n_averaged)
     torch._foreach_lerp_(average, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
@@ -148,13 +147,17 @@ class DenoisingPlan(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
-        matrices = [p for p in self.module.parameters() if p.ndim > 1]
-        vectors = [p for p in self.module.parameters() if p.ndim <= 1]
+        groups = []
+        heads = (self.module.position_head, self.module.expression_head)
+        of_heads = {id(p) for head in heads for p in head.parameters()}
+        for is_head, lr in ((False, self.lr), (True, HEAD_LR * self.lr)):
+            weights = [p for p in self.module.parameters() if (id(p) in of_heads) == is_head]
+            matrices = [p for p in weights if p.ndim > 1]
+            vectors = [p for p in weights if p.ndim <= 1]
+            groups.append({"params": matrices, "lr": lr, "weight_decay": self.weight_decay})
+            groups.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
+            groups,
             lr=self.lr,
             betas=BETAS,
             # Lightning does not clip gradients that a fused optimiser unscales.

@@ -136,7 +136,12 @@ class SelfAttention(nn.Module):
         return self.dropout(self.out(y.reshape(x.shape)))
 
     def _softmax(
-        self, q: Tensor, k: Tensor, v: Tensor, cell_mask: Tensor | None, positions: KnownPositions | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cell_mask: Tensor | None,
+        positions: KnownPositions | None,
     ) -> Tensor:
         """Attend; with the spatial bias in full precision, also under autocast."""
         mask = None if cell_mask is None else cell_mask[:, None, None, :]  # (B, 1, 1, N)

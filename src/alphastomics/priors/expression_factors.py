@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -27,8 +26,8 @@ class ExpressionFactors(DynamicBufferModule):
     """Denoised expression of few dimensions, with the noise of measurement apart.
 
     Standardized expression is ``z = A f + noise`` (Tipping & Bishop 1999) with factors ``f`` of
-    unit variance; ``A`` holds the principal directions whose variance exceeds that of noise
-    (Marchenko & Pastur 1967), with the variance of noise subtracted. Counts are drawn from a
+    unit variance; ``A`` holds the first principal directions, with the variance of noise
+    subtracted. Counts are drawn from a
     negative binomial whose mean is the decoded rate times the depth of a cell, other values with
     Gaussian noise. Cells of training are stored for :meth:`bootstrap`.
 
@@ -94,7 +93,9 @@ class ExpressionFactors(DynamicBufferModule):
             Depth relative to the median of training, ``(...,)``.
         """
         # Genes that were not measured count as average; the factors of the others are scaled up.
-        share = (known.to(values) @ self.encoder.square()) / self.encoder.square().sum(0).clamp_min(1e-12)
+        share = (known.to(values) @ self.encoder.square()) / self.encoder.square().sum(0).clamp_min(
+            1e-12
+        )
         factors = (values * known) @ self.encoder / share.clamp_min(0.1)
         if not self.has_depth:
             return factors
@@ -129,9 +130,7 @@ class ExpressionFactors(DynamicBufferModule):
             spread = torch.where(self.dispersion.cpu() > 0, spread, 1.0)
             return torch.poisson(mean * spread)
 
-    def bootstrap(
-        self, label: Tensor, generator: torch.Generator | None = None
-    ) -> ExpressionDraw:
+    def bootstrap(self, label: Tensor, generator: torch.Generator | None = None) -> ExpressionDraw:
         """Draw stored cells of training with replacement (Efron 1979).
 
         Parameters
@@ -160,7 +159,7 @@ class ExpressionFactors(DynamicBufferModule):
 
     @torch.no_grad()
     def fit(self, values: Tensor, seed: int) -> None:
-        """Find the directions that carry more than noise.
+        """Find the principal directions and the variance of noise.
 
         Parameters
         ----------
@@ -175,17 +174,11 @@ class ExpressionFactors(DynamicBufferModule):
             _, scale, direction = torch.svd_lowrank(values, q=min(self.n_factors, n), niter=4)
         variance = scale.square() / n  # (R,)
         total = values.square().sum() / n
-        k, noise = len(variance), torch.zeros(())
-        for _ in range(10):  # noise and number of factors depend on each other
-            noise = (total - variance[:k].sum()).clamp_min(0) / max(G - k, 1)
-            edge = noise * (1 + math.sqrt(G / n)) ** 2
-            above = max(int((variance > edge).sum()), 1)
-            if above == k:
-                break
-            k = above
-        signal = (variance[:k] - noise).clamp_min(1e-6)
-        self.decoder[:k] = (direction[:, :k] * signal.sqrt()).T
-        self.encoder[:, :k] = direction[:, :k] / variance[:k].sqrt()
+        k = len(variance)
+        noise = (total - variance.sum()).clamp_min(0) / max(G - k, 1)  # Tipping & Bishop eq. 8
+        signal = (variance - noise).clamp_min(1e-6)
+        self.decoder[:k] = (direction * signal.sqrt()).T
+        self.encoder[:, :k] = direction / variance.clamp_min(1e-6).sqrt()
 
     @torch.no_grad()
     def fit_observations(
@@ -235,5 +228,8 @@ def _dispersion(mean: Tensor, zeros: Tensor) -> Tensor:
     for _ in range(BISECTIONS):
         middle = (low * high).sqrt()
         share = torch.exp(-torch.log1p(middle * mean) / middle).mean(0)
-        low, high = torch.where(share < zeros, middle, low), torch.where(share < zeros, high, middle)
+        low, high = (
+            torch.where(share < zeros, middle, low),
+            torch.where(share < zeros, high, middle),
+        )
     return torch.where(poisson >= zeros, 0.0, (low * high).sqrt())

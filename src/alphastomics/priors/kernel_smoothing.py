@@ -47,7 +47,9 @@ class KernelSmoother(nn.Module):
         self.register_buffer("weight", torch.zeros(num_widths, rank, num_genes))  # (H, R, G)
         self.embedding = nn.Linear(num_widths * (rank + 1), d_model)
 
-    def forward(self, values: Tensor, known: Tensor, where: KnownPositions) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, values: Tensor, known: Tensor, where: KnownPositions
+    ) -> tuple[Tensor, Tensor]:
         """Describe the surroundings of every cell.
 
         Parameters
