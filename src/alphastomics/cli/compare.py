@@ -11,9 +11,7 @@ import pandas as pd
 import torch
 
 from alphastomics.cli.compare_configs import SMALL, Format
-from alphastomics.diffusion_model.accounting import account
-from alphastomics.diffusion_model.interface import NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
+from alphastomics.diffusion_model.complexity import account, random_set
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.nn.architecture import Architecture
 
@@ -90,12 +88,7 @@ def compare(
 
 def _milliseconds(module: MaskedDiffusionModule, n_cells: int) -> tuple[float, float]:
     """Least time of a forward, and of a forward and backward pass."""
-    cells = NoisyCells(
-        torch.randn(1, n_cells, module.num_genes),
-        torch.full((1, n_cells, module.num_genes), KNOWN),
-        torch.zeros(1, n_cells, module.position_dim),
-        torch.full((1, n_cells), UNKNOWN),
-    )
+    cells = random_set(module, n_cells)
 
     def forward() -> None:
         with torch.inference_mode():

@@ -130,7 +130,7 @@ class SectionPoses(DynamicBufferModule):
         """Poses of sections ``(B,)``; the identity for those without statistics."""
         d = self.position_dim
         found = self.statistics[section.clamp_min(0)]  # (B, F)
-        weight, sums, product = found.split([1, 2 * d, d * d], dim=1)
+        weight, sums, product = torch.split(found, [1, 2 * d, d * d], dim=1)
         n = weight.clamp_min(1e-12)[..., None]
         true, predicted = (part[:, None] / n for part in sums.chunk(2, dim=1))  # (B, 1, d)
         covariance = product.view(-1, d, d) / n - true.transpose(1, 2) @ predicted

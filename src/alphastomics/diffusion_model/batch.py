@@ -130,4 +130,4 @@ def _map(record: Record, change: Callable[[Tensor], Tensor], leave: tuple[str, .
         name: change(field) if isinstance(field, Tensor) and name not in leave else field
         for name, field in record._asdict().items()
     }
-    return type(record)(**changed)
+    return record._replace(**changed)  # type: ignore[arg-type]

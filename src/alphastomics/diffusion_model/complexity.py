@@ -111,17 +111,22 @@ def _attention_flops(
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-@torch.no_grad()
-def _flops(module: MaskedDiffusionModule, n_cells: int) -> tuple[int, int]:
-    """Operations of the whole network and of its feed-forwards: matrix products and attention."""
+def random_set(module: MaskedDiffusionModule, n_cells: int) -> StandardizedCells:
+    """Set of cells of random expression and unknown position, on the device of a module."""
     device, generator = module.device, torch.Generator().manual_seed(0)
     expression = torch.randn(1, n_cells, module.num_genes, generator=generator).to(device)
-    cells = StandardizedCells(
+    return StandardizedCells(
         expression=expression,
         gene_known=torch.ones_like(expression, dtype=torch.bool),
         position=torch.zeros(1, n_cells, module.position_dim, device=device),
         position_known=torch.zeros(1, n_cells, dtype=torch.bool, device=device),
     )
+
+
+@torch.no_grad()
+def _flops(module: MaskedDiffusionModule, n_cells: int) -> tuple[int, int]:
+    """Operations of the whole network and of its feed-forwards: matrix products and attention."""
+    cells = random_set(module, n_cells)
     was_training = module.training
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})

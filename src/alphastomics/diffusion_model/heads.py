@@ -39,8 +39,8 @@ class DiffusionHead(nn.Module):
         self.features = FourierFeatures(num_frequencies)
         self.level_features = FourierFeatures(8, 16.0)
         self.value = nn.Linear(size * self.features.size, WIDTH)
-        # The context modulates the blocks, which is computed once for all noise levels of a cell; the
-        # noise level is added to the input, which is cheap.
+        # The context modulates the blocks, computed once for all noise levels of a cell; the noise
+        # level is added to the input, which is cheap.
         self.level = nn.Sequential(
             nn.Linear(self.level_features.size, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH)
         )
@@ -58,11 +58,11 @@ class DiffusionHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def condition(self, tokens: Tensor) -> Tensor:
-        """Modulation of the blocks by context vectors ``(M, D)``, ``(M, C)``; once for all draws."""
+        """Map context vectors ``(M, D)`` to the modulation of the blocks, ``(M, C)``."""
         return self.context_modulation(self.context(tokens))
 
     def forward(self, noisy: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """Expected clean values given noisy ones (EDM eq. 7).
+        """Estimate clean values given noisy ones (EDM eq. 7).
 
         Parameters
         ----------

@@ -117,7 +117,7 @@ def training_losses(
 def superposed_positions(
     module: MaskedDiffusionModule, encoding: Encoding, targets: Targets
 ) -> Tensor:
-    """True positions ``(B, N, d)``, those of sets without a frame superposed on their mean."""
+    """Superpose the truth of sets without a known position on their mean, ``(B, N, d)``."""
     if module.frame == "registered":
         return targets.position
     weight = targets.position_hidden.to(targets.position)

@@ -279,6 +279,6 @@ class MaskedDiffusionModule(nn.Module):
         return refined
 
     def expression_context(self, encoding: Encoding) -> Tensor:
-        """Context vectors of the expression head: tokens and estimated factors, ``(B, N, D + K)``."""
+        """Context of the expression head, ``(B, N, D + K)``: tokens and estimated factors."""
         factors = encoding.expression.detach() @ self.factors.encoder
         return torch.cat([encoding.tokens, factors], dim=-1)

@@ -55,7 +55,7 @@ def sample(
 
 
 def round_ends(n_cells: int, n_rounds: int) -> list[int]:
-    """Number of cells drawn at the end of each round, the cosine schedule of MaskGIT.
+    """Count the cells drawn at the end of each round, by the cosine schedule of MaskGIT.
 
     Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells first, of which little is known, and
     more the more are known. At most one round a cell.
@@ -66,6 +66,6 @@ def round_ends(n_cells: int, n_rounds: int) -> list[int]:
     [8, 29, 62, 100]
     """
     n_rounds = min(n_rounds, n_cells)
-    ends = [round(n_cells * (1 - math.cos(math.pi / 2 * r / n_rounds))) for r in range(1, n_rounds)]
-    ends = [max(end, r + 1) for r, end in enumerate(ends)]
+    shares = [1 - math.cos(math.pi / 2 * r / n_rounds) for r in range(1, n_rounds)]
+    ends = [max(round(n_cells * share), r + 1) for r, share in enumerate(shares)]
     return [*ends, n_cells]

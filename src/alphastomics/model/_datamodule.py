@@ -28,7 +28,7 @@ SECTION, WINDOW = (SCOPES.index(name) for name in ("section", "window"))
 CONDITION_DROPOUT = 0.2  # share of the sets that are not told labels; the same for batches
 
 
-def cell_set(
+def cell_batch(
     data: TissueData,
     cells: NDArray[np.int64],
     pattern: Pattern,
@@ -171,7 +171,7 @@ class SectionSets(Dataset[CellBatch]):
             position = np.nan_to_num(self.data.position[chosen])
         pattern = draw_pattern(task, position, located, self.options.position_mask_ratio, rng)
         number = item % len(self.cells)
-        drawn = cell_set(
+        drawn = cell_batch(
             self.data,
             chosen,
             pattern,

@@ -126,7 +126,7 @@ def fill(
                 raise
             if not told:
                 warnings.warn(
-                    f"A set of {len(largest.everyone):,} cells does not fit the memory of "
+                    f"A set of {len(largest.with_support):,} cells does not fit the memory of "
                     f"{module.device}: going on in sets of {max_set:,} cells, or of half as many "
                     "again if these do not fit. Pass max_set= to begin with smaller ones.",
                     stacklevel=2,

@@ -99,9 +99,10 @@ class GenerationMixin(ImputingMixin):
     ) -> AnnData:
         """Draw a new section: positions and expression of cells that never were.
 
-        The chain rule ``p(e, x) = p(e) p(x | e)``: what cells express is drawn by a bootstrap of
-        training cells with new noise (:class:`~alphastomics.priors.expression_factors.ExpressionFactors`; Poisson noise
-        for counts), and then they are placed by a draw of the network. ``sample(mode="joint")``
+        The chain rule ``p(e, x) = p(e) p(x | e)``: expression is drawn by a bootstrap of training
+        cells with new noise of measurement
+        (:class:`~alphastomics.priors.expression_factors.ExpressionFactors`), and then the cells are
+        placed by a draw of the network. ``sample(mode="joint")``
         draws both by the network; sections made so have less structure (see the notes on
         expression).
 

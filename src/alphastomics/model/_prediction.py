@@ -14,7 +14,7 @@ from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.masking import Pattern
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
-from alphastomics.model._datamodule import cell_set, collate
+from alphastomics.model._datamodule import cell_batch, collate
 from alphastomics.model._devices import Devices
 from alphastomics.model._filling import Filled, SetEstimate, fill
 from alphastomics.model._request import Request
@@ -68,14 +68,11 @@ class SetReader:
     def _register(self, landmarks: NDArray[np.int64]) -> SectionFrame:
         """Superpose known cells on the mean positions that their expression predicts."""
         module, request = self.module, self.request
-        d, B = module.position_dim, 1
-        identity = Pose(
-            torch.eye(d, device=module.device)[None], torch.zeros(B, 1, d, device=module.device)
-        )
+        d, device = module.position_dim, module.device
+        identity = Pose(torch.eye(d, device=device)[None], torch.zeros(1, 1, d, device=device))
         if not len(landmarks):
-            return SectionFrame(
-                np.zeros(d), identity, module.frame == "registered" or bool(len(module.poses))
-            )
+            is_common = module.frame == "registered" or bool(len(module.poses))
+            return SectionFrame(np.zeros(d), identity, is_common)
         assert request.data.position is not None
         center = request.data.position[landmarks].mean(0)
         expressed = request.expression_known[landmarks]
@@ -102,7 +99,7 @@ class SetReader:
         """Standardized values of cells; what the mode hides is not in them."""
         module, request = self.module, self.request
         pattern = Pattern(request.position_known[cells], request.expression_known[cells])
-        single = cell_set(
+        single = cell_batch(
             request.data,
             cells,
             pattern,
@@ -144,7 +141,7 @@ class SetReader:
         position = torch.where(
             cells.position_known[..., None], frame.pose.apply(cells.position), 0.0
         )
-        registered = torch.full_like(cells.scope, frame.registered, dtype=torch.bool)  # type: ignore[arg-type]
+        registered = torch.tensor([frame.registered], device=position.device)
         return cells._replace(position=position, registered=registered)
 
     def known_depth(self, cell_set: InferenceSet) -> Tensor:

@@ -117,7 +117,7 @@ def inference_sets(
 def _anchored_parts(
     fill: Cells, max_set: int, rng: np.random.Generator
 ) -> list[tuple[Cells, Cells]]:
-    """A random sample, and all other cells in parts, each with the sample as its context."""
+    """Split off a random sample, the context of all other parts."""
     order = rng.permutation(fill)
     anchors, others = np.split(order, [max(1, max_set // ANCHORS)])
     n_parts = -(-len(others) // (max_set - len(anchors)))

@@ -26,7 +26,11 @@ CHECKPOINT_KEY = "alphastomics"
 
 
 @torch.no_grad()
-def _moving_average(average: list[Tensor], new: list[Tensor], n_averaged: Tensor | int) -> None:
+def _moving_average(
+    average: tuple[Tensor, ...] | list[Tensor],
+    new: tuple[Tensor, ...] | list[Tensor],
+    n_averaged: Tensor | int,
+) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` as there is more to average."""
     n = float(n_averaged)
     torch._foreach_lerp_(average, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))

@@ -212,7 +212,7 @@ class ExpressionFactors(DynamicBufferModule):
         expected = rate * depth[:, None]
         self.gene_scale.copy_(counts.mean(0) / expected.mean(0).clamp_min(1e-6))
         expected = expected * self.gene_scale
-        for genes in torch.arange(counts.shape[1]).split(GENES_AT_A_TIME):
+        for genes in torch.split(torch.arange(counts.shape[1]), GENES_AT_A_TIME):
             zeros = (counts[:, genes] == 0).float().mean(0)
             self.dispersion[genes] = _dispersion(expected[:, genes], zeros)
 

@@ -32,7 +32,7 @@ class SpacingPrior(nn.Module):
     distance
         Median nearest-neighbor distance of the training sections, in RMS radii; 0 if not fitted.
     weight
-        Weight of a pair of cells by its distance, in equal steps up to ``REACH`` times that, ``(16,)``.
+        Weight of a pair of cells in 16 bins of its distance, up to ``REACH`` times that, ``(16,)``.
     """
 
     distance: Tensor
@@ -87,13 +87,13 @@ class SpacingPrior(nn.Module):
             ``(n, d)``.
         """
         distance = float(self.distance)
-        movable = np.flatnonzero(movable)
-        if distance <= 0 or len(points) < 2 or not len(movable):
+        drawn = np.flatnonzero(movable)
+        if distance <= 0 or len(points) < 2 or not len(drawn):
             return points
-        at, n_moved = points.copy(), max(1, round(MOVED * len(movable)))
+        at, n_moved = points.copy(), max(1, round(MOVED * len(drawn)))
         log_weight = np.log(self.weight.cpu().numpy())
         for _ in range(SWEEPS):
-            cells = movable[rng.permutation(len(movable))[:n_moved]]
+            cells = drawn[rng.permutation(len(drawn))[:n_moved]]
             proposed = at[cells] + STEP * distance * rng.standard_normal((n_moved, points.shape[1]))
             tree = KDTree(at)
             gain = np.zeros(n_moved)

@@ -24,7 +24,7 @@ class StoredReference(DynamicBufferModule):
     position_dim
         Dimension of space.
     d_model
-        Dimension of the features of :class:`~alphastomics.priors.reference_matching.ReferenceMatcher`.
+        Dimension of the features of the reference matching.
     """
 
     sized: ClassVar[tuple[str, ...]] = ("features", "place", "valid")
