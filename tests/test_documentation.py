@@ -65,4 +65,4 @@ def test_methods_have_shapes_and_an_example(name):
 
 def test_the_page_lists_what_there_is():
     assert len(LISTED) > 60
-    assert {"predict", "sample", "train", "trajectory", "impute", "load"} < set(METHODS)
+    assert {"predict", "sample", "train", "impute", "load"} < set(METHODS)

@@ -1,6 +1,6 @@
 """Trains and places with as many processes as asked for; run by test_devices.py.
 
-python several_processes.py N_PROCESSES FOLDER [fails | fsdp]
+python several_processes.py N_PROCESSES FOLDER [fails]
 """
 
 import os
@@ -11,7 +11,6 @@ import lightning.pytorch as pl
 import torch
 
 import alphastomics as al
-from alphastomics.model._sharding import local, whole
 
 
 class Gradients(pl.Callback):
@@ -24,11 +23,7 @@ class Gradients(pl.Callback):
         if trainer.global_rank == self.failing and len(self.kept) == 2:
             raise RuntimeError("this process is out of luck")
         gradients = {n: p.grad for n, p in plan.module.named_parameters() if p.grad is not None}
-        self.kept.append({name: whole(gradient).clone() for name, gradient in gradients.items()})
-
-    def on_train_end(self, trainer, plan):
-        parts = (plan.module.transformer, plan.average.module.transformer)
-        self.here = [sum(local(p).numel() for p in part.parameters()) for part in parts]
+        self.kept.append({name: gradient.clone() for name, gradient in gradients.items()})
 
 
 def main(n_processes, folder, how):
@@ -39,8 +34,6 @@ def main(n_processes, folder, how):
     model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
     gradients = Gradients(n_processes - 1 if how == "fails" else None)
     several = {"accelerator": "cpu", "devices": n_processes}
-    if how == "fsdp":
-        several["strategy"] = "fsdp"
     shared = several if n_processes > 1 else {"accumulate_grad_batches": 2}
     model.train(
         max_steps=6,
@@ -55,13 +48,10 @@ def main(n_processes, folder, how):
     )
     learned = {"gradients": gradients.kept, "weights": model.module.state_dict()}
     into = folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt"
-    if how == "fsdp":
-        torch.save({**learned, "here": gradients.here}, into)
-        return
     distributed = several if n_processes > 1 else None
     quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
     model.predict(cells, mode="expr_to_pos", **quiet)
-    model.sample(cells, mode="joint", n_samples=2, n_steps=3, **quiet)
+    model.sample(cells, mode="joint", n_samples=2, n_rounds=2, n_steps=3, **quiet)
     quiet["max_set"] = 300  # a single set, and nothing to do for the second process
     model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
     torch.save(

@@ -125,7 +125,7 @@ def test_setup_refuses_unknown_values_and_empty_or_foreign_objects(atlas):
         ({"schedule": "linear"}, "schedule must be one of 'edm', 'cosine'"),
         (
             {"frame": "fixed"},
-            "frame must be one of 'learned', 'invariant', 'registered', found 'fixed'",
+            "frame must be one of 'learned', 'registered', found 'fixed'",
         ),
         ({"d_model": 30}, "d_model=30 is not divisible by num_heads=4"),
         ({"expression_mask_ratio": 1.0}, "expression_mask_ratio must be at least 0 and below 1"),
@@ -181,6 +181,8 @@ def test_query_errors_leave_the_query_alone(trained):
         model.sample(known, n_samples=0)
     with pytest.raises(ValueError, match="n_steps must be at least 1, found 0"):
         model.sample(known, n_steps=0)
+    with pytest.raises(ValueError, match="n_rounds must be at least 1, found 0"):
+        model.sample(known, n_rounds=0)
     with pytest.raises(ValueError, match="max_set must be at least"):
         model.predict(known, mode="expr_to_pos", max_set=0)
     with pytest.raises(ValueError, match="output must be one of 'lognorm', 'counts', found 'raw'"):

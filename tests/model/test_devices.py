@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alphastomics.model import _drawing, _sets
+from alphastomics.model import _sampling, _sets
 from alphastomics.model._devices import OutOfMemoryError, telling_out_of_memory, world_size
 
 QUIET = {"progress_bar": False}
@@ -36,13 +36,6 @@ def one_and_two(tmp_path_factory):
     return all_of([run_script(n, folder / str(n)) for n in (1, 2)], folder, "1/0", "2/0", "2/1")
 
 
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """What each of two processes gives that share the weights."""
-    folder = tmp_path_factory.mktemp("sharded")
-    return all_of([run_script(2, folder / "2", "fsdp")], folder, "2/0", "2/1")
-
-
 def all_of(running, folder, *names):
     """Wait for processes, and read what they wrote."""
     for process in running:
@@ -51,19 +44,19 @@ def all_of(running, folder, *names):
     return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
 
 
-def test_two_processes_have_the_gradients_of_one(one_and_two, sharded):
+def test_two_processes_have_the_gradients_of_one(one_and_two):
     alone, *together = one_and_two
     assert len(alone["gradients"]) == 6
-    for process in (*together, *sharded):
+    for process in together:
         for mine, theirs in zip(alone["gradients"], process["gradients"], strict=True):
             assert mine.keys() == theirs.keys()
             for name in mine:
                 torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=0)
 
 
-def test_two_processes_learn_the_weights_of_one(one_and_two, sharded):
+def test_two_processes_learn_the_weights_of_one(one_and_two):
     alone, *together = one_and_two
-    for process in (*together, *sharded):
+    for process in together:
         for name, weights in alone["weights"].items():
             torch.testing.assert_close(weights, process["weights"][name], atol=1e-6, rtol=0)
 
@@ -105,26 +98,20 @@ def test_options_of_devices_are_checked(trained):
         model.predict(cells.copy(), mode="expr_to_pos", distributed={"logger": True}, **QUIET)
 
 
-def test_shared_weights_and_their_average_lie_half_in_each_process(sharded):
-    for process in sharded:
-        weights = [w for name, w in process["weights"].items() if name.startswith("transformer.")]
-        assert process["here"] == [sum(w.numel() for w in weights) // 2] * 2
-
-
-def test_strategies_and_what_goes_with_sharing_weights_are_checked(trained, tmp_path):
+@pytest.mark.parametrize("strategy", ["deepspeed", "fsdp"])
+def test_strategies_that_shard_weights_are_refused(trained, strategy):
     model, cells = trained
     one = {"max_steps": 1, "set_size": 16, **QUIET}
-    shared = {"strategy": "fsdp"}
     untrained = type(model)(model.adata, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-    with pytest.raises(ValueError, match="strategy='deepspeed' shards the weights, but not their"):
-        untrained.train(strategy="deepspeed", **one)
-    with pytest.raises(ValueError, match="compile=True does not go with strategy='fsdp'"):
-        untrained.train(strategy="fsdp", compile=True, **one)
-    with pytest.raises(ValueError, match="strategy='fsdp' is for training"):
+    with pytest.raises(
+        ValueError, match=f"strategy='{strategy}' shards the weights, but not their"
+    ):
+        untrained.train(strategy=strategy, **one)
+    shared = {"strategy": strategy}
+    with pytest.raises(
+        ValueError, match=f"strategy='{strategy}' shards the weights, but not their"
+    ):
         model.predict(cells.copy(), mode="expr_to_pos", distributed=shared, **QUIET)
-    untrained.train(checkpoint_dir=tmp_path, **one)
-    with pytest.raises(ValueError, match=r"was written without strategy='fsdp', this training is"):
-        untrained.train(strategy="fsdp", ckpt_path=tmp_path / "last.ckpt", **one)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +130,10 @@ def limit_memory(monkeypatch, module, most):
     """Let the network fail as a GPU does for more than so many cells."""
     forward = module.forward
 
-    def limited(cells, context=None):
+    def limited(cells):
         if cells.position.shape[1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB")
-        return forward(cells, context)
+        return forward(cells)
 
     monkeypatch.setattr(module, "forward", limited)
 
@@ -213,49 +200,34 @@ def test_a_chunk_of_one_is_refused(trained):
         model.predict(cells.copy(), mode="expr_to_pos", max_set=1, **QUIET)
 
 
-def test_all_sets_of_a_draw_see_their_anchors_on_one_way(trained, monkeypatch):
+def test_all_sets_of_a_draw_have_the_first_one_as_their_context(trained, monkeypatch):
     model, cells = trained
-    seen = []
+    shown = []
     forward = model.module.forward
-    monkeypatch.setattr(
-        model.module,
-        "forward",
-        lambda noisy, context=None: seen.append(noisy.position) or forward(noisy, context),
-    )
-    model.sample(cells.copy(), mode="expr_to_pos", max_set=128, n_steps=4, **QUIET)
-    sets = [seen[start : start + 5] for start in range(0, len(seen), 5)]  # the mean, four steps
-    assert len(sets) == 4  # 32 anchors, 268 others in three sets
-    for one in sets[1:]:
-        for here, anchors in zip(one[1:], sets[0][1:], strict=True):
-            assert torch.equal(here[:, -32:], anchors)
+
+    def watched(cells):
+        shown.append((cells.position.clone(), cells.position_known.clone()))
+        return forward(cells)
+
+    monkeypatch.setattr(model.module, "forward", watched)
+    options = {"max_set": 128, "n_steps": 4, "n_rounds": 2}
+    model.sample(cells.copy(), mode="expr_to_pos", **options, **QUIET)
+    *_, (_, of_leader), _ = shown[:3]
+    assert of_leader.shape[1] == 32  # of 300 cells, the others in three sets
+    others = [(position, known) for position, known in shown if position.shape[1] > 32]
+    context = others[0][0][:, -32:]
+    for position, known in others:
+        assert known[:, -32:].all()
+        assert torch.equal(position[:, -32:], context)
 
 
-def test_a_process_that_was_not_given_the_anchors_draws_them_itself(trained):
+def test_a_process_without_the_first_set_draws_it_itself(trained):
     model, cells = trained
     request = model._request(model._read_cells(cells), "expr_to_pos", None, predicts=False)
     sets = list(_sets.inference_sets(request, 128, anchored=True))
-    options = model._draw_options(1, 3, 0)
+    options = model._draw_options(1, 3, 0, n_rounds=2)
     with torch.inference_mode():
-        drawing = _drawing._Drawing(model.module, request, options, sets)
-        in_order = [drawing(one, 0).position for one in sets][2]
-        alone = _drawing._Drawing(model.module, request, options, sets)(sets[2], 0).position
-    assert torch.equal(in_order, alone)
-
-
-@pytest.mark.parametrize("mode", ["expr_to_pos", "joint"])
-def test_what_was_made_of_known_values_is_not_made_again(trained, monkeypatch, half, mode):
-    model, cells = trained
-    reference, query = cells[half].copy(), cells[~half].copy()
-    options = {"mode": mode, "reference": reference, "n_steps": 4, **QUIET}
-    once, again = query.copy(), query.copy()
-    model.sample(once, **options)
-    forward, passes = model.module.forward, []
-
-    def forgetful(noisy, context=None):
-        passes.append(context.pointed is not None)
-        return forward(noisy, context._replace(embedded=None, pointed=None))
-
-    monkeypatch.setattr(model.module, "forward", forgetful)
-    model.sample(again, **options)
-    assert passes == [False] + [mode == "expr_to_pos"] * 4
-    assert np.array_equal(once.obsm["spatial_sampled"], again.obsm["spatial_sampled"])
+        sampler = _sampling.SetSampler(model.module, request, options, sets)
+        in_order = [sampler(cell_set, 0).position for cell_set in sets][2]
+        alone = _sampling.SetSampler(model.module, request, options, sets)(sets[2], 0).position
+    np.testing.assert_array_equal(in_order, alone)

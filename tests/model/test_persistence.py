@@ -71,7 +71,7 @@ def test_files_are_safetensors_and_json(saved):
     assert sorted(p.name for p in folder.iterdir()) == ["model.json", "weights.safetensors"]
     json.loads((folder / "model.json").read_text())
     with safe_open(folder / "weights.safetensors", "pt") as weights:
-        assert "position_head.weight" in list(weights.keys())
+        assert "mean_head.weight" in list(weights.keys())
 
 
 def test_nothing_is_unpickled(saved, monkeypatch):

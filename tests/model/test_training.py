@@ -2,9 +2,9 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from alphastomics.diffusion_model.masks import Pattern
 
 import alphastomics as al
-from alphastomics.diffusion_model.masks import Pattern
 from alphastomics.model._data import SetupArgs, read_training
 from alphastomics.model._datamodule import SectionSets, SetOptions, cell_set, collate
 from alphastomics.model._training_plan import learning_rate_share
@@ -47,12 +47,12 @@ def test_training_goes_on(tissue):
     options["progress_bar"] = False
     model.train(**options)
     scale = model.module.position_transform.scale.clone()
-    weights = model.module.position_head.weight.clone()
+    weights = model.module.mean_head.weight.clone()
     model.train(**options)
     assert model.training_record.steps == 6
     assert len(model.history["train_loss"]) == 2
     assert torch.equal(scale, model.module.position_transform.scale)
-    assert not torch.equal(weights, model.module.position_head.weight)
+    assert not torch.equal(weights, model.module.mean_head.weight)
     assert not model.module.training
 
 
@@ -111,7 +111,7 @@ def test_weights_are_the_moving_average(tissue):
 
     class Keep(pl.Callback):
         def on_train_batch_end(self, trainer, plan, *args):
-            raw.append(plan.module.position_head.weight.detach().clone())
+            raw.append(plan.module.mean_head.weight.detach().clone())
 
     model = tiny_model(tissue)
     model.train(max_steps=3, set_size=16, callbacks=[Keep()], progress_bar=False)
@@ -119,7 +119,7 @@ def test_weights_are_the_moving_average(tissue):
     average = raw[0]
     for n, new in enumerate(raw[1:], start=1):
         average = average + (new - average) * (1 - (1 + n) / (10 + n))
-    torch.testing.assert_close(model.module.position_head.weight, average)
+    torch.testing.assert_close(model.module.mean_head.weight, average)
 
 
 def test_accumulated_batches_count_as_one_step(tissue):

@@ -4,7 +4,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import PIL.Image
 import pytest
 from scipy import sparse
 
@@ -143,50 +142,11 @@ def test_figures_change_no_data(placed):
     )
 
 
-@pytest.fixture
-def moving(placed):
-    """Cells that come from afar in five steps."""
-    away = np.linspace(3, 1, 5)[None, :, None]
-    placed.obsm["spatial_trajectory"] = placed.obsm["spatial"][:, None] * away
-    return placed
-
-
-def test_trajectory_goes_from_noise_to_the_draw_in_one_part_of_space(moving):
-    axes = al.pl.trajectory(moving, n_frames=3, color="cell_type")
-    assert [ax.get_title() for ax in axes] == ["noise", "step 2", "draw"]
-    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in axes}) == 1
-    np.testing.assert_allclose(drawn(axes[-1]).get_offsets(), moving.obsm["spatial"])
-    names = [text.get_text() for text in axes[-1].figure.legends[0].get_texts()]
-    assert names == list(moving.obs["cell_type"].cat.categories)
-
-
-def test_categories_have_the_colours_of_uns(moving):
-    n = moving.obs["cell_type"].cat.categories.size
-    moving.uns["cell_type_colors"] = ["#010203"] * n
-    (ax, _) = al.pl.trajectory(moving, n_frames=2, color="cell_type")
-    assert mpl.colors.to_hex(drawn(ax).get_facecolors()[0]) == "#010203"
-    right = al.pl.positions(moving, color="cell_type")[0, 1]
+def test_categories_have_the_colors_of_uns(placed):
+    n = placed.obs["cell_type"].cat.categories.size
+    placed.uns["cell_type_colors"] = ["#010203"] * n
+    right = al.pl.positions(placed, color="cell_type")[0, 1]
     assert mpl.colors.to_hex(drawn(right).get_facecolors()[0]) == "#010203"
-
-
-@pytest.mark.parametrize("color", ["cell_type", "spatial_predicted_radius", None])
-def test_trajectory_is_animated_into_a_gif(moving, tmp_path, color):
-    al.pl.trajectory(moving, save=tmp_path / "way.gif", color=color)
-    with PIL.Image.open(tmp_path / "way.gif") as file:
-        assert file.n_frames >= 5
-    al.pl.trajectory(moving, save=tmp_path / "way.png", color=color)
-    assert (tmp_path / "way.png").stat().st_size > 1000
-
-
-def test_trajectory_says_what_is_missing(moving):
-    with pytest.raises(KeyError, match=r"run model\.trajectory"):
-        al.pl.trajectory(moving, "other")
-    with pytest.raises(ValueError, match=r"has shape \(300, 2\), not"):
-        al.pl.trajectory(moving, "spatial")
-    with pytest.raises(KeyError, match=r"color 'nothing' is not in adata\.obs"):
-        al.pl.trajectory(moving, color="nothing")
-    with pytest.raises(ValueError, match="ax holds 1 axes, but there are 3 frames"):
-        al.pl.trajectory(moving, n_frames=3, ax=plt.subplots()[1])
 
 
 def test_experts_are_drawn_in_units_of_an_even_share():

@@ -39,28 +39,41 @@ class ExpressionValues(NamedTuple):
     depth: Tensor
 
 
+class DrawnPositions(NamedTuple):
+    """One set with all its positions known, and the error scales ``(N,)`` of those drawn."""
+
+    cells: StandardizedCells
+    scale: Tensor
+
+
 def draw_positions(
     module: MaskedDiffusionModule,
     cells: StandardizedCells,
     settings: DrawSettings,
     generator: torch.Generator,
-) -> StandardizedCells:
-    """Draw the unknown positions of one set; all are known in what is returned.
+) -> DrawnPositions:
+    """Draw the unknown positions of one set.
 
     Cells that can be matched with known ones are drawn from the mixture of matching. All others are
     drawn by the head, in rounds.
     """
     n = cells.position.shape[1] - cells.n_support
+    first: Encoding = module(cells)
+    encoding: Encoding | None = first
+    scale = first.log_scale[0].exp()  # (N,)
     mixture = module.match(cells)
     if mixture is not None:
+        valid = mixture.valid[0]  # (N,)
+        scale = torch.where(valid, mixture.variance()[0].sqrt(), scale)
         drawn = mixture.sample(generator)[0]  # (N, d)
-        cells = _with_positions(cells, mixture.valid[0].nonzero()[:, 0], drawn[mixture.valid[0]])
+        cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
     unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
     start = 0
     for end in round_ends(len(order), settings.n_rounds) if len(order) else []:
         chosen = order[start:end]
-        tokens, mean = _of_cells(module(cells), chosen)
+        encoding = module(cells) if encoding is None else encoding
+        tokens, mean = encoding.tokens[0, chosen], encoding.position[0, chosen]
         condition = module.position_head.condition(tokens)
         sigmas = sampling_sigmas(settings.n_steps, settings.schedule).to(mean)
         drawn = sample(
@@ -73,14 +86,9 @@ def draw_positions(
             generator,
         )
         _require_finite(drawn, "position")
-        cells = _with_positions(cells, chosen, drawn)
+        cells, encoding = _with_positions(cells, chosen, drawn), None
         start = end
-    return cells
-
-
-def _of_cells(encoding: Encoding, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Context vectors ``(M, D)`` and mean positions ``(M, d)`` of cells of one set."""
-    return encoding.tokens[0, cells], encoding.position[0, cells]
+    return DrawnPositions(cells, scale)
 
 
 def _with_positions(cells: StandardizedCells, chosen: Tensor, drawn: Tensor) -> StandardizedCells:

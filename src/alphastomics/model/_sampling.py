@@ -76,12 +76,9 @@ class SetSampler:
         cells = self.reader.read(cell_set)
         if context is not None:
             cells = _with_context(cells, context)
-        scale = module(cells).log_scale[0].exp()
-        mixture = module.match(cells)
-        if mixture is not None:
-            scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
+        scale = torch.zeros(len(cell_set.cells))
         if request.fill_position:
-            cells = draw_positions(module, cells, settings, generator)
+            cells, scale = draw_positions(module, cells, settings, generator)
         alone, _ = cells.split()
         logged = depth = None
         if request.fill_expression:
