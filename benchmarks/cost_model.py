@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import alphastomics as al
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.block import SetTransformer
+from alphastomics.nn.transformer import SetTransformer
 
 WIDTH, STEPS = 256, 1000
 SIZE = Architecture(WIDTH, num_heads=16, num_layers=8, d_ff=5 * WIDTH, attention="linear")

@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--rotate", action="store_true", help="rotate and mirror training sections at random"
     )
-    parser.add_argument("--frame", default="learned", help="learned, invariant or registered")
+    parser.add_argument("--frame", default="learned", choices=("learned", "registered"))
     args = start(parser)
 
     adata = ad.read_h5ad(args.data)

@@ -21,7 +21,7 @@ from throughput import matmul_rate
 from torch.utils.flop_counter import FlopCounterMode
 
 import alphastomics as al
-from alphastomics.diffusion_model.accounting import _attention_flops as attention_flops
+from alphastomics.diffusion_model.complexity import _attention_flops as attention_flops
 
 WARM_UP = 5
 KINDS = {

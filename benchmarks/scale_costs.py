@@ -17,19 +17,21 @@ import pandas as pd
 import torch
 from common import make_parser, start
 from scaling import one_section
+from torch.utils.flop_counter import FlopCounterMode
 
 import alphastomics as al
-from alphastomics.diffusion_model.accounting import account
+from alphastomics.diffusion_model.complexity import account
+from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._asking import MAX_SET
-from alphastomics.model._drawing import N_STEPS
-from alphastomics.model._prediction import prepare
+from alphastomics.model._prediction import SetReader
+from alphastomics.model._sampling import N_ROUNDS, N_STEPS
 from alphastomics.model._sets import inference_sets
 from alphastomics.model._training import SET_SIZE
 
 BYTES_PER_CELL = 200  # in each process: name, section, position and result, expression on disk
 NONZERO_PER_CELL = 150  # of 500 genes, in the simulated tissue
-TRAINING = 3  # passes' worth of operations of a training step, for each of its passes
+TRAINING = 3  # forward passes' worth of operations of a forward and a backward pass
 
 
 def matmul_rate(n: int = 4096) -> float:
@@ -54,12 +56,28 @@ def host_seconds(num_genes: int) -> tuple[float, float]:
         for query in (cells, ad.read_h5ad(f"{folder}/cells.h5ad", backed="r")):
             request = model._request(model._read_cells(query), "expr_to_pos", None, predicts=True)
             sets = list(inference_sets(request, MAX_SET))
-            prepare(model.module, request, sets[0])
+            reader = SetReader(model.module, request)
+            reader.read(sets[0])
             began = time.perf_counter()
             for one in sets[1:]:
-                prepare(model.module, request, one)
+                reader.read(one)
             taken.append((time.perf_counter() - began) / (len(sets) - 1))
     return taken[0], taken[1]
+
+
+def head_flops(module: MaskedDiffusionModule, n: int = 64) -> tuple[float, float]:
+    """Operations a cell of the position head: of a step of training, and of one of a draw."""
+    head = module.position_head
+    tokens, noisy = torch.zeros(n, module.architecture.d_model), torch.zeros(n, head.size)
+    sigma = torch.ones(1)
+    counts = []
+    with torch.no_grad():
+        condition = head.condition(tokens)
+        for denoise in (head, head.guided):
+            with FlopCounterMode(display=False) as counter:
+                denoise(noisy, sigma, condition)
+            counts.append(counter.get_total_flops() / n)
+    return counts[0], counts[1]
 
 
 def duration(seconds: float) -> str:
@@ -78,8 +96,7 @@ def main() -> None:
 
     module = MaskedDiffusionModule(args.num_genes)
     per_cell = account(module, MAX_SET).flops / MAX_SET
-    widths, rank = module.neighborhood.weight.shape[:2]
-    around = 2 * MAX_SET * widths * (rank + 1)  # kernel means of the cells around
+    head, step = head_flops(module)
     trained = account(module, SET_SIZE).flops / SET_SIZE
     measured = pd.read_csv(args.out / "scaling.csv").iloc[-1]
     rate, on_cpu = matmul_rate(), measured["cells/s"] * per_cell
@@ -88,8 +105,8 @@ def main() -> None:
     host = in_file / MAX_SET
     work = {
         "predict": per_cell,
-        f"a draw ({N_STEPS} steps)": (N_STEPS + 1) * per_cell + N_STEPS * around,
-        "training, once through all cells": 1.5 * TRAINING * trained,
+        f"a draw (rounds: {N_ROUNDS}, steps: {N_STEPS})": N_ROUNDS * per_cell + N_STEPS * step,
+        "training, once through all cells": TRAINING * (trained + DRAWS_PER_CELL * head),
     }
     lines = ["| cells | | 1 GPU | 8 GPUs | 64 GPUs |", "|---|---|---|---|---|"]
     for cells in (10**7, 10**8):
@@ -105,9 +122,9 @@ def main() -> None:
         "# Cost of 10 and 100 million cells, computed\n\nNothing here was measured on a GPU. "
         "Assumptions:\n\n"
         f"- the default network, {args.num_genes} genes, sets of {MAX_SET:,} cells: "
-        f"{per_cell / 1e6:.1f} MFLOP a cell and pass (counted), {around / 1e6:.1f} more in steps "
-        f"of a draw, for the cells around; training in sets of {SET_SIZE}: "
-        f"{trained / 1e6:.1f} MFLOP, one and a half passes a set, forward and backward;\n"
+        f"{per_cell / 1e6:.1f} MFLOP a cell and pass (counted), {step / 1e6:.2f} a step of the "
+        f"position head; training in sets of {SET_SIZE}: {trained / 1e6:.1f} MFLOP and "
+        f"{DRAWS_PER_CELL} noise levels of the head a cell, forward and backward;\n"
         f"- a GPU of {args.peak_tflops:g} TFLOP/s in full precision of which {args.share:.0%} are "
         f"reached: on this machine `predict` of {measured['cells']:,.0f} cells ran "
         f"{measured['cells/s']:,.0f} cells/s, {on_cpu / rate:.0%} of the rate of large matrix "

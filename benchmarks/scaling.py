@@ -28,9 +28,9 @@ from scipy import sparse
 
 import alphastomics as al
 from alphastomics.datasets import _simulate
-from alphastomics.diffusion_model.accounting import account
+from alphastomics.diffusion_model.complexity import account
 from alphastomics.model._asking import MAX_SET
-from alphastomics.model._drawing import N_STEPS
+from alphastomics.model._sampling import N_ROUNDS
 
 BLOCK = 20_000
 SCORED = 5_000  # cells that are scored, at random
@@ -83,7 +83,7 @@ def place(model_dir: str, n_cells: int, args: argparse.Namespace) -> dict[str, f
     }
     if on_gpu:
         measured["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
-        passes = N_STEPS + 1 if args.draw else 1
+        passes = N_ROUNDS if args.draw else 1  # of the transformer; the heads are not counted
         size = min(MAX_SET, n_cells)
         flops = passes * account(model.module, size).flops / size * n_cells
         measured["share of peak FLOP/s"] = flops / took / (args.peak_tflops * 1e12)

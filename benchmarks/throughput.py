@@ -27,13 +27,11 @@ from torch import nn
 
 from alphastomics.cli.compare import SMALL
 from alphastomics.diffusion_model import MaskedDiffusionModule
-from alphastomics.diffusion_model.accounting import account
-from alphastomics.diffusion_model.interface import NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
+from alphastomics.diffusion_model.complexity import account, random_set
 from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.attention import SelfAttention
-from alphastomics.nn.block import FeedForward
-from alphastomics.nn.experts import Experts
+from alphastomics.nn.moe import MixtureOfExperts
+from alphastomics.nn.transformer import FeedForward
 
 OPTIONS: dict[str, dict[str, object]] = {
     "softmax": {},
@@ -72,10 +70,7 @@ def measure_network(
     cost = account(module, n_cells)
     if args.compile:
         module.compile()
-    known = torch.zeros(1, n_cells, args.num_genes, device=args.device)
-    position = torch.zeros(1, n_cells, 2, device=args.device)
-    level = torch.full((1, n_cells), UNKNOWN, device=args.device)
-    cells = NoisyCells(torch.randn_like(known), torch.full_like(known, KNOWN), position, level)
+    cells = random_set(module, n_cells)
     low = args.precision == "bf16"
 
     def forward() -> torch.Tensor:
@@ -146,7 +141,8 @@ def experts(args: argparse.Namespace) -> pd.DataFrame:
             {"d_model": size.d_model, "d_ff": size.d_ff, "layer": "dense", "ms": 1e3 * base}
         )
         for num_experts, top_k in ((4, 2), (8, 2), (16, 4)):
-            layer = Experts(replace(size, num_experts=num_experts, moe_top_k=top_k)).to(args.device)
+            layer = MixtureOfExperts(replace(size, num_experts=num_experts, moe_top_k=top_k))
+            layer = layer.to(args.device)
             took = seconds(lambda layer=layer, x=x: layer(x)[0].sum().backward(), args.device)
             rows.append(
                 {
