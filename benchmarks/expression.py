@@ -40,19 +40,19 @@ def hide_blocks(positions: np.ndarray, share: float, seed: int) -> np.ndarray:
     n = len(positions)
     size = max(1, round(share * n / N_BLOCKS))
     squares: list[tuple[np.ndarray, float, np.ndarray]] = []
-    for centre in positions[np.random.default_rng(seed).permutation(n)]:
-        distance = np.abs(positions - centre).max(1)
+    for center in positions[np.random.default_rng(seed).permutation(n)]:
+        distance = np.abs(positions - center).max(1)
         inside = np.argsort(distance, kind="stable")[:size]
         half = distance[inside[-1]]
-        if all(np.abs(centre - other).max() > half + side for other, side, _ in squares):
-            squares.append((centre, half, inside))
+        if all(np.abs(center - other).max() > half + side for other, side, _ in squares):
+            squares.append((center, half, inside))
         if len(squares) == N_BLOCKS:
             return np.concatenate([inside for *_, inside in squares])
     raise ValueError(f"share {share} leaves no room for {N_BLOCKS} squares: choose a smaller one.")
 
 
-def log_normalise(counts: sparse.csr_matrix | np.ndarray, median: float) -> np.ndarray:
-    """Log-normalise counts to a depth: log1p(counts * median / total)."""
+def log_normalize(counts: sparse.csr_matrix | np.ndarray, median: float) -> np.ndarray:
+    """Log-normalize counts to a depth: log1p(counts * median / total)."""
     X = np.asarray(counts.toarray() if sparse.issparse(counts) else counts, dtype=float)
     return np.log1p(X * median / np.maximum(X.sum(1, keepdims=True), 1))
 
@@ -97,7 +97,7 @@ def one_seed(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dic
     known[rows[hidden]] = False
 
     median = float(np.median(np.asarray(adata.X[known].sum(1))))
-    expression = log_normalise(adata.X[rows], median)
+    expression = log_normalize(adata.X[rows], median)
     labels = (None, None)
     if "cell_type" in adata.obs:
         types = adata.obs["cell_type"].to_numpy()[rows]

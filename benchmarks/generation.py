@@ -5,7 +5,7 @@
 Trains with training_mode="joint" on the other sections and draws as many cells as the held-out
 section has. Distances to the held-out section, by distribution only: MMD² of expression and of the
 mean expression of the 20 nearest cells (one bandwidth, that of the held-out section), moments of
-the genes, concordance of Moran's I, and composition of neighbourhoods, with cell types transferred
+the genes, concordance of Moran's I, and composition of neighborhoods, with cell types transferred
 to all sections by the same 15 nearest cells of training. Writes a CSV, a Markdown table and a
 figure.
 """

@@ -73,8 +73,8 @@ def impute(
     return estimates, seconds
 
 
-def normalise(adata: ad.AnnData, visible: np.ndarray) -> np.ndarray:
-    """Log-normalise all genes by the totals over the visible ones and their median."""
+def normalize(adata: ad.AnnData, visible: np.ndarray) -> np.ndarray:
+    """Log-normalize all genes by the totals over the visible ones and their median."""
     X = adata.X.toarray().astype(float)
     total = np.maximum(X[:, visible].sum(1, keepdims=True), 1)
     return np.log1p(X / total * np.median(total))
@@ -88,7 +88,7 @@ def one_fold(
     seed: int,
 ) -> pd.DataFrame:
     """Scores of the genes of a fold by method."""
-    S, R = (normalise(adata, ~hidden) for adata in (spatial, reference))
+    S, R = (normalize(adata, ~hidden) for adata in (spatial, reference))
     estimates, seconds = impute(spatial, reference, hidden, args, seed)
     found = [("model", name, values) for name, values in estimates.items()]
     floors = al.tl.imputation_floors(S[:, ~hidden], R[:, ~hidden], R[:, hidden], seed=seed)
@@ -130,7 +130,7 @@ def write(
         f"{args.folds} folds, in {spatial.n_obs} cells; {reference.n_obs} dissociated cells. Mean "
         f"± sd over seeds {', '.join(map(str, seeds))}; {args.training_mode}, {args.max_steps} "
         f"steps, {results['train_seconds'].mean():.0f} s of training a fold ({args.threads} "
-        "threads, other jobs beside). Each data set log-normalised on the visible genes only. "
+        "threads, other jobs beside). Each data set log-normalized on the visible genes only. "
         "`pcc` and `partial_pcc` (given the mean of the visible genes) are medians over genes, "
         "`_mean` their means.\n\n"
         + to_markdown(summarise(over_genes(results), SHOWN, "pcc"))

@@ -89,7 +89,7 @@ def main() -> None:
                     query, reference=given, estimate=estimate, standardize=by, progress_bar=False
                 )
                 placed = query.obsm["spatial_predicted"]
-                name = f"predict, {estimate}, standardised by {by}"
+                name = f"predict, {estimate}, standardized by {by}"
                 rows.append({"method": name, "seed": seed, "depth": depth(placed, cells_of)})
                 if (estimate, by, seed) == ("arrangement", "query", args.seeds[0]):
                     draw(section, cells_of, placed, args.out / "layers_osmfish.png")

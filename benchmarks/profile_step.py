@@ -27,7 +27,7 @@ WARM_UP = 5
 KINDS = {
     "matrix products": ("::mm", "::addmm", "::bmm", "::baddbmm"),
     "attention": ("scaled_dot_product", "_flash_attention", "_efficient_attention"),
-    "optimiser": ("Optimizer", "_foreach", "_fused_adam", "lerp"),
+    "optimizer": ("Optimizer", "_foreach", "_fused_adam", "lerp"),
     "norms": ("layer_norm", "rms_norm"),
     "copies": ("copy_", "::cat", "clone", "index", "gather", "scatter", "constant_pad"),
     "sums": ("::sum", "::mean", "softmax", "logsumexp", "cumsum"),

@@ -45,7 +45,7 @@ def scores(true: np.ndarray, placed: np.ndarray) -> dict[str, float]:
     }
 
 
-def standardised(adata: ad.AnnData, values: str, training: np.ndarray) -> np.ndarray:
+def standardized(adata: ad.AnnData, values: str, training: np.ndarray) -> np.ndarray:
     """Expression as the model reads it, with statistics of the training cells."""
     x = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
     if values == "counts":
@@ -70,7 +70,7 @@ def run(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dict[str
         {"kind": "model", "method": name, **scores(true, query.obsm[key]), "seconds": seconds}
         for name, key in (("predict", "spatial_predicted"), ("one draw", "spatial_sampled"))
     ]
-    x = standardised(adata, args.values, known)
+    x = standardized(adata, args.values, known)
     for k in KNN:
         knn = KNeighborsRegressor(k, metric="cosine").fit(x[known], reference.obsm["spatial"])
         rows.append({"kind": "floor", "method": f"knn{k}", **scores(true, knn.predict(x[~known]))})

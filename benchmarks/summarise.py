@@ -22,10 +22,10 @@ TRANSLATED = {
     "held out": "留出",
     "seeds": "种子数",
     "its mean": "条件均值",
-    "best floor": "最好的基准",
+    "best baseline": "最好的基准",
     "ratio": "比值",
     "contacts": "接触",
-    "best floor's": "基准的接触",
+    "best baseline's": "基准的接触",
     "one draw": "一次抽样",
     "medoid's spread": "medoid 的离散度",
     "in the radius": "半径内",
@@ -54,10 +54,10 @@ def row(path: Path) -> dict[str, str]:
         "seeds": str(len(predict)),
         "predict": f"**{shown(scores, 'predict', METRIC)}**",
         "its mean": shown(scores, "predict, mean", METRIC),
-        "best floor": f"{shown(scores, best, METRIC)} {best}",
+        "best baseline": f"{shown(scores, best, METRIC)} {best}",
         "ratio": f"{means['predict'] / means[best]:.2f}",
         "contacts": shown(scores, "predict", CONTACTS),
-        "best floor's": f"{shown(scores, near, CONTACTS)} {near}",
+        "best baseline's": f"{shown(scores, near, CONTACTS)} {near}",
         "one draw": shown(scores, "one draw", METRIC),
         "medoid's spread": shown(scores, "medoid of 8", "spread"),
         "in the radius": shown(scores, "predict", "coverage") if "coverage" in scores else "",
@@ -80,7 +80,7 @@ def main() -> None:
     lines += ["| " + " | ".join(values) + " |" for values in table.to_numpy()]
     text = (
         f"`{METRIC}` (chance 0) of `predict`, of its conditional mean and of one draw, and "
-        f"`{CONTACTS}` (chance 0.01) of `predict`, mean ± sd over seeds, each beside the floor "
+        f"`{CONTACTS}` (chance 0.01) of `predict`, mean ± sd over seeds, each beside the baseline "
         "that has the best mean; share of the cells in the calibrated 90 % radius; seconds of "
         "training on one core, other jobs beside.\n\n" + "\n".join(lines) + "\n"
     )
