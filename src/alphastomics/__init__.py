@@ -9,10 +9,21 @@ if TYPE_CHECKING:
     from alphastomics import datasets, io, metrics, pl, pp, tl
     from alphastomics.model import AlphaSTomics
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["AlphaSTomics", "__version__", "datasets", "io", "metrics", "pl", "pp", "tl"]
 
-_NAMESPACES = ("datasets", "diffusion_model", "io", "metrics", "model", "nn", "pl", "pp", "tl")
+_NAMESPACES = (
+    "datasets",
+    "diffusion_model",
+    "io",
+    "metrics",
+    "model",
+    "nn",
+    "pl",
+    "pp",
+    "priors",
+    "tl",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from alphastomics.cli.compare import compare
 from alphastomics.diffusion_model import MaskedDiffusionModule
-from alphastomics.diffusion_model.accounting import account
+from alphastomics.diffusion_model.complexity import account
 from alphastomics.main import app
 
 SMALL = ["compare-configs", "--d_model", "16", "--d-ff", "32", "--num_layers", "1"]

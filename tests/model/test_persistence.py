@@ -93,7 +93,6 @@ def test_damage_is_detected(saved, name, damage):
         content = content[: len(content) // 2]
     elif name == "model.json":
         content = content.replace(b'"num_heads": 2', b'"num_heads": 4')
-        content = content.replace(b'"format_version": 1', b'"format_version": 0')
     else:
         content[-10] ^= 1
     (folder / name).write_bytes(content)
@@ -107,7 +106,16 @@ def test_a_newer_format_is_refused_by_name(saved):
     (folder / "model.json").write_text(
         json.dumps({"format": document["format"], "format_version": 99, "other": 1})
     )
-    with pytest.raises(ValueError, match=r"has model format 99, .* reads formats up to 1: upgrade"):
+    with pytest.raises(ValueError, match=r"has model format 99, .* reads formats up to 2: upgrade"):
+        al.AlphaSTomics.load(folder)
+
+
+def test_a_model_of_the_network_before_diffusion_heads_names_its_version(saved):
+    _, _, folder = saved
+    document = json.loads((folder / "model.json").read_text())
+    document |= {"format_version": 1, "payload": {"versions": {"alphastomics": "0.1.0"}}}
+    (folder / "model.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"load it with alphastomics==0\.1\.0, or train"):
         al.AlphaSTomics.load(folder)
 
 

@@ -2,11 +2,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from alphastomics.diffusion_model.masks import Pattern
 
 import alphastomics as al
+from alphastomics.diffusion_model.masking import Pattern
 from alphastomics.model._data import SetupArgs, read_training
-from alphastomics.model._datamodule import SectionSets, SetOptions, cell_set, collate
+from alphastomics.model._datamodule import SectionSets, SetOptions, cell_batch, collate
 from alphastomics.model._training_plan import learning_rate_share
 
 TINY = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
@@ -206,7 +206,7 @@ def test_collate_pads_and_masks(tissue):
     data = read_training(tissue, SETUP)
 
     def first(n):
-        return cell_set(data, np.arange(n), Pattern(np.arange(n) < 2, np.arange(n) > 0))
+        return cell_batch(data, np.arange(n), Pattern(np.arange(n) < 2, np.arange(n) > 0))
 
     batch = collate([first(5), first(8)])
     assert batch.values.shape == (2, 8, tissue.n_vars)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from alphastomics._files import temporary, whole
-from alphastomics.model._persistence import plain, restore
+from alphastomics.model._persistence import FORMAT_VERSION, earlier_network, plain, restore
 from alphastomics.model._training_plan import CHECKPOINT_KEY
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -121,7 +121,7 @@ def _anyone(trainer: L.Trainer, here: bool) -> bool:
 
 def to_checkpoint(payload: dict[str, Any]) -> str:
     """Write what makes the weights a model as text, so that reading it runs no code."""
-    return json.dumps(plain(payload), sort_keys=True)
+    return json.dumps(plain({**payload, "format_version": FORMAT_VERSION}), sort_keys=True)
 
 
 def replace_payload(path: Path, payload: dict[str, Any]) -> None:
@@ -154,6 +154,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
             f"{path} is not a checkpoint that alphastomics wrote, or it is damaged: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         ) from None
+    if int(payload.get("format_version", 1)) < FORMAT_VERSION:
+        raise earlier_network(path, payload.get("versions", {}).get("alphastomics", "0.1.0"))
     state = {
         name.removeprefix(AVERAGE): tensor
         for name, tensor in weights.items()

@@ -20,7 +20,7 @@ from torch import Tensor
 from alphastomics._files import whole
 
 FORMAT = "alphastomics-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
 JSON_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -132,6 +132,14 @@ def _damaged(path: Path, why: str) -> ValueError:
     )
 
 
+def earlier_network(path: Path, written_by: str) -> ValueError:
+    """Error for weights of the network before diffusion heads."""
+    return ValueError(
+        f"{path} was written by alphastomics {written_by}, whose network this version does not "
+        f"have: load it with alphastomics=={written_by}, or train the model anew."
+    )
+
+
 def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model folder: the state dict and the payload.
 
@@ -161,6 +169,9 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             f"{path} has model format {version}, but this alphastomics reads formats up to "
             f"{FORMAT_VERSION}: upgrade alphastomics."
         )
+    if version < FORMAT_VERSION:
+        written_by = document.get("payload", {}).get("versions", {}).get("alphastomics", "0.1.0")
+        raise earlier_network(path, written_by)
     if document.pop("sha256", None) != _document_checksum(document):
         raise _damaged(path / JSON_FILE, "its content does not match its checksum")
     plain = document["payload"]
