@@ -1,4 +1,4 @@
-"""What options may be, where several rooms need it and none should import torch for it."""
+"""Choices of options that are needed without importing torch."""
 
 from __future__ import annotations
 

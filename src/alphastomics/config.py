@@ -63,11 +63,14 @@ class TransformerSettings(_Section):
 
 
 class DiffusionSettings(_Section):
-    """Noise levels and frames."""
+    """Noise levels of the heads, draws and frames."""
 
     schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
     diffusion_steps: int = Field(1000, ge=2, description="levels, if the schedule is cosine")
-    sampling_steps: int = Field(16, ge=1, description="steps of the sampler")
+    sampling_rounds: int = Field(
+        1, ge=1, description="rounds of a draw, a pass of the network each"
+    )
+    sampling_steps: int = Field(12, ge=1, description="steps of the diffusion heads in a draw")
     frame: Frame = Field("learned", description="frame in which positions are asked for")
     allow_reflection: bool = Field(True, description="sections may be mirror images")
 
@@ -90,7 +93,7 @@ class TrainingSettings(_Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
     devices: int | str = Field("auto", description="number of devices")
     num_nodes: int = Field(1, ge=1, description="number of machines")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, fsdp, ...")
+    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="floating-point precision"
     )

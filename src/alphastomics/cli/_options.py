@@ -20,6 +20,7 @@ NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("training", "learning_rate"): ("lr", "learning_rate"),
     ("training", "devices"): ("devices", "gpus"),
     ("masking", "enable"): ("enable_masking",),
+    ("diffusion", "sampling_rounds"): ("sampling_rounds", "n_rounds"),
     ("diffusion", "sampling_steps"): ("sampling_steps", "n_steps"),
 }
 Path = tuple[str, ...]

@@ -54,8 +54,11 @@ def sample_command(
         Path | None, typer.Option(help="Cells with coordinates to place the others among.")
     ] = None,
     n_samples: Annotated[int, typer.Option("--n_samples", min=1, help="Number of draws.")] = 1,
+    n_rounds: Annotated[
+        int | None, typer.Option("--n_rounds", min=1, help="Rounds of a draw; those of the run.")
+    ] = None,
     n_steps: Annotated[
-        int | None, typer.Option("--n_steps", min=1, help="Steps of the sampler; of the run.")
+        int | None, typer.Option("--n_steps", min=1, help="Steps of the heads; those of the run.")
     ] = None,
     point: Annotated[Point, typer.Option(help="What draws are reduced to.")] = Point.medoid,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
@@ -70,8 +73,12 @@ def sample_command(
         if output is None:
             name = "generated" if input is None else f"{input.stem}_filled"
             output = run_of(found) / f"{name}.h5ad"
-        steps = n_steps or config_of_run(found).diffusion.sampling_steps
-        how: dict[str, Any] = {"seed": seed, "n_steps": steps}
+        run = config_of_run(found).diffusion
+        how: dict[str, Any] = {
+            "seed": seed,
+            "n_rounds": n_rounds or run.sampling_rounds,
+            "n_steps": n_steps or run.sampling_steps,
+        }
         draws = {**how, "n_samples": n_samples, "point": None if point == "none" else point.value}
         from alphastomics.model import AlphaSTomics
 

@@ -240,8 +240,8 @@ class MaskedDiffusionModule(nn.Module):
             if bool(placed.any()):
                 there = KnownPositions(where.position[placed], where.known[placed])
                 around = self.smoother(values[placed], known[placed].to(values), there)
-                token = token.index_put((placed,), around[0])
-                estimate = estimate.index_put((placed,), around[1])
+                token = token.index_put((placed,), around[0].to(token))
+                estimate = estimate.index_put((placed,), around[1].to(estimate))
         partly = known.any(-1, keepdim=True) & ~known  # (B, N, G)
         if bool(partly.any()):
             by_genes = self.genes.smoothed(values, known, where, self.smoother)

@@ -51,17 +51,19 @@ def draw_positions(
     cells: StandardizedCells,
     settings: DrawSettings,
     generator: torch.Generator,
+    *,
+    match: bool = True,
 ) -> DrawnPositions:
     """Draw the unknown positions of one set.
 
-    Cells that can be matched with known ones are drawn from the mixture of matching. All others are
-    drawn by the head, in rounds.
+    With ``match``, cells that can be matched with known ones are drawn from the mixture of
+    matching. All others are drawn by the head, in rounds.
     """
     n = cells.position.shape[1] - cells.n_support
     first: Encoding = module(cells)
     encoding: Encoding | None = first
     scale = first.log_scale[0].exp()  # (N,)
-    mixture = module.match(cells)
+    mixture = module.match(cells) if match else None
     if mixture is not None:
         valid = mixture.valid[0]  # (N,)
         scale = torch.where(valid, mixture.variance()[0].sqrt(), scale)

@@ -37,9 +37,10 @@ from alphastomics.nn.architecture import Architecture, Attention, GateType
 class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
     """Learns the architecture of a tissue and fills in what is unknown of its cells.
 
-    A transformer over the cells of a section denoises their positions and expression, whichever is
-    not known, given what is (masked diffusion). :meth:`predict` gives everything missing its
-    expected value in one pass of the network, :meth:`sample` draws whole arrangements.
+    A masked transformer over the cells of a section turns what is known of them into a context
+    vector for each cell, and diffusion heads turn that into distributions of what is unknown
+    (masked autoregressive diffusion, Li et al. 2024). :meth:`predict` gives everything missing its
+    best estimate in one pass of the network, :meth:`sample` draws from the learned tissue.
 
     Parameters
     ----------

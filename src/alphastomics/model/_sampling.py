@@ -78,7 +78,9 @@ class SetSampler:
             cells = _with_context(cells, context)
         scale = torch.zeros(len(cell_set.cells))
         if request.fill_position:
-            cells, scale = draw_positions(module, cells, settings, generator)
+            # Cells are matched with measured positions, not with drawn ones.
+            match = context is None
+            cells, scale = draw_positions(module, cells, settings, generator, match=match)
         alone, _ = cells.split()
         logged = depth = None
         if request.fill_expression:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from scvi.train import Trainer, TrainRunner
 from scvi.train._logger import SimpleLogger
+from torch import Tensor
 
 from alphastomics._quiet import quiet
 from alphastomics._threads import limited_threads
@@ -136,6 +137,7 @@ def fit(
         per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
         epochs += 2 + ended - (seen - record.steps) // per_epoch
     earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     if not model.is_trained_ and ckpt_path is None:
         home = model.module.device
         fit_statistics(
@@ -150,6 +152,9 @@ def fit(
             progress_bar=trainer_kwargs.get("enable_progress_bar", True),
         )
         model.module.to(home)
+
+    elif ckpt_path is None and len(model.module.poses) and sections != record.train_sections:
+        model.module.poses.start(len(sections))  # found again within a few steps
 
     def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
         logger = plan.trainer.logger if plan.trainer.is_global_zero else None
@@ -199,7 +204,7 @@ def fit(
         transformer.compiled() if compile else nullcontext(),
         transformer.recomputing() if activation_checkpointing else nullcontext(),
     ):
-        _run(model, plan, loaders, trainer_kwargs)
+        _run(model, plan, loaders, trainer_kwargs, before)
     model.training_record, model.history_ = progress()
 
 
@@ -220,10 +225,13 @@ class _Runner(TrainRunner):
 
 
 def _run(
-    model: AlphaSTomics, plan: DenoisingPlan, loaders: SetDataModule, options: dict[str, Any]
+    model: AlphaSTomics,
+    plan: DenoisingPlan,
+    loaders: SetDataModule,
+    options: dict[str, Any],
+    before: dict[str, Tensor],
 ) -> None:
-    """Train; the model gets the averaged weights, or what it had before if that failed."""
-    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    """Train; the model gets the averaged weights, or those ``before`` if that failed."""
     try:
         model.module.train()
         with (
