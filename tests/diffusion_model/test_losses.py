@@ -1,252 +1,369 @@
-"""What training asks for."""
+"""Losses of training: which values count, in which frame, and on what scale."""
 
 import pytest
 import torch
 
-from alphastomics.diffusion_model import MaskedDiffusionModule
-from alphastomics.diffusion_model.geometry import kabsch, random_orthogonal
-from alphastomics.diffusion_model.interface import Denoised
-from alphastomics.diffusion_model.levels import KNOWN
-from alphastomics.diffusion_model.losses import denoising_loss, placement_error
-from alphastomics.diffusion_model.sets import CellSets
-from alphastomics.diffusion_model.targets import Objective, make_targets
+from alphastomics.diffusion_model import Encoding, MaskedDiffusionModule
+from alphastomics.diffusion_model.alignment import kabsch, random_orthogonal
+from alphastomics.diffusion_model.batch import CellBatch
+from alphastomics.diffusion_model.corruption import Objective, make_targets
+from alphastomics.diffusion_model.losses import (
+    Losses,
+    scale_loss,
+    training_losses,
+    validation_error,
+)
 
 B, N, G = 2, 12, 7
 PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0)
+NAMES = [name for name in Losses._fields if name != "poses"]
 
 
-def some_sets(module, *, seed=0, padding=0, position_known=0, expression_known=N, located=N):
-    """Sets whose first cells have a known position, a known expression, a position at all."""
-    generator = torch.Generator().manual_seed(seed)
-    n = N + padding
-    values = torch.poisson(torch.rand(B, n, G, generator=generator) * 5, generator=generator)
-    position = torch.randn(B, n, module.position_dim, generator=generator)
-    cell = torch.arange(n).expand(B, n)
-    mask = cell < N
-    return CellSets(
-        values=values,
-        measured=mask[..., None].expand_as(values),
-        position=position,
-        located=cell < located,
-        position_known=cell < position_known,
-        expression_known=cell < expression_known,
-        label=torch.zeros(B, n, dtype=torch.long),
-        batch=torch.zeros(B, n, dtype=torch.long),
-        scope=torch.zeros(B, dtype=torch.long),
-        cell_mask=mask if padding else None,
-    )
+def loss(module, batch, objective=PLAIN, seed=0):
+    return training_losses(module, batch, objective, torch.Generator().manual_seed(seed))
 
 
-def loss(module, sets, objective=PLAIN, seed=0):
-    return denoising_loss(module, sets, objective, torch.Generator().manual_seed(seed))
+def as_tensor(losses):
+    return torch.stack([getattr(losses, name) for name in NAMES])
 
 
 class Oracle(MaskedDiffusionModule):
-    """Knows the tissue; turns it as the known cells, if there are any, say."""
+    """Knows the tissue in its own frame; where there are known cells it turns it onto them."""
 
-    def __init__(self, truth):
-        super().__init__(G, truth.shape[-1], d_model=4, num_heads=1, num_layers=0, d_ff=4)
+    def __init__(self, truth, **options):
+        size = {"d_model": 4, "num_heads": 1, "num_layers": 0, "d_ff": 4}
+        super().__init__(G, truth.shape[-1], **size, **options)
         self.truth = truth
 
-    def forward(self, cells, context=None):
-        known = (cells.position_level == KNOWN).float()
-        truth = self.truth[: len(known)]
-        turn = kabsch(truth, cells.position.nan_to_num(), known)
-        turn = torch.where(known.any(1)[:, None, None], turn, torch.eye(truth.shape[-1]))
-        other = dict.fromkeys(
-            ("log_scale", "tokens", "embedded"), torch.zeros_like(cells.position[..., 0])
+    def forward(self, cells):
+        known = cells.position_known.float()
+        turn = kabsch(self.truth, cells.position.nan_to_num(), known)
+        turn = torch.where(known.any(1)[:, None, None], turn, torch.eye(turn.shape[-1]))
+        return Encoding(
+            tokens=torch.zeros(*known.shape, 4),
+            position=self.truth @ turn,
+            arrangement=self.truth,
+            log_scale=torch.zeros_like(known),
+            expression=cells.expression,
         )
-        answer = {"position": truth @ turn, "expression": cells.expression}
-        return Denoised(**{**other, "arrangement": truth, **answer})
 
 
-def centred(position, on):
-    return position - position[:, :on].mean(1, keepdim=True)
+def tissue(centered_on=N, d=2):
+    torch.manual_seed(0)
+    position = torch.randn(B, N, d)
+    return position - position[:, :centered_on].mean(1, keepdim=True)
+
+
+def random_turns(d=2):
+    return random_orthogonal((B, d), torch.Generator().manual_seed(1))
 
 
 class TestFrames:
-    @pytest.mark.parametrize("frame", ["learned", "invariant"])
+    @pytest.mark.parametrize("d", [2, 3])
     @pytest.mark.parametrize("known", [0, 5])
-    def test_a_section_may_come_in_any_frame(self, frame, known):
-        position = centred(torch.randn(B, N, 2), known or N)
+    def test_a_section_may_come_in_any_frame(self, new_batch, known, d):
+        position = tissue(known or N, d)
         oracle = Oracle(position)
-        turn = random_orthogonal((B, 2), torch.Generator().manual_seed(1))
-        sets = some_sets(oracle, position_known=known)._replace(position=position @ turn + 3)
-        losses = loss(oracle, sets, Objective(frame=frame))
+        moved = position @ random_turns(d) + 3
+        batch = new_batch(d, position_known=known)._replace(position=moved)
+        losses = loss(oracle, batch)
         assert losses.position < 1e-8
-        assert losses.noisy_position < 1e-6
+        assert losses.arrangement < 0.15
 
-    @pytest.mark.parametrize("frame", ["learned", "invariant", "registered"])
-    def test_with_known_cells_their_frame_is_asked_for(self, frame):
-        position = centred(torch.randn(B, N, 2), 5)
-        oracle = Oracle(position)
-        turn = random_orthogonal((B, 2), torch.Generator().manual_seed(1))
-        turned = torch.where(torch.arange(N)[:, None] < 5, position, position @ turn)
-        sets = some_sets(oracle, position_known=5)._replace(position=turned)
-        assert loss(oracle, sets, Objective(frame=frame)).position > 0.1
+    def test_known_cells_fix_the_frame(self, new_batch):
+        position = tissue(5)
+        turned = torch.where(torch.arange(N)[:, None] < 5, position, position @ random_turns())
+        batch = new_batch(position_known=5)._replace(position=turned)
+        for frame in ("learned", "registered"):
+            assert loss(Oracle(position, frame=frame), batch).position > 0.1
 
-    def test_registered_sections_are_taken_as_they_are(self):
-        position = centred(torch.randn(B, N, 2), N)
-        oracle = Oracle(position)
-        sets = some_sets(oracle)._replace(position=position)
-        turn = random_orthogonal((B, 2), torch.Generator().manual_seed(1))
-        objective = Objective(frame="registered")
-        assert loss(oracle, sets, objective).position < 1e-8
-        turned = sets._replace(position=position @ turn)
-        assert loss(oracle, turned, objective).position > 0.1
+    def test_registered_sections_are_compared_as_they_are(self, new_batch):
+        position = tissue()
+        oracle = Oracle(position, frame="registered")
+        batch = new_batch()._replace(position=position)
+        assert loss(oracle, batch).position < 1e-8
+        turned = batch._replace(position=position @ random_turns())
+        assert loss(oracle, turned).position > 0.1
 
-    def test_mirror_images_count_only_where_allowed(self):
-        position = centred(torch.randn(B, N, 2), N)
-        oracle = Oracle(position)
+    def test_mirror_images_cost_nothing_only_where_allowed(self, new_batch):
+        position = tissue()
         mirrored = position * torch.tensor([1.0, -1.0])
-        sets = some_sets(oracle)._replace(position=mirrored)
-        assert loss(oracle, sets, Objective()).position < 1e-8
-        assert loss(oracle, sets, Objective(allow_reflection=False)).position > 0.1
+        batch = new_batch()._replace(position=mirrored)
+        assert loss(Oracle(position), batch).position < 1e-8
+        assert loss(Oracle(position, allow_reflection=False), batch).position > 0.1
 
-    def test_a_network_gives_the_same_loss_in_any_frame(self, module):
-        sets, before = some_sets(module), torch.stack(loss(module, some_sets(module)))
-        registered = Objective(expression_mask_ratio=0.0, expression_noise=0.0, frame="registered")
-        changes = []
-        for seed in range(3):
-            turn = random_orthogonal((B, module.position_dim), torch.Generator().manual_seed(seed))
-            moved = sets._replace(position=sets.position @ turn + 5)
-            after = torch.stack(loss(module, moved))
-            torch.testing.assert_close(after, before, rtol=5e-5, atol=1e-5)
-            unturned, turned = (loss(module, s, registered).position for s in (sets, moved))
-            changes.append(abs(turned / unturned - 1))
-        assert max(changes) > 2e-4
+    def test_the_poses_of_sections_are_those_in_the_frame_of_the_mean(self, new_batch):
+        position = tissue()
+        oracle = Oracle(position)
+        oracle.position_transform.scale.fill_(2.0)
+        oracle.poses.start(2)
+        moved = 2 * position @ random_turns() + 3
+        oracle.poses.update(loss(oracle, new_batch()._replace(position=moved)).poses)
+        pose = oracle.poses.pose(torch.arange(2), allow_reflection=True)
+        torch.testing.assert_close(pose.apply(moved / 2), position, atol=1e-4, rtol=0)
+
+    def test_poses_are_measured_where_no_position_is_known(self, new_batch):
+        oracle = Oracle(tissue())
+        oracle.poses.start(2)
+        free = new_batch()
+        for batch in (
+            new_batch(position_known=5),
+            new_batch(expression_known=5),
+            free._replace(section=torch.full((B,), -1)),
+        ):
+            assert not loss(oracle, batch).poses.any()
+        one = free._replace(section=torch.tensor([1, -1]))
+        assert loss(oracle, one).poses[:, 0].tolist() == [0, N]
+
+    def test_a_network_has_the_same_losses_in_any_frame_of_known_pose(self, module, new_batch):
+        d = module.position_dim
+        batch = new_batch(d)
+
+        def losses_of(batch):
+            module.poses.start(2)
+            encoded = module(make_targets(module, batch, PLAIN)[1]).position
+            module.poses.update(
+                module.poses.measure(batch.section, batch.position, encoded, torch.ones(B, N))
+            )
+            return as_tensor(loss(module, batch))
+
+        before = losses_of(batch)
+        turned = batch._replace(position=batch.position @ random_turns(d) + 5)
+        torch.testing.assert_close(losses_of(turned), before, rtol=1e-3, atol=1e-4)
 
 
-def zero_heads(module):
-    for head in (module.position_head, module.expression_head):
-        torch.nn.init.zeros_(head.weight)
-    return module
-
-
-class TestWhatIsAskedFor:
-    def test_hidden_positions_only(self, module):
+class TestWhatCounts:
+    def test_hidden_positions_only(self, new_batch):
         """Cells 0-3 are known, 4-9 hidden, 10 and 11 not located."""
-        sets = some_sets(zero_heads(module), position_known=4, located=10)
-        before = loss(module, sets)
+        module = MaskedDiffusionModule(G, 2, d_model=16, num_layers=1, d_ff=16).eval()
+        batch = new_batch(position_known=4, located=10)
+        before = loss(module, batch)
 
         def moved(cells):
-            position = sets.position.clone()
-            position[:, cells] += torch.tensor([1.0, -1.0])[:, None]  # the centre stays
-            return loss(module, sets._replace(position=position))
+            position = batch.position.clone()
+            position[:, cells] += torch.tensor([1.0, -1.0])[:, None]  # the center stays
+            return loss(module, batch._replace(position=position))
 
-        torch.testing.assert_close(moved([10, 11]).position, before.position)
-        assert abs(moved([6, 7]).position - before.position) > 1e-3
-        assert abs(moved([6, 7]).noisy_position - before.noisy_position) > 1e-3
+        for name in ("position", "position_diffusion"):
+            for cells in ([0, 1], [10, 11]):
+                torch.testing.assert_close(getattr(moved(cells), name), getattr(before, name))
+            assert abs(getattr(moved([6, 7]), name) - getattr(before, name)) > 1e-3
 
-    def test_hidden_and_measured_genes_only(self):
+    def test_hidden_and_measured_genes_only(self, new_batch):
         module = MaskedDiffusionModule(G, 2, values="lognorm", d_model=16, num_layers=1, d_ff=16)
-        sets = some_sets(module, expression_known=6, located=0)
+        module.factors.encoder.copy_(torch.eye(G, module.factors.n_factors))
+        batch = new_batch(expression_known=6, located=0)
         measured = torch.ones(B, N, G, dtype=torch.bool)
-        measured[..., 0] = False
-        sets = sets._replace(measured=measured)
+        measured[..., -1] = False
+        batch = batch._replace(measured=measured)
         objective = Objective(expression_mask_ratio=0.5)
-        generator = torch.Generator().manual_seed(0)
-        targets = make_targets(module, sets, objective, generator)
-        assert not targets.gene_hidden[..., 0].any()
-        assert targets.gene_hidden[:, 6:, 1:].all()
-        assert not (targets.gene_hidden & targets.gene_visible).any()
-        before = loss(module, sets, objective).expression
-        for asked, where in (
-            (False, targets.gene_visible),
+        targets, cells = make_targets(module, batch, objective, torch.Generator().manual_seed(0))
+        before = loss(module, batch, objective)
+        for counts, where in (
+            (False, cells.gene_known),
             (False, ~measured),
             (True, targets.gene_hidden),
         ):
-            changed = sets._replace(values=sets.values + where)
+            changed = batch._replace(values=batch.values + where)
             after = loss(module, changed, objective).expression
-            assert torch.isclose(after, before) != asked
+            assert torch.isclose(after, before.expression) != counts
+        loud = batch._replace(values=batch.values + 5.0 * targets.gene_hidden)
+        assert loss(module, loud, objective).expression_diffusion > before.expression_diffusion
 
     @pytest.mark.parametrize("known", [0, 4])
     @pytest.mark.parametrize("garbage", [50.0, torch.nan])
-    def test_what_was_not_measured_changes_nothing(self, module, known, garbage):
-        sets = some_sets(module, padding=3, position_known=known, expression_known=8, located=10)
-        expected = torch.stack(loss(module, sets, Objective()))
-        position = sets.position.masked_fill(~sets.located[..., None], garbage)
-        changed = torch.stack(loss(module, sets._replace(position=position), Objective()))
+    def test_positions_that_were_not_measured_change_nothing(
+        self, module, new_batch, known, garbage
+    ):
+        batch = new_batch(
+            module.position_dim, padding=3, position_known=known, expression_known=8, located=10
+        )
+        expected = as_tensor(loss(module, batch, Objective()))
+        position = batch.position.masked_fill(~batch.located[..., None], garbage)
+        changed = as_tensor(loss(module, batch._replace(position=position), Objective()))
         torch.testing.assert_close(changed, expected, rtol=0, atol=0)
 
-    def test_values_of_unmeasured_genes_change_nothing(self, module):
-        sets = some_sets(module, padding=3, position_known=4, expression_known=8)
-        measured = sets.measured.clone()
+    @pytest.mark.parametrize("expression_known", [8, N])
+    def test_genes_that_were_not_measured_change_nothing(self, module, new_batch, expression_known):
+        batch = new_batch(
+            module.position_dim, padding=3, position_known=4, expression_known=expression_known
+        )
+        measured = batch.measured.clone()
         measured[:, :6, :2] = False
-        sets = sets._replace(measured=measured)
-        expected = torch.stack(loss(module, sets, Objective()))
-        loud = sets._replace(values=sets.values.masked_fill(~measured, 1e4))
-        changed = torch.stack(loss(module, loud, Objective()))
+        batch = batch._replace(measured=measured)
+        expected = as_tensor(loss(module, batch, Objective()))
+        loud = batch._replace(values=batch.values.masked_fill(~measured, 1e4))
+        changed = as_tensor(loss(module, loud, Objective()))
         torch.testing.assert_close(changed, expected, rtol=0, atol=0)
 
-    def test_padding_changes_no_placement_error(self, module):
-        sets = some_sets(module, padding=3, located=11)
-        error = placement_error(module, sets, PLAIN)
-        unpadded = sets._replace(
-            **{
-                name: getattr(sets, name)[:, :N]
-                for name in CellSets._fields
-                if name not in ("scope", "cell_mask", "n_bank")
-            },
-            cell_mask=None,
+    def test_what_is_hidden_does_not_reach_the_estimates(self, module, new_batch):
+        batch = new_batch(module.position_dim, position_known=4, expression_known=N)
+        objective = Objective(expression_mask_ratio=0.5, expression_noise=0.0)
+        targets, cells = make_targets(module, batch, objective, torch.Generator().manual_seed(0))
+        loud = cells._replace(
+            expression=cells.expression + 100.0 * targets.gene_hidden,
+            position=cells.position + 100.0 * targets.position_hidden[..., None],
         )
-        torch.testing.assert_close(placement_error(module, unpadded, PLAIN), error)
-        moved = sets._replace(position=sets.position @ random_orthogonal((B, module.position_dim)))
-        torch.testing.assert_close(
-            placement_error(module, moved, PLAIN), error, rtol=1e-4, atol=1e-5
+        torch.testing.assert_close(module(loud).tokens, module(cells).tokens, rtol=0, atol=0)
+
+    def test_a_batch_without_anything_hidden_has_no_loss(self, module, new_batch):
+        losses = loss(module, new_batch(module.position_dim, position_known=N))
+        values = losses._asdict()
+        for name in ("position", "expression", "arrangement", "scale"):
+            assert values[name] == 0
+        assert losses.position_diffusion == 0
+        assert losses.expression_diffusion == 0
+        losses.total().backward()
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+    def test_experts_are_balanced_in_padded_sets(self, new_module, new_batch):
+        module = new_module(num_experts=4)
+        losses = loss(module, new_batch(padding=3))
+        assert losses.routing > 0
+        assert 0 <= losses.least_used <= 1
+        dense = loss(new_module(), new_batch())
+        assert dense.routing == 0
+        assert dense.least_used == 1
+
+
+class TestValidation:
+    def test_padding_and_rotations_change_nothing(self, module, new_batch):
+        d = module.position_dim
+        batch = new_batch(d, padding=3, located=11)
+        error = validation_error(module, batch, PLAIN, places_cells=True)
+        per_set = ("section", "scope", "cell_mask", "n_support")
+        per_cell = [name for name in CellBatch._fields if name not in per_set]
+        unpadded = {name: getattr(batch, name)[:, :N] for name in per_cell}
+        unpadded = batch._replace(**unpadded, cell_mask=None)
+        moved = batch._replace(position=batch.position @ random_turns(d) + 2)
+        for same in (unpadded, moved):
+            found = validation_error(module, same, PLAIN, places_cells=True)
+            torch.testing.assert_close(found, error, rtol=1e-4, atol=1e-5)
+
+    def test_all_cells_are_placed_whatever_is_known_of_the_set(self, module, new_batch):
+        d = module.position_dim
+        error = validation_error(module, new_batch(d), PLAIN, places_cells=True)
+        partly = new_batch(d, position_known=5, expression_known=3)
+        found = validation_error(module, partly, Objective(), places_cells=True)
+        torch.testing.assert_close(found, error)
+
+    def test_the_error_of_expression_is_that_of_hidden_cells(self, new_module, new_batch):
+        module = new_module(frame="registered", values="lognorm")
+        batch = new_batch(position_known=N, expression_known=5)
+        error = validation_error(module, batch, Objective(), places_cells=False)
+        torch.testing.assert_close(error, loss(module, batch).expression)
+        louder = batch.values.clone()
+        louder[:, 7] += 10
+        found = validation_error(
+            module, batch._replace(values=louder), Objective(), places_cells=False
         )
-
-    def test_validation_asks_for_placement_whatever_the_set_shows(self, module):
-        error = placement_error(module, some_sets(module), PLAIN)
-        shown = some_sets(module, position_known=5, expression_known=3)
-        torch.testing.assert_close(placement_error(module, shown, Objective()), error)
-
-    def test_labels_are_told_only_where_expression_is_unknown(self, module):
-        sets = some_sets(module, expression_known=7)
-        label = sets._replace(label=torch.ones(B, N, dtype=torch.long)).context().label
-        assert (label[:, :7] == 0).all()
-        assert (label[:, 7:] == 1).all()
+        assert found > error
 
 
-@pytest.mark.parametrize("schedule", ["edm", "cosine"])
-@pytest.mark.parametrize("position_known", [0, 25])
-def test_loss_of_an_untrained_network_is_one_at_every_level(schedule, position_known):
-    torch.manual_seed(0)
-    module = MaskedDiffusionModule(
-        G, 2, values="lognorm", d_model=16, num_heads=2, num_layers=1, d_ff=32
-    )
+def untrained_sets(n_sets=64, n=50, *, position_known, expression_known):
+    """Sets of standardized lognorm values and positions of RMS radius 1."""
     generator = torch.Generator().manual_seed(0)
-    n_sets, n = 64, 50
-    sets = CellSets(
+    zeros = torch.zeros(n_sets, n, dtype=torch.long)
+    cell = torch.arange(n).expand(n_sets, n)
+    everything = torch.ones(n_sets, n, dtype=torch.bool)
+    return CellBatch(
         values=torch.randn(n_sets, n, G, generator=generator),
-        measured=torch.ones(n_sets, n, G, dtype=torch.bool),
-        position=torch.randn(n_sets, n, 2, generator=generator) * module.sigma_data,
-        located=torch.ones(n_sets, n, dtype=torch.bool),
-        position_known=(torch.arange(n) < position_known).expand(n_sets, n),
-        expression_known=torch.zeros(n_sets, n, dtype=torch.bool),
-        label=torch.zeros(n_sets, n, dtype=torch.long),
-        batch=torch.zeros(n_sets, n, dtype=torch.long),
+        measured=everything[..., None].expand(-1, -1, G),
+        position=torch.randn(n_sets, n, 2, generator=generator) / 2**0.5,
+        located=everything,
+        position_known=cell < position_known,
+        expression_known=cell < expression_known,
+        label=zeros,
+        batch=zeros,
+        section=torch.zeros(n_sets, dtype=torch.long),
         scope=torch.zeros(n_sets, dtype=torch.long),
         cell_mask=None,
     )
-    losses = denoising_loss(module, sets, Objective(schedule=schedule), generator)
-    # Where some positions are known, the first guess is a mean of a few of them: error 1 + 1 / few.
-    for value in losses[:4]:
-        assert value.item() == pytest.approx(1, abs=0.2 if position_known else 0.1)
 
 
-def test_same_generator_same_loss(module):
-    sets = some_sets(module, position_known=3, expression_known=8)
-    losses = [loss(module, sets, Objective(), seed) for seed in (3, 3, 4)]
-    assert losses[0] == losses[1]
-    assert losses[0] != losses[2]
+class TestUntrainedNetwork:
+    @pytest.fixture
+    def untrained(self):
+        torch.manual_seed(0)
+        module = MaskedDiffusionModule(
+            G, 2, values="lognorm", d_model=16, num_heads=2, num_layers=1, d_ff=32
+        )
+        module.factors.encoder.copy_(torch.eye(G, module.factors.n_factors))
+        return module
+
+    @pytest.mark.parametrize("schedule", ["edm", "cosine"])
+    @pytest.mark.parametrize("position_known", [0, 25])
+    def test_losses_of_positions_are_one(self, untrained, schedule, position_known):
+        batch = untrained_sets(position_known=position_known, expression_known=50)
+        losses = loss(untrained, batch, Objective(schedule=schedule))
+        assert losses.position.item() == pytest.approx(1, abs=0.1)
+        assert losses.position_diffusion.item() == pytest.approx(1, abs=0.1)
+        assert losses.expression_diffusion == 0  # hidden genes of cells to place are not drawn
+        if not position_known:
+            assert losses.arrangement.item() == pytest.approx(1, abs=0.1)
+
+    @pytest.mark.parametrize("schedule", ["edm", "cosine"])
+    def test_losses_of_expression_are_one(self, untrained, schedule):
+        batch = untrained_sets(position_known=50, expression_known=0)
+        losses = loss(untrained, batch, Objective(schedule=schedule))
+        assert losses.expression.item() == pytest.approx(1, abs=0.1)
+        assert losses.expression_diffusion.item() == pytest.approx(1, abs=0.1)
+        assert losses.position_diffusion == 0
+
+    def test_sets_with_nothing_hidden_of_a_modality_count_as_zero(self, untrained):
+        """A batch of which a quarter is to be placed has a quarter of the loss."""
+        batch = untrained_sets(position_known=0, expression_known=50)
+        known = (torch.arange(64) % 4 > 0)[:, None]
+        quarter = loss(untrained, batch._replace(position_known=known.expand(64, 50)))
+        assert quarter.position.item() == pytest.approx(0.25, abs=0.05)
+        assert quarter.position_diffusion.item() == pytest.approx(0.25, abs=0.05)
+        assert quarter.arrangement.item() == pytest.approx(0.25, abs=0.05)
 
 
-def test_the_error_scale_is_learned_beside_the_positions(module):
-    """It has the best likelihood at the true error, and its gradient reaches only its head."""
-    losses = loss(module, some_sets(module))
-    losses.scale.backward()
-    reached = {name for name, p in module.named_parameters() if p.grad is not None}
-    reached = {name for name in reached if module.get_parameter(name).grad.abs().sum() > 0}
-    assert reached
-    assert all(name.startswith("scale_head") for name in reached)
+def test_the_same_generator_gives_the_same_losses(module, new_batch):
+    batch = new_batch(module.position_dim, position_known=3, expression_known=8)
+    first, again, other = (as_tensor(loss(module, batch, Objective(), s)) for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+class TestGradients:
+    def reached(self, module, value):
+        value.backward()
+        gradients = {name: p.grad for name, p in module.named_parameters()}
+        return {name for name, grad in gradients.items() if grad is not None and grad.any()}
+
+    def test_the_scale_of_errors_is_learned_without_changing_positions(self, module, new_batch):
+        losses = loss(module, new_batch(module.position_dim))
+        reached = self.reached(module, losses.scale)
+        assert reached
+        assert all(name.startswith("scale_head") for name in reached)
+
+    def test_every_other_loss_reaches_the_transformer_and_its_own_head(self, module, new_batch):
+        batch = new_batch(module.position_dim)
+        hidden = new_batch(module.position_dim, position_known=N, expression_known=5)
+        for name, batch_, own in (
+            ("position", batch, "mean_head"),
+            ("position_diffusion", batch, "position_head"),
+            ("arrangement", batch, "arrangement_head"),
+            ("expression", hidden, "expression_mean_head"),
+            ("expression_diffusion", hidden, "expression_head"),
+        ):
+            module.zero_grad(set_to_none=True)
+            reached = self.reached(module, getattr(loss(module, batch_), name))
+            heads = {part.split(".")[0] for part in reached if "head" in part.split(".")[0]}
+            assert heads == {own}
+            assert any(part.startswith("transformer") for part in reached)
+
+    def test_the_loss_of_the_scale_is_least_at_the_error_of_hidden_cells(self):
+        torch.manual_seed(0)
+        true, hidden = torch.randn(B, 500, 2), (torch.arange(500) < 400).expand(B, 500)
+        found = true + torch.where(hidden[..., None], 0.3, 5.0) * torch.randn_like(true)
+
+        def value(scale):
+            log_scale = torch.full((B, 500), scale).log()
+            nothing = torch.zeros(B, 500, 1)
+            return scale_loss(Encoding(nothing, found, found, log_scale, nothing), true, hidden)
+
+        assert value(0.3) < min(value(0.25), value(0.36))

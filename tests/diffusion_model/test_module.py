@@ -1,29 +1,41 @@
-"""What goes in and out of the network."""
+"""The network: what enters it, what does not, and what comes back."""
 
 import pytest
 import torch
 
-from alphastomics.diffusion_model.interface import Context, NoisyCells
-from alphastomics.diffusion_model.levels import KNOWN, UNKNOWN
+from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.priors.samples import SectionSample
 
 B, N, G = 2, 12, 7
 
 
-def noisy_cells(module, seed=0):
-    """Cells with known, noisy and unknown genes and positions."""
+def some_cells(module, seed=0):
+    """Sets with known and unknown genes and positions, one of them with all positions known."""
     generator = torch.Generator().manual_seed(seed)
-    levels = torch.tensor([KNOWN, 0.5, UNKNOWN])
-    return NoisyCells(
-        torch.randn(B, N, G, generator=generator),
-        levels[torch.randint(3, (B, N, G), generator=generator)],
-        torch.randn(B, N, module.position_dim, generator=generator),
-        levels[torch.randint(3, (B, N), generator=generator)],
+    position_known = torch.rand(B, N, generator=generator) > 0.4
+    position_known[1] = True
+    return StandardizedCells(
+        expression=torch.randn(B, N, G, generator=generator),
+        gene_known=torch.rand(B, N, G, generator=generator) > 0.4,
+        position=torch.randn(B, N, module.position_dim, generator=generator),
+        position_known=position_known,
     )
 
 
-def outputs(module, cells, context=None):
-    out = module(cells, context)
-    return out.position, out.expression, out.log_scale, out.tokens
+def outputs(module, cells):
+    out = module(cells)
+    return out.position, out.arrangement, out.expression, out.log_scale, out.tokens
+
+
+def per_cell(cells, change):
+    """Change all fields that have a value for every cell."""
+    return cells._replace(
+        **{
+            name: change(field)
+            for name, field in cells._asdict().items()
+            if isinstance(field, torch.Tensor) and field.ndim > 1
+        }
+    )
 
 
 def assert_same(first, second, **tolerance):
@@ -31,150 +43,256 @@ def assert_same(first, second, **tolerance):
         torch.testing.assert_close(a, b, **tolerance)
 
 
-def test_what_is_known_comes_back_bit_for_bit(module):
-    cells = noisy_cells(module)
+def test_known_values_come_back_bit_for_bit(module):
+    cells = some_cells(module)
     out = module(cells)
-    known = cells.position_level == KNOWN
+    known = cells.position_known
     assert torch.equal(out.position[known], cells.position[known])
     assert not torch.isclose(out.position[~known], cells.position[~known]).all(-1).any()
-    known = cells.expression_level == KNOWN
+    known = cells.gene_known
     assert torch.equal(out.expression[known], cells.expression[known])
     assert not torch.isclose(out.expression[~known], cells.expression[~known]).any()
 
 
 @pytest.mark.parametrize("garbage", [1e3, torch.nan, torch.inf])
 def test_unknown_values_do_not_reach_the_network(module, garbage):
-    cells = noisy_cells(module)
-    unknown_gene = cells.expression_level == UNKNOWN
-    unknown_position = cells.position_level == UNKNOWN
+    cells = some_cells(module)
     changed = cells._replace(
-        expression=cells.expression.masked_fill(unknown_gene, garbage),
-        position=cells.position.masked_fill(unknown_position[..., None], garbage),
+        expression=cells.expression.masked_fill(~cells.gene_known, garbage),
+        position=cells.position.masked_fill(~cells.position_known[..., None], garbage),
     )
     for a, b in zip(outputs(module, changed), outputs(module, cells), strict=True):
         assert torch.equal(a, b)
+    of_changed, expected = (module.match(c) for c in (changed, cells))
+    for found, other in zip(of_changed, expected, strict=True):
+        assert torch.equal(found, other)
 
 
-def test_what_is_not_unknown_reaches_the_network(module):
-    cells = noisy_cells(module)
-    before = module(cells).tokens
-    for name in ("expression", "position"):
-        level = getattr(cells, f"{name}_level")
-        for value in (KNOWN, 0.5):
-            changed = getattr(cells, name).clone()
-            changed[level == value] += 1
-            after = module(cells._replace(**{name: changed})).tokens
-            assert not torch.isclose(after, before).all(-1).any()
-
-
-def test_a_hidden_gene_differs_from_zero(module):
-    cells = noisy_cells(module)
+@pytest.mark.parametrize("garbage", [torch.nan, torch.inf])
+def test_unknown_values_do_not_reach_gradients(module, garbage):
+    cells = some_cells(module)
     cells = cells._replace(
-        expression=torch.zeros_like(cells.expression),
-        expression_level=torch.zeros_like(cells.expression_level),
+        expression=cells.expression.masked_fill(~cells.gene_known, garbage),
+        position=cells.position.masked_fill(~cells.position_known[..., None], garbage),
     )
-    hidden = cells.expression_level.clone()
-    hidden[..., 0] = UNKNOWN
-    assert not torch.allclose(
-        module(cells).tokens, module(cells._replace(expression_level=hidden)).tokens
-    )
+    module(cells).tokens.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
 
 
-def test_a_hidden_position_differs_from_the_origin(module):
-    cells = noisy_cells(module)
-    cells = cells._replace(position=torch.zeros_like(cells.position))
-    tokens = [
-        module(cells._replace(position_level=torch.full((B, N), level))).tokens
-        for level in (KNOWN, UNKNOWN)
-    ]
+def test_every_known_value_matters_to_all_cells(module):
+    cells = some_cells(module)
+    before = module(cells).tokens
+    moved = cells.position + cells.position_known[..., None]
+    louder = cells.expression + cells.gene_known
+    for changed in (cells._replace(position=moved), cells._replace(expression=louder)):
+        assert not torch.isclose(module(changed).tokens, before).all(-1).any()
+
+
+def test_an_unknown_gene_differs_from_average_expression(module):
+    cells = some_cells(module)
+    cells = cells._replace(expression=torch.zeros_like(cells.expression))
+    known = torch.ones_like(cells.gene_known)
+    unknown = known.clone()
+    unknown[..., 0] = False
+    tokens = [module(cells._replace(gene_known=which)).tokens for which in (known, unknown)]
     assert not torch.isclose(*tokens).all(-1).any()
 
 
-def test_levels_of_single_cells_matter_to_all(module):
-    cells = noisy_cells(module)
-    cells = cells._replace(position_level=torch.full((B, N), 0.5))
-    before = module(cells).position
-    level = cells.position_level.clone()
-    level[:, 0] = 0.7
-    after = module(cells._replace(position_level=level)).position
-    assert not torch.isclose(before, after).all(-1).any()
+def test_an_unknown_position_differs_from_the_origin(module):
+    cells = some_cells(module)
+    cells = cells._replace(position=torch.zeros_like(cells.position))
+    known = torch.ones_like(cells.position_known)
+    tokens = [module(cells._replace(position_known=which)).tokens for which in (known, ~known)]
+    assert not torch.isclose(*tokens).all(-1).any()
 
 
-def test_order_changes_nothing(module):
-    cells = noisy_cells(module)
-    order = torch.randperm(N)
-    context = Context(label=torch.randint(3, (B, N)), batch=torch.randint(3, (B, N)))
-    permuted = outputs(
-        module,
-        NoisyCells(*(part[:, order] for part in cells)),
-        Context(label=context.label[:, order], batch=context.batch[:, order]),
+def test_permuting_the_cells_permutes_the_results(module):
+    cells = some_cells(module)._replace(
+        label=torch.randint(3, (B, N)), batch=torch.randint(3, (B, N))
     )
-    expected = [part[:, order] for part in outputs(module, cells, context)]
+    order = torch.randperm(N)
+    permuted = outputs(module, per_cell(cells, lambda field: field[:, order]))
+    expected = [part[:, order] for part in outputs(module, cells)]
     assert_same(permuted, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("level", [KNOWN, 0.5, UNKNOWN])
-def test_padding_changes_nothing(module, level):
-    cells = noisy_cells(module)
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+@pytest.mark.parametrize("num_experts", [0, 4])
+@pytest.mark.parametrize("known", [True, False])
+def test_padding_changes_nothing(new_module, attention, num_experts, known):
+    module = new_module(attention=attention, num_experts=num_experts)
+    cells = some_cells(module)._replace(label=torch.ones(B, N, dtype=torch.long))
 
-    def pad(x, value):
-        return torch.cat([x, torch.full((B, 3, *x.shape[2:]), value, dtype=x.dtype)], 1)
+    def pad(field, value=0):
+        more = torch.full((B, 3, *field.shape[2:]), value, dtype=field.dtype)
+        return torch.cat([field, more], dim=1)
 
-    padded = NoisyCells(
-        pad(cells.expression, 0.0),
-        pad(cells.expression_level, UNKNOWN),  # nothing was measured there
-        pad(cells.position, 9.0),
-        pad(cells.position_level, level),
+    padded = per_cell(cells, pad)._replace(
+        expression=pad(cells.expression, 7.0),
+        gene_known=pad(cells.gene_known, known),
+        position=pad(cells.position, 0.1),  # near the others
+        position_known=pad(cells.position_known, known),
+        cell_mask=torch.arange(N + 3).expand(B, -1) < N,
     )
-    mask = torch.arange(N + 3).expand(B, -1) < N
-    out = [part[:, :N] for part in outputs(module, padded, Context(mask))]
+    out = [part[:, :N] for part in outputs(module, padded)]
     assert_same(out, outputs(module, cells), atol=1e-4, rtol=1e-4)
+    found, expected = module.match(padded), module.match(cells)
+    assert not found.valid[:, N:].any()
+    assert_same((found.mean()[:, :N], found.valid[:, :N]), (expected.mean(), expected.valid))
 
 
-def test_sets_of_a_batch_do_not_see_each_other(module):
-    cells = noisy_cells(module)
-    alone = outputs(module, NoisyCells(*(part[:1] for part in cells)))
-    together = [part[:1] for part in outputs(module, cells)]
-    assert_same(together, alone, atol=1e-5, rtol=1e-4)
+def test_sets_of_a_batch_are_independent(module):
+    cells = some_cells(module)
+    together = outputs(module, cells)
+    for i in range(B):
+        alone = outputs(module, per_cell(cells, lambda field, i=i: field[i : i + 1]))
+        assert_same([part[i : i + 1] for part in together], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_scope_label_and_batch_are_heard_and_0_is_silence(module):
-    cells = noisy_cells(module)
-    torch.nn.init.normal_(module.scope.weight)
+def test_label_and_batch_matter_and_0_changes_nothing(module):
+    cells = some_cells(module)
     plain = module(cells).tokens
     zero, one = torch.zeros(B, N, dtype=torch.long), torch.ones(B, N, dtype=torch.long)
-    assert torch.equal(module(cells, Context(label=zero, batch=zero)).tokens, plain)
-    for context in (
-        Context(label=one),
-        Context(batch=one),
-        Context(scope=torch.zeros(B, dtype=torch.long)),
-    ):
-        assert not torch.allclose(module(cells, context).tokens, plain)
+    assert torch.equal(module(cells._replace(label=zero, batch=zero)).tokens, plain)
+    for given in ({"label": one}, {"batch": one}, {"label": 2 * one}):
+        assert not torch.isclose(module(cells._replace(**given)).tokens, plain).all(-1).any()
 
 
-def test_a_bank_is_as_good_as_known_cells_in_the_set(module):
-    """Where cells sit among known ones does not depend on how many of those are in their set."""
-    cells = noisy_cells(module)
-    known = (torch.arange(N) >= 5).expand(B, N)
-    cells = cells._replace(
-        expression_level=torch.full_like(cells.expression_level, KNOWN),
-        position_level=torch.where(known, KNOWN, UNKNOWN),
-    )
-    inside = module(cells)
-    beside = module(cells, Context(n_bank=4))
-    assert beside.position.shape[1] == beside.tokens.shape[1] == N - 4
-    torch.testing.assert_close(beside.position[:, :5], inside.position[:, :5])
-    torch.testing.assert_close(beside.log_scale[:, :5], inside.log_scale[:, :5])
-    fewer = module(cells._replace(position_level=torch.where(known, 0.5, UNKNOWN)))
-    assert fewer.pointed is None
+def test_the_scope_of_a_set_matters_to_all_its_cells(module):
+    cells = some_cells(module)
+    section, window = torch.tensor([0, 0]), torch.tensor([0, 1])
+    tokens = [module(cells._replace(scope=scope)).tokens for scope in (section, window)]
+    assert torch.equal(tokens[0][0], tokens[1][0])
+    assert not torch.isclose(tokens[0][1], tokens[1][1]).all(-1).any()
 
 
-def test_padding_in_a_bank_changes_nothing(module):
-    cells = noisy_cells(module)._replace(
-        position_level=torch.where((torch.arange(N) >= 5).expand(B, N), KNOWN, UNKNOWN)
-    )
-    padded = NoisyCells(*(torch.cat([field, field[:, :2] + 9], dim=1) for field in cells))
-    mask = (torch.arange(N + 2) < N).expand(B, -1)
-    expected = module(cells, Context(n_bank=4))
-    found = module(padded, Context(cell_mask=mask, n_bank=6))
-    torch.testing.assert_close(found.position, expected.position)
+def test_a_set_out_of_the_common_frame_is_marked_as_such(module):
+    cells = some_cells(module)
+    plain = module(cells).tokens
+    both, one = torch.tensor([True, True]), torch.tensor([True, False])
+    assert torch.equal(module(cells._replace(registered=both)).tokens, plain)
+    tokens = module(cells._replace(registered=one)).tokens
+    assert torch.equal(tokens[0], plain[0])
+    assert not torch.isclose(tokens[1], plain[1]).all(-1).any()
+
+
+class TestMatching:
+    def placed(self, module, n_known=7):
+        """Sets of which all genes and the last positions are known."""
+        cells = some_cells(module)
+        return cells._replace(
+            gene_known=torch.ones_like(cells.gene_known),
+            position_known=(torch.arange(N) >= N - n_known).expand(B, N),
+        )
+
+    def test_known_cells_are_equally_good_in_the_set_and_in_its_support(self, module):
+        cells = self.placed(module)
+        inside, support = (module.match(c) for c in (cells, cells._replace(n_support=4)))
+        assert support.valid.shape == (B, N - 4)
+        torch.testing.assert_close(support.mean()[:, :5], inside.mean()[:, :5])
+        torch.testing.assert_close(support.variance()[:, :5], inside.variance()[:, :5])
+
+    def test_the_support_does_not_enter_the_transformer(self, module):
+        cells = self.placed(module)
+        fewer = per_cell(cells, lambda field: field[:, : N - 4])
+        found = outputs(module, cells._replace(n_support=4))
+        assert_same(found, outputs(module, fewer), atol=0, rtol=0)
+
+    def test_padding_in_the_support_changes_nothing(self, module):
+        cells = self.placed(module)
+        padded = per_cell(cells, lambda field: torch.cat([field, field[:, :2]], dim=1))
+        padded.position[:, N:] += 9
+        mask = (torch.arange(N + 2) < N).expand(B, -1)
+        expected = module.match(cells._replace(n_support=4))
+        found = module.match(padded._replace(cell_mask=mask, n_support=6))
+        torch.testing.assert_close(found.mean(), expected.mean())
+
+    def test_cells_with_expression_and_no_position_are_matched(self, module):
+        cells = self.placed(module)
+        cells.gene_known[0, 1] = False
+        valid = module.match(cells).valid
+        expected = ~cells.position_known
+        expected[0, 1] = False
+        assert torch.equal(valid, expected)
+
+    def test_only_known_cells_with_expression_are_matched_with(self, module):
+        cells = self.placed(module)
+        cells.gene_known[0, -1] = False
+        weight = module.match(cells).log_weight.exp()
+        assert (weight[0, :, -1] == 0).all()
+        assert (weight[:, :, : N - 7] == 0).all()
+        assert (weight[1, :, -1] > 0).all()
+
+    def test_without_known_or_unknown_cells_there_is_no_match(self, module):
+        cells = self.placed(module)
+        everything = torch.ones_like(cells.position_known)
+        for known in (everything, ~everything):
+            assert module.match(cells._replace(position_known=known)) is None
+        nothing = torch.zeros_like(cells.gene_known)
+        assert module.match(cells._replace(gene_known=nothing)) is None
+
+
+class TestPriors:
+    def test_expression_at_known_positions_starts_from_the_known_neighbors(self, new_module):
+        module = new_module()
+        for part in (module.expression_mean_head.weight, module.expression_mean_head.bias):
+            torch.nn.init.zeros_(part)
+        cells = some_cells(module)
+        hidden = torch.arange(N) < 4
+        known = (~hidden)[None, :, None].expand(B, N, G)
+        cells = cells._replace(gene_known=known, position_known=torch.ones(B, N).bool())
+        _, expected = module.smoother(cells.expression, known.float(), cells.where())
+        estimate = module(cells).expression
+        torch.testing.assert_close(estimate[:, hidden], expected[:, hidden])
+        assert (estimate[:, hidden] != 0).all()
+
+    def test_unknown_genes_start_from_the_known_ones_of_the_cell(self, new_module):
+        module = new_module()
+        for part in (module.expression_mean_head.weight, module.expression_mean_head.bias):
+            torch.nn.init.zeros_(part)
+        cells = some_cells(module)
+        cells = cells._replace(position_known=torch.zeros(B, N).bool())
+        expected = module.genes.lone_weight * module.genes(cells.expression, cells.gene_known)
+        unknown = ~cells.gene_known
+        estimate = module(cells).expression
+        torch.testing.assert_close(estimate[unknown], expected[unknown])
+
+
+class TestRefinedArrangement:
+    """Cells with expression are compared with stored cells of the training sections."""
+
+    def arranged(self, module):
+        section = SectionSample(
+            torch.randn(30, G), torch.ones(30, G, dtype=torch.bool), torch.randn(30, 2)
+        )
+        module.reference.fill(module.matcher, [section])
+        cells = some_cells(module)
+        cells = cells._replace(gene_known=(torch.arange(N) < 8)[None, :, None].expand(B, N, G))
+        cells = per_cell(cells, lambda field: field[:1])
+        return cells, module(cells).arrangement
+
+    def test_cells_without_expression_stay(self, new_module):
+        module = new_module()
+        cells, arrangement = self.arranged(module)
+        refined = module.refined_arrangement(cells, arrangement)
+        assert torch.equal(refined[:, 8:], arrangement[:, 8:])
+        assert not torch.isclose(refined[:, :8], arrangement[:, :8]).all(-1).any()
+        assert torch.isfinite(refined).all()
+
+    def test_without_stored_cells_or_expression_nothing_moves(self, new_module):
+        module = new_module()
+        cells, arrangement = self.arranged(module)
+        nothing = cells._replace(gene_known=torch.zeros_like(cells.gene_known))
+        assert torch.equal(module.refined_arrangement(nothing, arrangement), arrangement)
+        assert torch.equal(new_module().refined_arrangement(cells, arrangement), arrangement)
+
+
+def test_the_expression_head_reads_tokens_and_the_factors_of_the_mean(module):
+    out = module(some_cells(module))
+    context = module.expression_context(out)
+    size = out.tokens.shape[-1]
+    assert torch.equal(context[..., :size], out.tokens)
+    torch.testing.assert_close(context[..., size:], out.expression @ module.factors.encoder)
+    assert module.expression_head.condition(context).shape[:2] == (B, N)
+    context[..., size:].sum().backward(retain_graph=True)
+    assert module.expression_mean_head.weight.grad is None

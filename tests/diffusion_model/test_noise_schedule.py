@@ -1,64 +1,93 @@
+"""Noise levels of training and of sampling, and the preconditioning."""
+
 import math
 
 import pytest
 import torch
 
 from alphastomics._choices import SCHEDULES
-from alphastomics.diffusion_model import levels
+from alphastomics.diffusion_model import noise_schedule
 
 
-@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
-def test_preconditioning_is_edm_table_1(sigma_data):
-    level = torch.linspace(0.01, 0.99, 50)
-    sigma = levels.sigma_from_level(level, sigma_data)
-    total = sigma**2 + sigma_data**2
-    c = levels.precondition(level, sigma_data)
-    torch.testing.assert_close(c.c_skip, sigma_data**2 / total)
-    torch.testing.assert_close(c.c_out, sigma * sigma_data / total.sqrt())
+def test_preconditioning_is_edm_table_1_for_data_of_unit_variance():
+    sigma = torch.logspace(-3, 3, 50)
+    total = sigma**2 + 1
+    c = noise_schedule.precondition(sigma)
+    torch.testing.assert_close(c.c_skip, 1 / total)
+    torch.testing.assert_close(c.c_out, sigma / total.sqrt())
     torch.testing.assert_close(c.c_in, 1 / total.sqrt())
-    torch.testing.assert_close(c.c_noise, (sigma / sigma_data).log() / 4)
-
-
-def test_ends_are_exact():
-    c = levels.precondition(torch.tensor([levels.KNOWN, levels.UNKNOWN]), 0.7)
-    assert c.c_skip.tolist() == [1.0, 0.0]
-    assert c.c_out[0] == 0.0
-    assert c.c_out[1] == pytest.approx(0.7)
-    assert c.c_in[1] == 0.0
-    assert levels.sigma_from_level(torch.tensor([0.0, 1.0]), 0.7).tolist() == [0.0, math.inf]
-
-
-def test_level_and_sigma_are_inverse():
-    level = torch.linspace(0.01, 0.99, 20)
-    back = levels.level_from_sigma(levels.sigma_from_level(level, 0.5), 0.5)
-    torch.testing.assert_close(back, level)
+    torch.testing.assert_close(c.c_noise, sigma.log() / 4)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_sampling_levels_fall_from_high_noise_to_known(schedule):
-    steps = levels.sampling_levels(12, schedule)
-    assert len(steps) == 13
-    assert steps[-1] == levels.KNOWN
-    assert (steps.diff() < 0).all()
-    sigma = levels.sigma_from_level(steps, 1.0)
-    assert sigma[0] == pytest.approx(levels.SIGMA_MAX, rel=1e-4)
-    assert sigma[-2] == pytest.approx(levels.SIGMA_MIN, rel=1e-3)
+def test_sampling_noise_falls_from_the_highest_level_to_zero(schedule):
+    sigma = noise_schedule.sampling_sigmas(12, schedule)
+    assert len(sigma) == 13
+    assert sigma[0] == pytest.approx(noise_schedule.SIGMA_MAX, rel=1e-4)
+    assert sigma[-2] == pytest.approx(noise_schedule.SIGMA_MIN, rel=1e-3)
+    assert sigma[-1] == 0
+    assert (sigma.diff() < 0).all()
 
 
-def test_edm_spacing_is_even_in_log_sigma():
-    sigma = levels.sigma_from_level(levels.sampling_levels(8, "edm"), 1.0)[:-1]
-    ratio = sigma[1:] / sigma[:-1]
-    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-3, atol=0)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_one_step_goes_from_the_highest_level_to_zero(schedule):
+    sigma = noise_schedule.sampling_sigmas(1, schedule)
+    assert sigma.tolist() == pytest.approx([noise_schedule.SIGMA_MAX, 0.0], rel=1e-4)
 
 
-def test_drawn_levels_follow_their_schedule():
+def test_edm_spaces_the_logarithm_of_sigma_evenly_and_cosine_the_angle():
+    log_sigma = noise_schedule.sampling_sigmas(8, "edm")[:-1].log()
+    angle = noise_schedule.sampling_sigmas(8, "cosine")[:-1].atan()
+    for spaced in (log_sigma, angle):
+        steps = spaced.diff()
+        torch.testing.assert_close(steps, steps[:1].expand_as(steps), rtol=1e-3, atol=0)
+
+
+def quantile(sigma, schedule):
+    """Share of training noise below ``sigma``."""
+    if schedule == "cosine":
+        return sigma.atan() / (math.pi / 2)
+    return torch.special.ndtr((sigma.log() - noise_schedule.P_MEAN) / noise_schedule.P_STD)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("n", [1, 10, 500])
+def test_every_batch_has_the_quantiles_of_its_schedule(schedule, n):
     generator = torch.Generator().manual_seed(0)
-    edm = levels.draw_levels((20_000,), "edm", generator)
-    log_ratio = levels.sigma_from_level(edm, 1.0).log()
-    assert log_ratio.mean() == pytest.approx(levels.P_MEAN, abs=0.05)
-    assert log_ratio.std() == pytest.approx(levels.P_STD, abs=0.05)
-    ten = levels.draw_levels((1000,), "cosine", generator, diffusion_steps=10)
-    torch.testing.assert_close(ten.unique(), torch.arange(1, 10) / 10)
-    cosine = levels.draw_levels((20_000,), "cosine", generator)
-    assert cosine.mean() == pytest.approx(0.5, abs=0.02)
-    assert ((cosine > 0) & (cosine < 1)).all()
+    for _ in range(3):
+        sigma = noise_schedule.draw_sigmas(n, schedule, generator)
+        assert sigma.shape == (n,)
+        expected = (torch.arange(n) + 0.5) / n
+        found = quantile(sigma, schedule).sort().values
+        assert ((found - expected).abs() <= 0.5 / n + 2e-3).all()
+
+
+def test_the_level_of_a_cell_does_not_depend_on_its_place_in_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([noise_schedule.draw_sigmas(4, "edm", generator) for _ in range(3000)])
+    log_sigma = drawn.log()
+    torch.testing.assert_close(
+        log_sigma.mean(0), torch.full((4,), noise_schedule.P_MEAN), atol=0.12, rtol=0
+    )
+    torch.testing.assert_close(
+        log_sigma.std(0), torch.full((4,), noise_schedule.P_STD), atol=0.1, rtol=0
+    )
+
+
+def test_the_cosine_schedule_has_as_many_levels_as_diffusion_steps():
+    generator = torch.Generator().manual_seed(0)
+    ten = noise_schedule.draw_sigmas(1000, "cosine", generator, diffusion_steps=10)
+    levels = quantile(ten, "cosine").unique()
+    torch.testing.assert_close(levels, torch.arange(1, 10) / 10)
+    edm = noise_schedule.draw_sigmas(1000, "edm", generator, diffusion_steps=10)
+    assert len(edm.unique()) > 900
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_same_generator_gives_the_same_levels(schedule):
+    first, again, other = (
+        noise_schedule.draw_sigmas(20, schedule, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).all()

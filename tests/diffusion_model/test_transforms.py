@@ -1,4 +1,4 @@
-"""Between measured units and the standardised space."""
+"""Between measured units and the standardized space."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def visible(x, panel=ALL):
 
 class TestExpression:
     @pytest.mark.parametrize("values", ["counts", "lognorm", "intensity"])
-    def test_training_cells_are_standardised(self, values):
+    def test_training_cells_are_standardized(self, values):
         x = counts()
         out = fitted(values)(x, visible(x))
         torch.testing.assert_close(out.mean(0), torch.zeros(G), atol=1e-4, rtol=0)
@@ -45,18 +45,18 @@ class TestExpression:
 
     def test_depth_cancels_and_hidden_genes_do_not_matter(self):
         x = counts() + 1
-        seen = visible(x, lacking(0))
+        counted = visible(x, lacking(0))
         transform = fitted()
-        out = transform(x, seen)
-        torch.testing.assert_close(transform(3 * x, seen), out)
+        out = transform(x, counted)
+        torch.testing.assert_close(transform(3 * x, counted), out)
         changed = x.clone()
         changed[:, 0] = 1e6
-        torch.testing.assert_close(transform(changed, seen)[:, 1:], out[:, 1:])
+        torch.testing.assert_close(transform(changed, counted)[:, 1:], out[:, 1:])
 
-    def test_hiding_genes_keeps_the_others_in_place(self):
+    def test_hiding_genes_keeps_the_values_of_the_others(self):
         x, transform = counts(), fitted()
         some = visible(x, lacking(*range(G // 2)))
-        full, part = (transform(x, seen)[:, G // 2 :] for seen in (visible(x), some))
+        full, part = (transform(x, counted)[:, G // 2 :] for counted in (visible(x), some))
         assert (full - part).mean().abs() < 0.1
 
     @pytest.mark.parametrize("values", ["counts", "lognorm", "intensity"])
@@ -78,18 +78,18 @@ class TestExpression:
         x, transform = 0.3 * counts(), fitted("intensity")
         torch.testing.assert_close(transform.unlog(transform.log(x, visible(x))), x)
 
-    def test_nothing_below_zero_comes_out_unless_it_may(self):
+    def test_values_are_not_negative_unless_lognorm(self):
         low = torch.full((1, G), -100.0)
         assert (fitted().inverse(low) == 0).all()
         assert (fitted("intensity").inverse(low) == 0).all()
         assert (fitted("lognorm").inverse(low) < 0).all()
 
-    def test_outliers_are_cut(self):
+    def test_outliers_are_clipped(self):
         x = counts(5)
         out = fitted("lognorm")(1e6 * x + 1, visible(x))
         assert out.abs().max() == 10
 
-    def test_a_gene_without_variation_says_nothing_and_comes_back_as_its_mean(self):
+    def test_a_gene_without_variation_is_zero_and_comes_back_as_its_mean(self):
         x = counts()
         x[:, 2] = 4.0
         transform = fitted("lognorm", [(x, ALL)])
@@ -100,7 +100,7 @@ class TestExpression:
 class TestPanels:
     """Training sections that measured different genes."""
 
-    def test_what_all_measured_has_the_statistics_of_one_panel(self):
+    def test_genes_of_all_panels_have_the_statistics_of_one_panel(self):
         x = counts(1000)
         one, two = fitted(panels=[(x, ALL)]), fitted(panels=[(x[:500], ALL), (x[500:], ALL)])
         for name, value in one.state_dict().items():
@@ -121,21 +121,21 @@ class TestPanels:
         torch.testing.assert_close(split.mean, whole.mean, atol=0.05, rtol=0)
 
     def test_cells_of_both_panels_are_of_one_depth(self):
-        """Half of the genes, measured alone, look as they do among all."""
+        """Half of the genes, measured alone, have the same values as among all."""
         x, panel = counts(1000), lacking(4, 5, 6)
         transform = fitted(panels=[(x[:500], ALL), (x[500:], panel)])
         whole = transform.log(x, visible(x)).mean(0)
         part = transform.log(x, visible(x, panel)).mean(0)
         torch.testing.assert_close(part[:4], whole[:4], atol=0.05, rtol=0)
 
-    def test_genes_that_two_panels_lack_in_turn(self):
+    def test_two_panels_may_lack_different_genes(self):
         x = counts(1000)
         whole = fitted(panels=[(x, ALL)])
         split = fitted(panels=[(x[:500], lacking(0)), (x[500:], lacking(6))])
         torch.testing.assert_close(split.share, whole.share, atol=0, rtol=0.05)
         torch.testing.assert_close(split.median_total, whole.median_total, atol=0, rtol=0.05)
 
-    def test_a_gene_that_no_panel_measured_says_nothing(self):
+    def test_a_gene_that_no_panel_measured_is_zero(self):
         x = counts()
         transform = fitted(panels=[(x, lacking(2))])
         assert all(torch.isfinite(v).all() for k, v in transform.state_dict().items() if k != "std")

@@ -1,10 +1,10 @@
-"""Experts compute what their definition says, for the tokens that chose them."""
+"""Mixture of experts: outputs, gradients, padding and load balance."""
 
 import pytest
 import torch
 
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.experts import Experts
+from alphastomics.nn.moe import MixtureOfExperts
 
 D = 16
 
@@ -14,15 +14,15 @@ def experts(num_experts=4, top_k=2, **options):
     size = Architecture(
         D, 2, d_ff=32, dropout=0.0, num_experts=num_experts, moe_top_k=top_k, **options
     )
-    return Experts(size).double()
+    return MixtureOfExperts(size).double()
 
 
 def dense(layer, x):
     """Every expert for every token, weighted by 0 where not chosen."""
     logits = layer.router(x)
-    kept = torch.full_like(logits, -torch.inf)
+    masked = torch.full_like(logits, -torch.inf)
     best = logits.topk(layer.top_k, -1)
-    weight = kept.scatter(-1, best.indices, best.values).softmax(-1)  # (B, N, E)
+    weight = masked.scatter(-1, best.indices, best.values).softmax(-1)  # (B, N, E)
     inner = torch.einsum("bnd,edf->bnef", x, layer.w_in) + layer.b_in
     outer = torch.einsum("bnef,efd->bned", torch.nn.functional.gelu(inner), layer.w_out)
     return (weight[..., None] * (outer + layer.b_out)).sum(-2)

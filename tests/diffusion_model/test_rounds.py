@@ -1,0 +1,305 @@
+"""Draws in rounds: known values, matched cells, counts, and what a round knows of the last."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from alphastomics.diffusion_model import MaskedDiffusionModule
+from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
+from alphastomics.diffusion_model.sampler import round_ends
+
+N, G, LEVELS = 24, 12, 4
+ONE_ROUND = DrawSettings(n_rounds=1, n_steps=LEVELS, schedule="edm")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def fitted(values="counts", position_dim=2, *, random_heads=True):
+    """A network with priors fitted to cells of two factors; nothing else is trained."""
+    torch.manual_seed(0)
+    module = MaskedDiffusionModule(
+        G, position_dim, values=values, d_model=16, num_heads=2, num_layers=1, d_ff=16
+    )
+    for name, parameter in module.named_parameters():
+        if random_heads and "head" in name and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    rate = torch.exp(torch.randn(400, 2) @ torch.randn(2, G) * 0.5 + 1)
+    counts = torch.poisson(rate * torch.exp(0.3 * torch.randn(400, 1)))
+    if values != "counts":
+        counts = torch.log1p(counts)
+    transform, factors = module.expression_transform, module.factors
+    transform.fit([(sparse.csr_matrix(counts.numpy()), np.ones(G, dtype=bool))])
+    everything = torch.ones_like(counts, dtype=torch.bool)
+    standardized = transform(counts, everything)
+    module.genes.fit([standardized], seed=0)
+    factors.fit(standardized, seed=0)
+    depth = torch.ones(400)
+    if values == "counts":
+        depth = transform.size_factor(counts, everything)[:, 0]
+    described = factors.split(factors.encode(standardized, everything, depth)).factors
+    rates = transform.unlogged(transform.inverse(factors.decode(described)))
+    of_counts = counts if values == "counts" else None
+    label = torch.zeros(400, dtype=torch.long)
+    factors.fit_observations(standardized, rates, of_counts, depth, label)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def counting():
+    return fitted()
+
+
+@pytest.fixture(scope="module")
+def lognorm():
+    return fitted("lognorm")
+
+
+def some_cells(*, n=N, expressed=N, known=0, position_dim=2, seed=0):
+    """A set whose first cells have an expression and whose last ones have a known position."""
+    torch.manual_seed(seed)
+    cell = torch.arange(n)[None]
+    return StandardizedCells(
+        expression=torch.randn(1, n, G),
+        gene_known=(cell < expressed)[..., None].expand(1, n, G),
+        position=torch.randn(1, n, position_dim),
+        position_known=cell >= n - known,
+    )
+
+
+def passes(module, run):
+    """Number of known positions and expressed cells at every pass of the transformer."""
+    met = []
+    hook = module.register_forward_pre_hook(
+        lambda module, inputs: met.append(
+            (int(inputs[0].position_known.sum()), int(inputs[0].gene_known.all(-1).sum()))
+        )
+    )
+    run()
+    hook.remove()
+    return met
+
+
+def drawn_positions(module, cells, *, n_rounds=1, schedule="edm", seed=0):
+    settings = DrawSettings(n_rounds, LEVELS, schedule)
+    return draw_positions(module, cells, settings, generator(seed)).cells
+
+
+class TestPositions:
+    @pytest.mark.parametrize("n_rounds", [1, 3])
+    @pytest.mark.parametrize("schedule", ["edm", "cosine"])
+    def test_all_positions_are_known_afterwards_and_known_ones_stay(
+        self, counting, n_rounds, schedule
+    ):
+        cells = some_cells(expressed=8, known=6)
+        position, known = cells.position.clone(), cells.position_known.clone()
+        drawn = drawn_positions(counting, cells, n_rounds=n_rounds, schedule=schedule)
+        assert drawn.position_known.all()
+        assert torch.equal(drawn.position[:, -6:], position[:, -6:])
+        assert torch.isfinite(drawn.position).all()
+        assert not torch.isclose(drawn.position[:, :-6], position[:, :-6]).all(-1).any()
+        assert torch.equal(drawn.expression, cells.expression)
+        assert torch.equal(cells.position, position)  # what was given is left alone
+        assert torch.equal(cells.position_known, known)
+
+    def test_draws_spread_in_all_dimensions(self):
+        module = fitted(position_dim=3)
+        drawn = drawn_positions(module, some_cells(n=400, position_dim=3)).position[0]
+        assert (drawn.std(0) > 0.3 / 3**0.5).all()
+        assert (drawn.std(0) < 3 / 3**0.5).all()
+
+    @pytest.mark.parametrize("n_rounds", [1, 4, 100])
+    def test_every_round_takes_one_pass_and_knows_the_cells_of_those_before(
+        self, counting, n_rounds
+    ):
+        cells = some_cells()
+        met = passes(counting, lambda: drawn_positions(counting, cells, n_rounds=n_rounds))
+        assert [known for known, _ in met] == [0, *round_ends(N, n_rounds)[:-1]]
+
+    def test_cells_of_a_round_are_chosen_at_random(self, counting):
+        known = []
+        hook = counting.register_forward_pre_hook(
+            lambda module, inputs: known.append(inputs[0].position_known[0].clone())
+        )
+        for seed in range(2):
+            drawn_positions(counting, some_cells(), n_rounds=2, seed=seed)
+        hook.remove()
+        (_, first), (_, second) = known[:2], known[2:]
+        assert first.sum() == second.sum()
+        assert not torch.equal(first, second)
+        assert not first[: int(first.sum())].all()
+
+    @pytest.mark.parametrize("expressed", [8, N])
+    @pytest.mark.parametrize("known", [0, 6])
+    def test_the_same_seed_gives_the_same_draw(self, counting, expressed, known):
+        cells = some_cells(expressed=expressed, known=known)
+        first, again, other = (
+            drawn_positions(counting, cells, n_rounds=3, seed=seed).position for seed in (1, 1, 2)
+        )
+        assert torch.equal(first, again)
+        drawn = ~cells.position_known
+        assert not torch.isclose(first, other)[drawn].all(-1).any()
+
+    def test_cells_that_match_known_ones_are_drawn_from_the_mixture(self, counting):
+        """Many cells of one expression, among a few known ones."""
+        cells = some_cells(n=2008, expressed=2008, known=8)
+        cells.expression[:, :-8] = cells.expression[:, :1]
+        mixture = counting.match(cells)
+        drawn = drawn_positions(counting, cells).position[0, :-8]
+        torch.testing.assert_close(drawn.mean(0), mixture.mean()[0, 0], atol=0.08, rtol=0)
+        variance = float(mixture.variance()[0, 0])
+        assert float(drawn.var(0).mean()) == pytest.approx(variance, rel=0.1)
+
+    def test_cells_without_expression_are_drawn_given_those_that_were_matched(self, counting):
+        cells = some_cells(known=6)
+        gene_known = cells.gene_known.clone()
+        gene_known[:, :5] = False
+        cells = cells._replace(gene_known=gene_known)
+        met = passes(counting, lambda: drawn_positions(counting, cells))
+        assert met[-1][0] == N - 5
+
+    def test_without_matching_all_cells_are_drawn_by_the_head(self, counting):
+        cells = some_cells(known=6)
+        met = passes(
+            counting,
+            lambda: draw_positions(
+                counting, cells, DrawSettings(2, LEVELS, "edm"), generator(), match=False
+            ),
+        )
+        assert [known for known, _ in met] == [6, 6 + round_ends(N - 6, 2)[0]]
+
+    def test_the_scale_of_errors_is_that_of_the_way_a_cell_is_drawn(self, counting):
+        cells = some_cells(known=6)
+        gene_known = cells.gene_known.clone()
+        gene_known[:, :5] = False
+        cells = cells._replace(gene_known=gene_known)
+        scale = draw_positions(counting, cells, ONE_ROUND, generator()).scale
+        assert scale.shape == (N,)
+        by_head = counting(cells).log_scale[0].exp()
+        matched = counting.match(cells).variance()[0].sqrt()
+        torch.testing.assert_close(scale[:5], by_head[:5])
+        torch.testing.assert_close(scale[5:-6], matched[5:-6])
+
+    def test_the_support_is_matched_with_and_not_drawn(self, counting):
+        cells = some_cells(known=6)
+        support = cells._replace(n_support=4)
+        drawn = drawn_positions(counting, support)
+        assert drawn.position_known.all()
+        assert torch.equal(drawn.position[:, -6:], cells.position[:, -6:])
+        missing = cells.position_known.clone()
+        missing[:, -1] = False
+        apart = support._replace(position_known=missing)
+        assert not drawn_positions(counting, apart).position_known[0, -1]
+
+    def test_with_everything_known_nothing_is_drawn(self, counting):
+        cells = some_cells(known=N)
+        assert torch.equal(drawn_positions(counting, cells).position, cells.position)
+
+    def test_values_that_are_not_finite_are_an_error_with_the_name_of_the_head(self):
+        module = fitted()
+        module.position_head.out.bias.fill_(torch.nan)
+        with pytest.raises(FloatingPointError, match="the position head drew values that are not"):
+            drawn_positions(module, some_cells())
+
+
+def known_depth(cells):
+    return torch.linspace(0.5, 2, cells.expression.shape[1])
+
+
+class TestExpression:
+    def draw(self, module, cells, *, n_rounds=1, seed=0, n_steps=LEVELS):
+        settings = DrawSettings(n_rounds, n_steps, "edm")
+        depth = known_depth(cells)
+        return draw_expression(module, cells, depth, settings, generator(seed))
+
+    @pytest.fixture
+    def partly(self):
+        """Positions are known; cells 0-7 have all genes, 8-15 half of them, 16-23 none."""
+        cells = some_cells(expressed=16, known=N)
+        known = cells.gene_known.clone()
+        known[:, 8:, ::2] = False
+        return cells._replace(gene_known=known, expression=cells.expression.clamp(-0.5, 2))
+
+    @pytest.mark.parametrize("values", ["counting", "lognorm"])
+    @pytest.mark.parametrize("n_rounds", [1, 3])
+    def test_known_genes_stay_and_all_others_are_drawn(self, request, partly, values, n_rounds):
+        module = request.getfixturevalue(values)
+        drawn = self.draw(module, partly, n_rounds=n_rounds)
+        before = module.expression_transform.inverse(partly.expression[0])
+        known = partly.gene_known[0]
+        assert torch.equal(drawn.logged[known], before[known])
+        assert not torch.isclose(drawn.logged[~known], before[~known]).all()
+        assert torch.isfinite(drawn.logged).all()
+        assert drawn.logged.shape == (N, G)
+        assert drawn.depth.shape == (N,)
+
+    def test_drawn_counts_are_whole_numbers(self, counting, partly):
+        drawn = self.draw(counting, partly)
+        counts = torch.expm1(drawn.logged) * drawn.depth[:, None]
+        unknown = ~partly.gene_known[0]
+        torch.testing.assert_close(counts[unknown], counts[unknown].round(), atol=2e-3, rtol=0)
+        assert (counts[unknown] == 0).any()
+        assert (counts[unknown].round() > 1).any()
+
+    def test_cells_with_known_genes_keep_their_depth_and_others_have_that_of_their_counts(
+        self, counting, partly
+    ):
+        drawn = self.draw(counting, partly)
+        depth = known_depth(partly)
+        assert torch.equal(drawn.depth[:16], depth[:16])
+        counts = (torch.expm1(drawn.logged) * drawn.depth[:, None]).round()[16:]
+        everything = torch.ones_like(counts, dtype=torch.bool)
+        own = counting.expression_transform.size_factor(counts, everything)[:, 0]
+        torch.testing.assert_close(drawn.depth[16:], own)
+
+    def test_drawn_cells_have_the_means_and_the_depth_of_training(self):
+        """An untrained head draws the standard normal that factors of training cells have."""
+        module = fitted(random_heads=False)
+        drawn = self.draw(module, some_cells(n=600, expressed=0, known=600), n_steps=16)
+        mean, std = module.expression_transform.mean, module.expression_transform.std
+        torch.testing.assert_close(drawn.logged.mean(0), mean, atol=0.2, rtol=0)
+        torch.testing.assert_close(drawn.logged.std(0), std, atol=0, rtol=0.3)
+        log_depth = drawn.depth.log()
+        assert log_depth.mean() == pytest.approx(float(module.factors.log_depth_mean), abs=0.2)
+        assert log_depth.std() == pytest.approx(float(module.factors.log_depth_std), rel=0.25)
+
+    def test_drawn_lognorm_values_have_the_mean_and_spread_of_training(self):
+        module = fitted("lognorm", random_heads=False)
+        cells = some_cells(n=600, expressed=0, known=600)
+        drawn = self.draw(module, cells, n_steps=16)
+        z = module.expression_transform.standardize(drawn.logged)
+        torch.testing.assert_close(z.mean(0), torch.zeros(G), atol=0.2, rtol=0)
+        torch.testing.assert_close(z.std(0), torch.ones(G), atol=0.25, rtol=0)
+        assert torch.equal(drawn.depth, known_depth(cells))
+
+    @pytest.mark.parametrize("n_rounds", [1, 4])
+    def test_every_round_takes_one_pass_and_knows_the_cells_of_those_before(
+        self, counting, n_rounds
+    ):
+        cells = some_cells(expressed=4, known=N)
+        met = passes(counting, lambda: self.draw(counting, cells, n_rounds=n_rounds))
+        ends = round_ends(N - 4, n_rounds)
+        assert [expressed for _, expressed in met] == [4 + end for end in [0, *ends[:-1]]]
+
+    @pytest.mark.parametrize("values", ["counting", "lognorm"])
+    def test_the_same_seed_gives_the_same_draw(self, request, partly, values):
+        module = request.getfixturevalue(values)
+        first, again, other = (self.draw(module, partly, n_rounds=2, seed=s) for s in (1, 1, 2))
+        assert torch.equal(first.logged, again.logged)
+        assert torch.equal(first.depth, again.depth)
+        assert not torch.equal(first.logged, other.logged)
+
+    def test_with_everything_known_nothing_is_drawn(self, counting):
+        cells = some_cells(known=N)
+        drawn = self.draw(counting, cells)
+        assert torch.equal(drawn.logged, counting.expression_transform.inverse(cells.expression[0]))
+        assert torch.equal(drawn.depth, known_depth(cells))
+
+    def test_values_that_are_not_finite_are_an_error_with_the_name_of_the_head(self, partly):
+        module = fitted()
+        module.expression_head.out.bias.fill_(torch.nan)
+        with pytest.raises(FloatingPointError, match="the expression head drew values that are"):
+            self.draw(module, partly)
