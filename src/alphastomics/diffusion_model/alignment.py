@@ -108,13 +108,14 @@ class SectionPoses(DynamicBufferModule):
         Parameters
         ----------
         section
-            Number of the section of each set, ``(B,)``.
+            Number of the section of each set, -1 for sets that do not count, ``(B,)``.
         true, predicted
             Positions relative to the center of the section and in the common frame, ``(B, N, d)``.
         weight
             ``(B, N)``.
         """
-        true, predicted, weight = true.float(), predicted.float(), weight.float()
+        true, predicted = true.float(), predicted.float()
+        weight = weight.float() * (section >= 0)[:, None]
         product = torch.einsum("bn,bni,bnj->bij", weight, true, predicted).flatten(1)
         sums = [torch.einsum("bn,bni->bi", weight, points) for points in (true, predicted)]
         each = torch.cat([weight.sum(1, keepdim=True), *sums, product], dim=1)  # (B, F)

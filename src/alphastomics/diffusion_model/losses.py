@@ -228,7 +228,7 @@ def _pose_statistics(
     if not len(module.poses):
         return module.poses.statistics
     section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
-    weight = targets.position_hidden & targets.free[:, None] & (batch.section >= 0)[:, None]
+    weight = targets.position_hidden & targets.free[:, None]
     return module.poses.measure(batch.section, section, encoding.position, weight)
 
 
@@ -242,7 +242,8 @@ def validation_error(
         nothing, everything = torch.zeros_like(batch.located), torch.ones_like(batch.located)
         batch = batch._replace(position_known=nothing, expression_known=everything)
     with torch.autocast(module.device.type, enabled=False):
-        targets, cells = make_targets(module, batch, plain)
+        generator = torch.Generator().manual_seed(0)  # the same turns in every validation
+        targets, cells = make_targets(module, batch, plain, generator)
     encoding = module(cells)
     if not places_cells:
         return expression_loss(encoding, targets)

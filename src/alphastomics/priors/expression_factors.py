@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 
-MAX_FACTORS = 48
+MAX_FACTORS, GENES_PER_FACTOR = 48, 4
 BISECTIONS = 30
 MAX_DISPERSION = 10.0
 GENES_AT_A_TIME = 256
@@ -65,7 +65,8 @@ class ExpressionFactors(DynamicBufferModule):
     def __init__(self, num_genes: int, *, has_depth: bool) -> None:
         super().__init__()
         self.has_depth = has_depth
-        self.n_factors = min(num_genes, MAX_FACTORS)
+        # More would decode the noise of measurement, which is drawn again.
+        self.n_factors = max(min(num_genes // GENES_PER_FACTOR, MAX_FACTORS), 1)
         self.register_buffer("decoder", torch.zeros(self.n_factors, num_genes))
         self.register_buffer("encoder", torch.zeros(num_genes, self.n_factors))
         self.register_buffer("gene_scale", torch.ones(num_genes))

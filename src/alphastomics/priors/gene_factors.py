@@ -1,4 +1,4 @@
-"""Probabilistic principal components of genes: imputation and the space of expression draws."""
+"""Probabilistic principal components of genes, for imputation."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ class SpacingPrior(nn.Module):
 
     Cells occupy space, but draws of single cells do not know of each other's exact place and
     overlap. :meth:`relax` moves them by about a cell diameter, by Metropolis sampling (Metropolis
-    et al. 1953) of a pairwise-interaction process whose weight of a pair is its pair correlation
-    (Illian et al. 2008, section 3.6). Pair correlations do not change when cells are left out at
-    random, so a section of fewer cells is relaxed less.
+    et al. 1953), a quarter of the cells at a time, of a pairwise-interaction process. The weight of
+    a pair is its pair correlation (Illian et al. 2008, section 3.6), which does not change when
+    cells are left out at random: a section of fewer cells is relaxed less.
 
     Attributes
     ----------
