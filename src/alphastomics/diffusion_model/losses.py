@@ -167,14 +167,15 @@ def _expression_diffusion(
     objective: Objective,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Denoising loss of the factors of cells with hidden genes that are not to be placed."""
+    """Denoising loss of the factors, less their mean, of cells with hidden genes."""
     hidden = targets.gene_hidden.any(-1) & ~targets.placing[:, None]  # (B, N)
-    context = module.expression_context(encoding)[hidden]  # (M, D + K)
+    context = module.expression_context(encoding)[hidden]  # (M, D + size)
     if not len(context):
         return encoding.tokens.sum() * 0.0
     true = module.factors.encode(
         targets.expression[hidden], batch.measured[hidden], targets.depth[hidden]
     )
+    true = true - module.estimated_factors(encoding)[hidden]
     sigma = _sigmas(len(true), objective, generator).to(true)
     loss = module.expression_head.loss(true, context, sigma, generator)
     return loss.mean() * hidden.any(1).float().mean()

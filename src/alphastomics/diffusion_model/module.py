@@ -158,7 +158,7 @@ class MaskedDiffusionModule(nn.Module):
         # The RMS radius is 1, so the standard deviation of a coordinate is 1 / sqrt(d).
         self.position_head = DiffusionHead(position_dim, d_model, 1 / math.sqrt(position_dim))
         self.expression_head = DiffusionHead(
-            self.factors.size, d_model + self.factors.n_factors, 1.0, num_frequencies=0
+            self.factors.size, d_model + self.factors.size, 1.0, num_frequencies=0
         )
         for weight in (
             self.scope.weight,
@@ -278,7 +278,14 @@ class MaskedDiffusionModule(nn.Module):
         refined[expressed] = refine(arrangement[expressed], places)
         return refined
 
+    def estimated_factors(self, encoding: Encoding) -> Tensor:
+        """Conditional mean of the description of cells, ``(B, N, size)``; the head draws the rest.
+
+        Factors are linear in expression, so their mean is that of the mean expression.
+        """
+        factors = encoding.expression.detach() @ self.factors.encoder  # (B, N, K)
+        return nn.functional.pad(factors, (0, self.factors.size - factors.shape[-1]))
+
     def expression_context(self, encoding: Encoding) -> Tensor:
-        """Context of the expression head, ``(B, N, D + K)``: tokens and estimated factors."""
-        factors = encoding.expression.detach() @ self.factors.encoder
-        return torch.cat([encoding.tokens, factors], dim=-1)
+        """Context of the expression head, ``(B, N, D + size)``: tokens and estimated factors."""
+        return torch.cat([encoding.tokens, self.estimated_factors(encoding)], dim=-1)

@@ -146,6 +146,7 @@ def draw_expression(
             generator,
         )
         _require_finite(described, "expression")
+        described = described + module.estimated_factors(encoding)[0, chosen]
         drawn = _observe(module, described, cells.gene_known[0, chosen], depth[chosen], generator)
         known = cells.gene_known[0, chosen]
         logged[chosen] = torch.where(known, logged[chosen], drawn.logged)
