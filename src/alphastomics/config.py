@@ -67,8 +67,8 @@ class DiffusionSettings(_Section):
 
     schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
     diffusion_steps: int = Field(1000, ge=2, description="levels, if the schedule is cosine")
-    sampling_rounds: int = Field(
-        1, ge=1, description="rounds of a draw, a pass of the network each"
+    sampling_rounds: int | None = Field(
+        None, ge=1, description="rounds of a draw; by default 1 of positions, 4 of expression"
     )
     sampling_steps: int = Field(12, ge=1, description="steps of the diffusion heads in a draw")
     frame: Frame = Field("learned", description="frame in which positions are asked for")

@@ -11,7 +11,7 @@ from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, d
 from alphastomics.diffusion_model.sampler import round_ends
 
 N, G, LEVELS = 24, 12, 4
-ONE_ROUND = DrawSettings(n_rounds=1, n_steps=LEVELS, schedule="edm")
+ONE_ROUND = DrawSettings(1, 1, n_steps=LEVELS, schedule="edm")
 
 
 def generator(seed=0):
@@ -84,7 +84,7 @@ def passes(module, run):
 
 
 def drawn_positions(module, cells, *, n_rounds=1, schedule="edm", seed=0):
-    settings = DrawSettings(n_rounds, LEVELS, schedule)
+    settings = DrawSettings(n_rounds, n_rounds, LEVELS, schedule)
     return draw_positions(module, cells, settings, generator(seed)).cells
 
 
@@ -166,7 +166,7 @@ class TestPositions:
         met = passes(
             counting,
             lambda: draw_positions(
-                counting, cells, DrawSettings(2, LEVELS, "edm"), generator(), match=False
+                counting, cells, DrawSettings(2, 2, LEVELS, "edm"), generator(), match=False
             ),
         )
         assert [known for known, _ in met] == [6, 6 + round_ends(N - 6, 2)[0]]
@@ -211,7 +211,7 @@ def known_depth(cells):
 
 class TestExpression:
     def draw(self, module, cells, *, n_rounds=1, seed=0, n_steps=LEVELS):
-        settings = DrawSettings(n_rounds, n_steps, "edm")
+        settings = DrawSettings(n_rounds, n_rounds, n_steps, "edm")
         depth = known_depth(cells)
         return draw_expression(module, cells, depth, settings, generator(seed))
 

@@ -19,15 +19,16 @@ class DrawSettings(NamedTuple):
 
     Attributes
     ----------
-    n_rounds
-        Rounds, one pass of the transformer each.
+    position_rounds, expression_rounds
+        Rounds of positions and of expression, one pass of the transformer each.
     n_steps
         Steps of a diffusion head.
     schedule
         Spacing of the noise levels.
     """
 
-    n_rounds: int
+    position_rounds: int
+    expression_rounds: int
     n_steps: int
     schedule: Schedule
 
@@ -72,7 +73,7 @@ def draw_positions(
     unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
     start = 0
-    for end in round_ends(len(order), settings.n_rounds) if len(order) else []:
+    for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
         chosen = order[start:end]
         encoding = module(cells) if encoding is None else encoding
         tokens, mean = encoding.tokens[0, chosen], encoding.position[0, chosen]
@@ -131,12 +132,12 @@ def draw_expression(
     incomplete = (~cells.gene_known[0]).any(-1).nonzero()[:, 0]
     order = incomplete[torch.randperm(len(incomplete), generator=generator).to(incomplete.device)]
     start = 0
-    for end in round_ends(len(order), settings.n_rounds) if len(order) else []:
+    for end in round_ends(len(order), settings.expression_rounds) if len(order) else []:
         chosen = order[start:end]
         encoding = module(cells)
         context = module.expression_context(encoding)[0, chosen]
         condition = module.expression_head.condition(context)
-        described = sample(
+        deviation = sample(
             lambda z, sigma, condition=condition: module.expression_head(  # type: ignore[misc]
                 z, sigma[None], condition
             ),
@@ -145,10 +146,10 @@ def draw_expression(
             1.0,
             generator,
         )
-        _require_finite(described, "expression")
-        described = described + module.estimated_factors(encoding)[0, chosen]
-        drawn = _observe(module, described, cells.gene_known[0, chosen], depth[chosen], generator)
+        _require_finite(deviation, "expression")
         known = cells.gene_known[0, chosen]
+        mean = encoding.expression[0, chosen]
+        drawn = _observe(module, mean, deviation, known, depth[chosen], generator)
         logged[chosen] = torch.where(known, logged[chosen], drawn.logged)
         depth[chosen] = drawn.depth
         expression, gene_known = cells.expression.clone(), cells.gene_known.clone()
@@ -162,15 +163,20 @@ def draw_expression(
 
 def _observe(
     module: MaskedDiffusionModule,
-    described: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
     known: Tensor,
     known_depth: Tensor,
     generator: torch.Generator,
 ) -> ExpressionValues:
-    """Draw what is measured of cells with given factors: ``(M, G)`` and depths ``(M,)``."""
+    """Draw what is measured of cells: ``(M, G)`` and depths ``(M,)``.
+
+    Their standardized mean ``(M, G)`` is taken as it is; of the deviation of their factors from it,
+    ``(M, size)``, decoding takes the noise of measurement off, which is drawn anew.
+    """
     transform, factors = module.expression_transform, module.factors
-    drawn = factors.split(described)
-    z = factors.decode(drawn.factors)  # (M, G)
+    drawn = factors.split(deviation)
+    z = mean + factors.decode(drawn.factors)  # (M, G)
     if not factors.has_depth:
         noise = torch.randn(z.shape, generator=generator).to(z)
         return ExpressionValues(transform.inverse(z + factors.noise * noise), known_depth)

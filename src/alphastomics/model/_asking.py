@@ -13,7 +13,7 @@ from alphastomics.model._data import Categories, SetupArgs, read_query
 from alphastomics.model._persistence import weights_fingerprint
 from alphastomics.model._request import MODES, Request, make_request
 from alphastomics.model._results import OUTPUTS, Output, record
-from alphastomics.model._sampling import N_ROUNDS, DrawOptions
+from alphastomics.model._sampling import EXPRESSION_ROUNDS, POSITION_ROUNDS, DrawOptions
 from alphastomics.model._sets import MIN_SET
 from alphastomics.model._standardize import standardize_query
 from alphastomics.model._tissue import TissueData
@@ -139,11 +139,16 @@ class AskingMixin:
         return max_set
 
     def _draw_options(
-        self, n_samples: int, n_steps: int, seed: int, n_rounds: int = N_ROUNDS
+        self, n_samples: int, n_steps: int, seed: int, n_rounds: int | None = None
     ) -> DrawOptions:
-        for name, value in (("n_samples", n_samples), ("n_steps", n_steps), ("n_rounds", n_rounds)):
+        rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)
+        for name, value in (
+            ("n_samples", n_samples),
+            ("n_steps", n_steps),
+            ("n_rounds", rounds[0]),
+        ):
             check_at_least(name, value, 1)
-        settings = DrawSettings(n_rounds, n_steps, self._init_arguments()["schedule"])
+        settings = DrawSettings(*rounds, n_steps, self._init_arguments()["schedule"])
         return DrawOptions(n_samples, settings, seed)
 
     def _radius_quantile(self, request: Request, method: str) -> float | None:

@@ -16,7 +16,7 @@ from alphastomics.model._asking import Mode
 from alphastomics.model._data import _read_categories
 from alphastomics.model._imputing import ImputingMixin
 from alphastomics.model._results import OUTPUTS, Output
-from alphastomics.model._sampling import N_ROUNDS, N_STEPS
+from alphastomics.model._sampling import N_STEPS
 from alphastomics.model._validate import check_at_least, check_choice
 
 
@@ -92,7 +92,7 @@ class GenerationMixin(ImputingMixin):
         *,
         labels: ArrayLike | None = None,
         output: Output = "lognorm",
-        n_rounds: int = N_ROUNDS,
+        n_rounds: int | None = None,
         n_steps: int = N_STEPS,
         seed: int = 0,
         progress_bar: bool = True,

@@ -27,7 +27,7 @@ from alphastomics.model._results import (
     write_images,
     write_radius,
 )
-from alphastomics.model._sampling import N_ROUNDS, N_STEPS, draw_missing
+from alphastomics.model._sampling import N_STEPS, draw_missing
 from alphastomics.model._validate import check_choice
 
 Estimate = Literal["arrangement", "mean"]
@@ -167,7 +167,7 @@ class InferenceMixin(LookingMixin):
         mode: Mode = "auto",
         reference: AnnData | None = None,
         n_samples: int = 1,
-        n_rounds: int = N_ROUNDS,
+        n_rounds: int | None = None,
         n_steps: int = N_STEPS,
         point: Point = "medoid",
         output: Output = "lognorm",
@@ -193,7 +193,8 @@ class InferenceMixin(LookingMixin):
         n_rounds
             Rounds of a draw, one pass of the transformer each. In a round a random share of the
             cells is drawn, which are known in the next one. With one round the cells of a section
-            are independent of each other given what they express; at most one round a cell.
+            are independent of each other given what is known; at most one round a cell. By default
+            1 for positions and 4 for expression.
         n_steps
             Steps of the diffusion heads, which take no pass of the transformer.
         point
@@ -242,7 +243,7 @@ class InferenceMixin(LookingMixin):
             devices=check_devices(distributed),
         )
         how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        how |= {"n_samples": n_samples, "n_rounds": n_rounds, "n_steps": n_steps}
+        how |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
         how["point"] = str(point)
         if n_samples > 1 and request.fill_position and request.unframed_sections():
             how["mirror"] = superpose_draws(

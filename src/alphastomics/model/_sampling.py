@@ -17,7 +17,7 @@ from alphastomics.model._prediction import SetReader
 from alphastomics.model._request import Request
 from alphastomics.model._sets import InferenceSet
 
-N_ROUNDS, N_STEPS = 1, 12
+POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def draw_missing(
         lambda sets: SetSampler(module, request, options, sets),
         max_set=max_set,
         n_draws=options.n_samples,
-        anchored=options.settings.n_rounds > 1,
+        anchored=options.settings.position_rounds > 1,
         what="Sampling",
         progress_bar=progress_bar,
         devices=devices,
