@@ -67,6 +67,24 @@ def mean_and_draw(cells: AnnData) -> None:
     figure.savefig(OUT / "mean_and_draw.png", dpi=150)
 
 
+def common_frame(model: al.AlphaSTomics, atlas: AnnData) -> None:
+    """Draw the training sections on each other, as they came and in the common frame."""
+    model.register(atlas)
+    section = atlas.obs["section"].to_numpy()
+    as_they_came = np.empty_like(atlas.obsm["spatial"])
+    for name in np.unique(section):
+        cells = section == name
+        as_they_came[cells] = atlas.obsm["spatial"][cells] - atlas.obsm["spatial"][cells].mean(0)
+    shown = {"as they came": as_they_came, "registered": atlas.obsm["spatial_registered"]}
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
+    for ax, (title, points) in zip(axes, shown.items(), strict=True):
+        colors = atlas.obs["cell_type"].cat.codes
+        ax.scatter(*points.T, c=colors, cmap="tab10", s=3, linewidths=0)
+        ax.set(title=f"{len(np.unique(section))} sections, {title}", aspect="equal")
+        ax.set_axis_off()
+    figure.savefig(OUT / "common_frame.png", dpi=150)
+
+
 def main() -> None:
     """Train, place a section, draw."""
     patterns()
@@ -76,6 +94,7 @@ def main() -> None:
     al.AlphaSTomics.setup_anndata(atlas, labels_key="cell_type")
     model = al.AlphaSTomics(atlas)
     model.train(progress_bar=False)
+    common_frame(model, atlas)
     asked = {"mode": "expr_to_pos", "progress_bar": False}
     model.predict(cells, **asked)
     model.predict(cells, estimate="mean", key_added="mean", **asked)

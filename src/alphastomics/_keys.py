@@ -14,6 +14,7 @@ MEASURED: Final = "measured"  # varm, one boolean column a section
 # Written.
 PREDICTED: Final = "spatial_predicted"
 SAMPLED: Final = "spatial_sampled"
+REGISTERED: Final = "spatial_registered"
 DRAWS_SUFFIX: Final = "_draws"
 RADIUS_SUFFIX: Final = "_radius"
 EXPRESSION_PREDICTED: Final = "expression_predicted"

@@ -38,6 +38,15 @@ class SectionFrame(NamedTuple):
     pose: Pose
     registered: bool
 
+    def to_common(
+        self, module: MaskedDiffusionModule, position: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Positions ``(N, d)`` in measured units in the common frame, in the same units."""
+        given = torch.from_numpy(position - self.center).to(self.pose.shift.dtype)
+        standard = module.position_transform(given.to(self.pose.shift.device))
+        common = module.position_transform.inverse(self.pose.apply(standard[None])[0])
+        return np.asarray(common.cpu().double().numpy())
+
     def to_units(self, module: MaskedDiffusionModule, position: Tensor) -> NDArray[np.float64]:
         """Positions ``(N, d)`` of the network's frame in measured units."""
         given = module.position_transform.inverse(self.pose.invert(position[None])[0])
@@ -62,10 +71,10 @@ class SetReader:
     def frame(self, cell_set: InferenceSet) -> SectionFrame:
         """Frame of the section of a set."""
         if cell_set.section not in self._frames:
-            self._frames[cell_set.section] = self._register(cell_set.landmarks)
+            self._frames[cell_set.section] = self.register(cell_set.landmarks)
         return self._frames[cell_set.section]
 
-    def _register(self, landmarks: NDArray[np.int64]) -> SectionFrame:
+    def register(self, landmarks: NDArray[np.int64]) -> SectionFrame:
         """Superpose known cells on the mean positions that their expression predicts."""
         module, request = self.module, self.request
         d, device = module.position_dim, module.device
