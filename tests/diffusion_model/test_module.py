@@ -292,7 +292,9 @@ def test_the_expression_head_reads_tokens_and_the_factors_of_the_mean(module):
     context = module.expression_context(out)
     size = out.tokens.shape[-1]
     assert torch.equal(context[..., :size], out.tokens)
-    torch.testing.assert_close(context[..., size:], out.expression @ module.factors.encoder)
+    factors = context[..., size : size + module.factors.n_factors]
+    torch.testing.assert_close(factors, out.expression @ module.factors.encoder)
+    assert (context[..., size + module.factors.n_factors :] == 0).all()  # the mean log depth
     assert module.expression_head.condition(context).shape[:2] == (B, N)
     context[..., size:].sum().backward(retain_graph=True)
     assert module.expression_mean_head.weight.grad is None
