@@ -86,13 +86,14 @@ class GeneFactorModel(nn.Module):
         smoother
             Kernels of the surroundings.
         """
-        alone = self(values, known)
-        if where is None:
-            return self.lone_weight * alone
-        is_key = known.any(-1) & where.known  # (B, N)
-        around = smoother.mixed(alone, is_key, where, self.smooth_weights[None])[:, 0]
-        mixed = self.self_weight * alone + around
-        return torch.where(is_key[..., None], mixed, self.lone_weight * alone)
+        alone = self.factors(values, known)  # (B, N, R): smoothing is linear, R is less than G
+        factors = self.lone_weight * alone
+        if where is not None:
+            is_key = known.any(-1) & where.known  # (B, N)
+            around = smoother.mixed(alone, is_key, where, self.smooth_weights[None])[:, 0]
+            mixed = self.self_weight * alone + around
+            factors = torch.where(is_key[..., None], mixed, factors)
+        return factors @ self.loading.T
 
     def factors(self, values: Tensor, known: Tensor) -> Tensor:
         """Posterior mean of the factors given the known genes, ``(..., R)``."""
