@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objective:
-    """What training hides, and the noise levels of the heads.
+    """Masks of training and noise levels of the heads.
 
     Attributes
     ----------

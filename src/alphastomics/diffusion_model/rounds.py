@@ -15,7 +15,7 @@ from alphastomics.diffusion_model.sampler import round_ends, sample
 
 
 class DrawSettings(NamedTuple):
-    """How values are drawn.
+    """Settings of a draw.
 
     Attributes
     ----------

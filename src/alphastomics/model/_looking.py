@@ -1,4 +1,4 @@
-"""What a trained network makes of cells, beside the answer."""
+"""Latent representations, the common frame and the use of experts."""
 
 from __future__ import annotations
 

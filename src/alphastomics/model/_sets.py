@@ -1,4 +1,4 @@
-"""Which cells go through the network together at inference."""
+"""Partition of the cells of a request into sets that fit the network."""
 
 from __future__ import annotations
 
