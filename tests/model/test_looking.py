@@ -40,7 +40,8 @@ def test_sections_are_registered_in_one_frame(trained, tissue):
     registered = turned.obsm["spatial_registered"]
     np.testing.assert_allclose(registered, cells.obsm["spatial_registered"], atol=1)
     radius = al.metrics.rms_radius(registered[moved])
-    np.testing.assert_allclose(radius, al.metrics.rms_radius(tissue.obsm["spatial"][moved]))
+    true_radius = al.metrics.rms_radius(tissue.obsm["spatial"][moved])
+    np.testing.assert_allclose(radius, true_radius, rtol=1e-5)
     types = tissue.obs["cell_type"].astype(str).to_numpy()
     for kind in ("L1", "L6"):
         centers = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
 from alphastomics.diffusion_model.sampler import round_ends, sample
+
+MARGIN = 1.1  # drawn cells lie within this times the extent of the training sections
 
 
 class DrawSettings(NamedTuple):
@@ -72,6 +75,9 @@ def draw_positions(
         cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
     unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
+    radius = MARGIN * float(module.position_transform.extent)
+    if cells.registered is not None and not bool(cells.registered.all()):
+        radius = math.inf  # the center of the section is not known
     start = 0
     for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
         chosen = order[start:end]
@@ -80,8 +86,8 @@ def draw_positions(
         condition = module.position_head.condition(tokens)
         sigmas = sampling_sigmas(settings.n_steps, settings.schedule).to(mean)
         drawn = sample(
-            lambda z, sigma, condition=condition: module.position_head.guided(  # type: ignore[misc]
-                z, sigma[None], condition
+            lambda z, sigma, condition=condition: _within(  # type: ignore[misc]
+                module.position_head.guided(z, sigma[None], condition), radius
             ),
             mean,
             sigmas,
@@ -92,6 +98,16 @@ def draw_positions(
         cells, encoding = _with_positions(cells, chosen, drawn), None
         start = end
     return DrawnPositions(cells, scale)
+
+
+def _within(position: Tensor, radius: float) -> Tensor:
+    """Pull positions ``(M, d)`` outside the training tissue back to its extent.
+
+    Guidance overshoots where context and no context disagree (thresholding, Saharia et al. 2022).
+    """
+    if math.isinf(radius):
+        return position
+    return position * (radius / position.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
 
 
 def _with_positions(cells: StandardizedCells, chosen: Tensor, drawn: Tensor) -> StandardizedCells:

@@ -151,19 +151,30 @@ class ExpressionTransform(nn.Module):
 
 
 class PositionTransform(nn.Module):
-    """Scales coordinates by one isotropic factor, the RMS radius of the training sections."""
+    """Scales coordinates by one isotropic factor, the RMS radius of the training sections.
+
+    Attributes
+    ----------
+    scale
+        RMS radius of the training sections.
+    extent
+        Largest distance of a training cell from the center of its section, in RMS radii.
+    """
 
     scale: Tensor
+    extent: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("extent", torch.tensor(torch.inf))
 
     @torch.no_grad()
     def fit(self, sections: list[NDArray[np.float64]]) -> None:
-        """Set the scale from the coordinates ``(n_i, d)`` of each training section."""
+        """Set scale and extent from the coordinates ``(n_i, d)`` of each training section."""
         squares = np.concatenate([np.square(s - s.mean(0)).sum(1) for s in sections])
         self.scale.fill_(float(np.sqrt(squares.mean())))
+        self.extent.fill_(float(np.sqrt(squares.max() / squares.mean())))
 
     def forward(self, position: Tensor) -> Tensor:
         """From measured units to the standardised space."""
