@@ -101,7 +101,7 @@ def _center(data: TissueData, cells: NDArray[np.int64]) -> NDArray[np.float64] |
 
 @dataclass(frozen=True)
 class SetOptions:
-    """How sets are drawn.
+    """Options of the random sets of training.
 
     Attributes
     ----------

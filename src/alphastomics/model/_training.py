@@ -40,7 +40,7 @@ MATCHING_STEPS = 250
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a model was trained on, over all calls of ``train``."""
+    """Record of the training of a model, over all calls of ``train``."""
 
     epochs: int = 0
     steps: int = 0

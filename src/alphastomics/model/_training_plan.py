@@ -1,4 +1,4 @@
-"""How the network is trained."""
+"""Training plan: steps, optimizer and moving average of the network."""
 
 from __future__ import annotations
 

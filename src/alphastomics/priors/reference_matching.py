@@ -20,7 +20,6 @@ MAX_CANDIDATES = 512
 SHIFTS = 4
 FIT_STEPS, FIT_NOISE = 500, 0.8
 FIT_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
-LOG_EVERY = 10
 PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
 
 
@@ -209,6 +208,6 @@ class ReferenceMatcher(nn.Module):
         if panel < PANEL_SHARE:
             known[:n] &= torch.rand(G) >= 0.8 * ratio
         features = self.features(values, known)[None]
-        place, everyone = cells.position[None], torch.ones(1, N - n, dtype=torch.bool)
-        mixture = self(features[:, :n], features[:, n:], place[:, n:], everyone)
+        place, valid = cells.position[None], torch.ones(1, N - n, dtype=torch.bool)
+        mixture = self(features[:, :n], features[:, n:], place[:, n:], valid)
         return -mixture.log_likelihood(place[:, :n]).mean()
