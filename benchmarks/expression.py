@@ -25,7 +25,17 @@ from scipy import sparse
 import alphastomics as al
 
 N_BLOCKS = 4
-SHOWN = ["pcc", "pcc_mean", "ssim", "rmse", "js", "moran_concordance", "moran_difference"]
+SHOWN = [
+    "pcc",
+    "pcc_mean",
+    "ssim",
+    "rmse",
+    "js",
+    "moran_concordance",
+    "moran_difference",
+    "zeros",
+]
+LEAST = 1e-6  # a log-normalized value below is a zero
 HIDDEN = {"random": "drawn at random", "blocks": f"in {N_BLOCKS} squares"}
 
 
@@ -114,6 +124,8 @@ def one_seed(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dic
             "method": name,
             "seed": seed,
             **al.tl.expression_scores(expression[hidden], values, positions[hidden]),
+            "zeros": float((values < LEAST).mean()),
+            "true_zeros": float((expression[hidden] < LEAST).mean()),
             **timing,
         }
         for kind, name, values, timing in found
@@ -154,7 +166,8 @@ def write(results: pd.DataFrame, adata: ad.AnnData, args: argparse.Namespace) ->
         f"{args.training_mode}, {args.max_steps} steps; a seed takes {seconds} ({args.threads} "
         "threads, other jobs beside). Scale: log1p(counts * median / total), with the median "
         "total of all known cells of the file, as the model's. Medians over genes but for "
-        "`pcc_mean` and Moran's. `cell-type mean` is an oracle.\n\n"
+        "`pcc_mean` and Moran's; `zeros` is the share of zeros, "
+        f"{results['true_zeros'].mean():.3f} in the truth. `cell-type mean` is an oracle.\n\n"
         + to_markdown(summarise(results, SHOWN, "pcc"))
         + "\n"
     )

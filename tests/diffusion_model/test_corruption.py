@@ -189,7 +189,7 @@ class TestHiddenGenes:
         batch = new_batch(expression_known=5)
         module = new_module()
         depth = make_targets(module, batch, PLAIN, generator())[0].depth
-        expected = module.expression_transform.size_factor(batch.values, batch.measured)[..., 0]
+        expected = module.expression_transform.depth(batch.values, batch.measured)
         torch.testing.assert_close(depth, expected)
         lognorm = new_module(values="lognorm")
         assert (make_targets(lognorm, batch, PLAIN, generator())[0].depth == 1).all()

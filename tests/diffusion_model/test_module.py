@@ -241,7 +241,7 @@ class TestPriors:
         hidden = torch.arange(N) < 4
         known = (~hidden)[None, :, None].expand(B, N, G)
         cells = cells._replace(gene_known=known, position_known=torch.ones(B, N).bool())
-        _, expected = module.smoother(cells.expression, known.float(), cells.where())
+        _, expected = module.smoother(cells.expression, known, cells.where())
         estimate = module(cells).expression
         torch.testing.assert_close(estimate[:, hidden], expected[:, hidden])
         assert (estimate[:, hidden] != 0).all()

@@ -1,11 +1,13 @@
 """Draws in rounds: known values, matched cells, counts, and what a round knows of the last."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
-from alphastomics.diffusion_model import MaskedDiffusionModule
+from alphastomics.diffusion_model import MaskedDiffusionModule, rounds
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
 from alphastomics.diffusion_model.sampler import round_ends
@@ -18,8 +20,8 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def fitted(values="counts", position_dim=2, *, random_heads=True):
-    """A network with priors fitted to cells of two factors; nothing else is trained."""
+def fitted(values="counts", position_dim=2, *, random_heads=True, silent_gene=False):
+    """A network with priors and donors of cells of two factors; nothing else is trained."""
     torch.manual_seed(0)
     module = MaskedDiffusionModule(
         G, position_dim, values=values, d_model=16, num_heads=2, num_layers=1, d_ff=16
@@ -29,6 +31,8 @@ def fitted(values="counts", position_dim=2, *, random_heads=True):
             torch.nn.init.normal_(parameter, std=0.05)
     rate = torch.exp(torch.randn(400, 2) @ torch.randn(2, G) * 0.5 + 1)
     counts = torch.poisson(rate * torch.exp(0.3 * torch.randn(400, 1)))
+    if silent_gene:
+        counts[:, 0] = 0
     if values != "counts":
         counts = torch.log1p(counts)
     transform, factors = module.expression_transform, module.factors
@@ -36,15 +40,16 @@ def fitted(values="counts", position_dim=2, *, random_heads=True):
     everything = torch.ones_like(counts, dtype=torch.bool)
     standardized = transform(counts, everything)
     module.genes.fit([standardized], seed=0)
-    factors.fit(standardized, seed=0)
-    depth = torch.ones(400)
-    if values == "counts":
-        depth = transform.size_factor(counts, everything)[:, 0]
-    described = factors.split(factors.encode(standardized, everything, depth)).factors
-    rates = transform.unlogged(transform.inverse(factors.decode(described)))
-    of_counts = counts if values == "counts" else None
-    label = torch.zeros(400, dtype=torch.long)
-    factors.fit_observations(standardized, rates, of_counts, depth, label)
+    depth = transform.depth(counts, everything)
+    factors.fit(standardized, depth, seed=0)
+    of_no_type = np.zeros(400, dtype=np.int64)
+    module.donors.fill(
+        sparse.csr_matrix(counts.numpy()),
+        np.ones((1, G), dtype=bool),
+        of_no_type,
+        factors.encode(standardized, everything, depth),
+        of_no_type,
+    )
     return module.eval().requires_grad_(False)
 
 
@@ -209,6 +214,17 @@ def known_depth(cells):
     return torch.linspace(0.5, 2, cells.expression.shape[1])
 
 
+def unmeasured(n):
+    """Cells of known position and no expression."""
+    return some_cells(n=n, expressed=0, known=n)
+
+
+def stored(module):
+    """Values of the donors, as measured and log-normalized."""
+    values, measured = module.donors.measurement(torch.arange(len(module.donors)))
+    return values, module.expression_transform.log(values, measured)
+
+
 class TestExpression:
     def draw(self, module, cells, *, n_rounds=1, seed=0, n_steps=LEVELS):
         settings = DrawSettings(n_rounds, n_rounds, n_steps, "edm")
@@ -236,13 +252,12 @@ class TestExpression:
         assert drawn.logged.shape == (N, G)
         assert drawn.depth.shape == (N,)
 
-    def test_drawn_counts_are_whole_numbers(self, counting, partly):
+    def test_drawn_cells_have_whole_numbers_of_counts(self, counting, partly):
         drawn = self.draw(counting, partly)
-        counts = torch.expm1(drawn.logged) * drawn.depth[:, None]
-        unknown = ~partly.gene_known[0]
-        torch.testing.assert_close(counts[unknown], counts[unknown].round(), atol=2e-3, rtol=0)
-        assert (counts[unknown] == 0).any()
-        assert (counts[unknown].round() > 1).any()
+        counts = (torch.expm1(drawn.logged) * drawn.depth[:, None])[16:]
+        torch.testing.assert_close(counts, counts.round(), atol=2e-3, rtol=0)
+        assert (counts == 0).any()
+        assert (counts.round() > 1).any()
 
     def test_cells_with_known_genes_keep_their_depth_and_others_have_that_of_their_counts(
         self, counting, partly
@@ -252,28 +267,32 @@ class TestExpression:
         assert torch.equal(drawn.depth[:16], depth[:16])
         counts = (torch.expm1(drawn.logged) * drawn.depth[:, None]).round()[16:]
         everything = torch.ones_like(counts, dtype=torch.bool)
-        own = counting.expression_transform.size_factor(counts, everything)[:, 0]
+        own = counting.expression_transform.depth(counts, everything)
         torch.testing.assert_close(drawn.depth[16:], own)
 
-    def test_drawn_cells_have_the_means_and_the_depth_of_training(self):
+    def test_drawn_cells_have_the_means_the_spread_and_the_depth_of_training(self):
         """An untrained head draws the standard normal that factors of training cells have."""
         module = fitted(random_heads=False)
-        drawn = self.draw(module, some_cells(n=600, expressed=0, known=600), n_steps=16)
-        mean, std = module.expression_transform.mean, module.expression_transform.std
-        torch.testing.assert_close(drawn.logged.mean(0), mean, atol=0.2, rtol=0)
-        torch.testing.assert_close(drawn.logged.std(0), std, atol=0, rtol=0.3)
+        drawn = self.draw(module, unmeasured(600), n_steps=16)
+        counts, logged = stored(module)
+        torch.testing.assert_close(drawn.logged.mean(0), logged.mean(0), atol=0.2, rtol=0)
+        torch.testing.assert_close(drawn.logged.std(0), logged.std(0), atol=0, rtol=0.3)
+        zeros, expected = ((x == 0).float().mean(0) for x in (drawn.logged, counts))
+        torch.testing.assert_close(zeros, expected, atol=0.1, rtol=0)
+        correlation, expected = (x.T.corrcoef() for x in (drawn.logged, logged))
+        assert (correlation - expected).abs().mean() < 0.1
+        assert expected.abs().mean() > 0.3
         log_depth = drawn.depth.log()
         assert log_depth.mean() == pytest.approx(float(module.factors.log_depth_mean), abs=0.2)
         assert log_depth.std() == pytest.approx(float(module.factors.log_depth_std), rel=0.25)
 
     def test_drawn_lognorm_values_have_the_mean_and_spread_of_training(self):
         module = fitted("lognorm", random_heads=False)
-        cells = some_cells(n=600, expressed=0, known=600)
-        drawn = self.draw(module, cells, n_steps=16)
+        drawn = self.draw(module, unmeasured(600), n_steps=16)
         z = module.expression_transform.standardize(drawn.logged)
         torch.testing.assert_close(z.mean(0), torch.zeros(G), atol=0.2, rtol=0)
         torch.testing.assert_close(z.std(0), torch.ones(G), atol=0.25, rtol=0)
-        assert torch.equal(drawn.depth, known_depth(cells))
+        assert torch.equal(drawn.depth, torch.ones(600))
 
     @pytest.mark.parametrize("n_rounds", [1, 4])
     def test_every_round_takes_one_pass_and_knows_the_cells_of_those_before(
@@ -303,3 +322,108 @@ class TestExpression:
         module.expression_head.out.bias.fill_(torch.nan)
         with pytest.raises(FloatingPointError, match="the expression head drew values that are"):
             self.draw(module, partly)
+
+
+class TestDonors:
+    """What is measured of a drawn cell comes from the training cell most similar to it."""
+
+    @pytest.fixture
+    def draw_of(self, monkeypatch):
+        """A function that draws the expression of cells, given what the head draws of them."""
+
+        def draw(module, description, seed=0):
+            order = torch.randperm(len(description), generator=generator(seed))  # of the cells
+            monkeypatch.setattr(rounds, "sample", lambda *_: description[order])
+            cells = unmeasured(len(description))
+            return draw_expression(module, cells, known_depth(cells), ONE_ROUND, generator(seed))
+
+        return draw
+
+    @pytest.fixture(scope="class", params=["counts", "lognorm"])
+    def average(self, request):
+        """A network whose mean of every cell is that of training."""
+        return fitted(request.param, random_heads=False)
+
+    def test_a_cell_described_as_a_training_cell_has_its_values(self, average, draw_of):
+        chosen = torch.tensor([3, 50, 51, 399])
+        drawn = draw_of(average, average.donors.description[chosen])
+        values, logged = stored(average)
+        torch.testing.assert_close(drawn.logged, logged[chosen], atol=1e-5, rtol=0)
+        if average.expression_transform.values == "counts":
+            counts = torch.expm1(drawn.logged) * drawn.depth[:, None]
+            torch.testing.assert_close(counts, values[chosen], atol=1e-3, rtol=0)
+
+    def test_a_cell_that_expresses_more_than_its_donor_has_more_counts(self, draw_of):
+        module = fitted(random_heads=False)
+        donors, factors, transform = module.donors, module.factors, module.expression_transform
+        nowhere = np.zeros(1, dtype=np.int64)
+        everything = np.ones((1, G), dtype=bool)
+        of_donor = torch.tensor([[0.3, -0.2, 0.1, 0.0]])
+        many = sparse.csr_matrix(np.full((1, G), 100, dtype=np.float32))
+        donors.fill(many, everything, nowhere, of_donor, nowhere)
+        asked = torch.tensor([[1.2, 0.8, 0.0, 0.5]])
+        rate, donor_rate = (
+            transform.unlogged(transform.inverse(factors.decode(each)))[0]
+            for each in (asked, of_donor)
+        )
+        drawn = draw_of(module, asked.expand(2000, -1))
+        counts = torch.expm1(drawn.logged) * drawn.depth[:, None]
+        ratio = counts.mean(0) / 100
+        # A little of the mean expression is added to both rates.
+        expected = rate / donor_rate
+        torch.testing.assert_close(ratio.log(), expected.log(), atol=0.15, rtol=0.1)
+        assert expected.max() > 1.5
+        assert expected.min() < 0.8
+
+    def test_a_value_that_is_not_a_count_differs_as_without_noise(self, draw_of):
+        module = fitted("lognorm", random_heads=False)
+        of_donor = module.donors.description[7:8]
+        asked = of_donor + torch.tensor([[0.01, -0.01, 0.0]])
+        drawn = draw_of(module, asked).logged
+        difference = module.factors.decode(asked - of_donor)
+        expected = stored(module)[1][7:8] + difference * module.expression_transform.std
+        torch.testing.assert_close(drawn, expected)
+
+    def test_a_factor_that_makes_no_expression_does_not_choose_the_donor(self, average, draw_of):
+        module = copy.deepcopy(average)
+        module.factors.decoder[2] = 0
+        description = module.donors.description[:20].clone()
+        description[:, 2] = 100 * torch.randn(20, generator=generator())
+        drawn = draw_of(module, description).logged
+        torch.testing.assert_close(drawn, stored(module)[1][:20], atol=1e-5, rtol=0)
+
+    def test_the_head_draws_the_deviation_from_the_mean(self, monkeypatch):
+        """Known genes are part of the mean, which decides on the donor and on the values."""
+        module = fitted("lognorm", random_heads=False)
+        module.expression_mean_head.bias.fill_(0.5)
+        cells = some_cells(known=N)
+        known = cells.gene_known.clone()
+        known[:, :, 6:] = False
+        cells = cells._replace(gene_known=known)
+        mean = module(cells).expression[0]
+        assert (mean[:, 6:].abs() > 0.3).all()
+        description = module.donors.description[:N]
+        deviation = description - module.estimated_factors(mean)
+        order = torch.randperm(N, generator=generator())
+        monkeypatch.setattr(rounds, "sample", lambda *_: deviation[order])
+        depth = known_depth(cells)
+        drawn = draw_expression(module, cells, depth, ONE_ROUND, generator()).logged
+        difference = mean + module.factors.decode(deviation - description)
+        expected = stored(module)[1][:N] + difference * module.expression_transform.std
+        torch.testing.assert_close(drawn[:, 6:], expected[:, 6:], atol=1e-4, rtol=0)
+
+    def test_genes_that_the_donor_lacks_have_their_value_without_noise(self, average, draw_of):
+        module = copy.deepcopy(average)
+        module.donors.panels[:, :4] = False
+        description = module.donors.description[:20]
+        drawn = draw_of(module, description).logged
+        transform = module.expression_transform
+        expected = transform.inverse(module.factors.decode(description))
+        torch.testing.assert_close(drawn[:, :4], expected[:, :4])
+        assert not torch.isclose(drawn[:, 4:], expected[:, 4:]).all(0).any()
+
+    def test_a_gene_that_no_training_cell_expressed_is_not_expressed(self):
+        module = fitted(random_heads=False, silent_gene=True)
+        drawn = TestExpression().draw(module, unmeasured(40))
+        assert torch.isfinite(drawn.logged).all()
+        assert not drawn.logged[:, 0].any()

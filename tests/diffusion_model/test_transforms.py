@@ -69,7 +69,7 @@ class TestExpression:
     def test_counts_come_back_exactly(self):
         x, transform = counts(), fitted()
         logged = transform.log(x, visible(x))
-        back = transform.unlog(logged, transform.size_factor(x, visible(x)))
+        back = transform.unlog(logged, transform.depth(x, visible(x)))
         assert torch.equal(back, x)
         whole = transform.unlog(logged + 0.01)
         assert torch.equal(whole, whole.round())

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import alphastomics as al
 
@@ -102,19 +103,77 @@ def test_generated_sections_have_the_size_of_the_tissue(trained, tissue):
     assert not np.allclose(new.obsm["spatial"], other.obsm["spatial"])
 
 
-def test_generated_cells_are_like_those_of_training(trained, tissue):
+def training_sections(tissue):
+    return tissue[tissue.obs["section"] != "section_2"]
+
+
+def test_generated_cells_are_training_cells_of_the_wanted_types(trained, tissue):
     model, _ = trained
-    atlas = tissue[tissue.obs["section"] != "section_2"]
-    types = atlas.obs["cell_type"].astype(str)
-    wanted = ["L1"] * 150 + ["L6"] * 150
-    new = model.generate(300, labels=wanted, output="counts", n_steps=2, **QUIET)
+    atlas = training_sections(tissue)
+    types = atlas.obs["cell_type"].astype(str).to_numpy()
+    wanted = ["L1"] * 30 + ["L6"] * 30
+    new = model.generate(60, labels=wanted, output="counts", n_steps=2, **QUIET)
+    assert list(new.obs["cell_type"]) == wanted
+    of_type = {kind: set(map(bytes, atlas.X.toarray()[types == kind])) for kind in ("L1", "L6")}
+    for kind, counts in zip(wanted, new.X, strict=True):
+        assert bytes(counts) in of_type[kind]
+
+
+def test_any_training_cell_may_be_generated(trained, tissue):
+    model, _ = trained
+    atlas = training_sections(tissue).X.toarray()
+    new = model.generate(300, output="counts", n_steps=2, **QUIET)
+    rows = set(map(bytes, new.X))
+    assert rows <= set(map(bytes, atlas))
+    assert len(rows) > 200  # drawn with replacement from 600
+    lognorm = model.generate(300, n_steps=2, **QUIET)
+    depth = new.X.sum(1, keepdims=True) / np.median(atlas.sum(1))
+    np.testing.assert_allclose(lognorm.X, np.log1p(new.X / depth), rtol=1e-4, atol=1e-5)
+
+
+def autocorrelation(model, lognorm, positions):
+    """Moran's I of the factors of expression."""
+    values = model.module.expression_transform.standardize(torch.as_tensor(lognorm))
+    factors = model.module.factors.of_genes(values, torch.ones_like(values, dtype=torch.bool))
+    return al.metrics.morans_i(factors.numpy(), positions, k=8)
+
+
+@pytest.mark.parametrize("method", ["generate", "sample"])
+def test_neighbors_are_as_much_alike_as_in_training(trained, tissue, method):
+    model, cells = trained
+    if method == "generate":
+        new = model.generate(300, n_steps=6, **QUIET)
+        lognorm, positions = new.X, new.obsm["spatial"]
+    else:
+        new = cells.copy()
+        model.sample(new, mode="joint", n_steps=6, **QUIET)
+        lognorm, positions = new.layers["expression_sampled"], new.obsm["spatial_sampled"]
+    expected = []
+    for section in ("section_0", "section_1"):
+        true = tissue[tissue.obs["section"] == section]
+        counts = torch.from_numpy(true.X.toarray())
+        logged = model.module.expression_transform.log(counts, torch.ones_like(counts).bool())
+        expected.append(autocorrelation(model, logged, true.obsm["spatial"]))
+    expected = np.mean(expected, axis=0)
+    np.testing.assert_allclose(autocorrelation(model, lognorm, positions), expected, atol=0.02)
+    shuffled = np.random.default_rng(0).permutation(positions)
+    assert autocorrelation(model, lognorm, shuffled).mean() < 0.2 * expected.mean()
+
+
+def test_cells_of_panels_none_of_which_has_all_genes_are_generated(tissue):
+    atlas, gene = tissue.copy(), np.arange(tissue.n_vars)
+    panels = {"section_0": gene >= 5, "section_1": gene < 35, "section_2": abs(gene - 20) > 2}
+    atlas.varm["measured"] = pd.DataFrame(panels, index=atlas.var_names)
+    al.AlphaSTomics.setup_anndata(atlas)
+    model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    model.train(max_steps=1, set_size=16, **QUIET)
+    new = model.generate(100, output="counts", n_steps=2, **QUIET)
     assert (np.rint(new.X) == new.X).all()
-    for kind in ("L1", "L6"):
-        mine = new.X[np.asarray(wanted) == kind].mean(0)
-        true = {t: atlas.X[(types == t).to_numpy()].mean(0) for t in ("L1", "L6")}
-        error = {t: np.abs(mine - np.ravel(mean)).mean() for t, mean in true.items()}
-        assert min(error, key=error.get) == kind
-        assert error[kind] < 0.3 * true[kind].mean()
+    measured = np.zeros(100, dtype=bool)
+    for name, panel in panels.items():
+        rows = atlas.X.toarray()[(atlas.obs["section"] == name).to_numpy()][:, panel]
+        measured |= np.isin([bytes(row) for row in new.X[:, panel]], [bytes(row) for row in rows])
+    assert measured.all()
 
 
 @pytest.mark.parametrize(

@@ -125,10 +125,9 @@ def make_targets(
     ratio = ratio * (batch.expression_known | ~batch.located).all(1)
     visible = hide_genes(known, ratio, panel < PANEL_SHARE, generator)
     counted = torch.where(batch.expression_known[..., None], visible, batch.measured)
-    expression = module.expression_transform(batch.values, counted)  # (B, N, G)
-    depth = torch.ones_like(expression[..., 0])
-    if module.expression_transform.values == "counts":
-        depth = module.expression_transform.size_factor(batch.values, counted)[..., 0]
+    transform = module.expression_transform
+    depth = transform.depth(batch.values, counted)  # (B, N)
+    expression = transform.standardize(transform.log_at_depth(batch.values, depth))  # (B, N, G)
 
     position, registered = framed_positions(module, batch, generator)
     hidden = batch.located & ~batch.position_known
@@ -137,7 +136,7 @@ def make_targets(
     if objective.expression_noise and bool(placing.any()):
         noise = torch.randn(expression.shape, generator=generator).to(expression)
         strength = 2 * objective.expression_noise * strength * placing  # (B,)
-        noisy = expression + strength[:, None, None] * noise
+        noisy = noise.mul_(strength[:, None, None]).add_(expression)
     targets = Targets(
         expression=expression,
         position=torch.where(batch.located[..., None], position, 0.0),

@@ -138,8 +138,10 @@ def position_loss(
 
 def expression_loss(encoding: Encoding, targets: Targets) -> Tensor:
     """Squared error of hidden genes, in units of their variance."""
-    weight = targets.gene_hidden.to(encoding.expression)
-    return mean_square_per_set(encoding.expression - targets.expression, weight).mean()
+    hidden = targets.gene_hidden
+    error = ((encoding.expression - targets.expression) * hidden.to(targets.expression)).flatten(1)
+    square = torch.linalg.vecdot(error, error)  # (B,)
+    return (square / hidden.count_nonzero((1, 2)).clamp_min(1)).mean()
 
 
 def _position_diffusion(
@@ -169,13 +171,12 @@ def _expression_diffusion(
 ) -> Tensor:
     """Denoising loss of the factors, less their mean, of cells with hidden genes."""
     hidden = targets.gene_hidden.any(-1) & ~targets.placing[:, None]  # (B, N)
-    context = module.expression_context(encoding)[hidden]  # (M, D + size)
-    if not len(context):
+    if not bool(hidden.any()):
         return encoding.tokens.sum() * 0.0
-    true = module.factors.encode(
-        targets.expression[hidden], batch.measured[hidden], targets.depth[hidden]
-    )
-    true = true - module.estimated_factors(encoding)[hidden]
+    context = module.expression_context(encoding)  # (B, N, D + size)
+    true = module.factors.encode(targets.expression, batch.measured, targets.depth)
+    true = (true - context[..., encoding.tokens.shape[-1] :])[hidden]
+    context = context[hidden]  # (M, D + size)
     sigma = _sigmas(len(true), objective, generator).to(true)
     loss = module.expression_head.loss(true, context, sigma, generator)
     return loss.mean() * hidden.any(1).float().mean()

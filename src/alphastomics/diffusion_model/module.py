@@ -16,10 +16,12 @@ from alphastomics.diffusion_model.batch import SCOPES, StandardizedCells
 from alphastomics.diffusion_model.heads import DiffusionHead
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
 from alphastomics.nn.architecture import Architecture
-from alphastomics.nn.embeddings import ModalityEmbedding, OptionalEmbedding, PositionEmbedding
+from alphastomics.nn.embeddings import ExpressionEmbedding, OptionalEmbedding, PositionEmbedding
 from alphastomics.nn.moe import Routing
 from alphastomics.nn.spatial_bias import KnownPositions
 from alphastomics.nn.transformer import SetTransformer
+from alphastomics.priors.autocorrelation import AutocorrelationPrior
+from alphastomics.priors.donors import DonorCells
 from alphastomics.priors.expression_factors import ExpressionFactors
 from alphastomics.priors.gene_factors import GeneFactorModel
 from alphastomics.priors.kernel_smoothing import KernelSmoother
@@ -139,9 +141,11 @@ class MaskedDiffusionModule(nn.Module):
         self.smoother = KernelSmoother(num_genes, d_model)
         self.genes = GeneFactorModel(num_genes, len(self.smoother.width))
         self.factors = ExpressionFactors(num_genes, has_depth=values == "counts")
+        self.donors = DonorCells(num_genes, self.factors.size)
         self.spacing = SpacingPrior()
+        self.autocorrelation = AutocorrelationPrior(self.factors.n_factors)
 
-        self.expression_embedding = ModalityEmbedding(nn.Linear(2 * num_genes, d_model), d_model)
+        self.expression_embedding = ExpressionEmbedding(num_genes, d_model)
         self.position_embedding = PositionEmbedding(position_dim, d_model)
         self.scope = nn.Embedding(len(SCOPES), d_model)
         self.unregistered = nn.Parameter(torch.zeros(d_model))
@@ -190,8 +194,10 @@ class MaskedDiffusionModule(nn.Module):
         """
         cells, _ = cells.split()
         where = cells.where()
-        prior = self._priors(cells, where)
-        x = self._embed(cells) + prior.token  # (B, N, D)
+        known = cells.gene_known & cells.real[..., None]  # (B, N, G)
+        values = torch.where(known, cells.expression, 0.0)
+        prior = self._priors(values, known, cells, where)
+        x = self._embed(values, known, cells) + prior.token  # (B, N, D)
         tokens, routing = self.transformer(x, cells.cell_mask, where)  # (B, N, D)
 
         position_known = cells.position_known[..., None]  # (B, N, 1)
@@ -206,12 +212,9 @@ class MaskedDiffusionModule(nn.Module):
             routing=routing,
         )
 
-    def _embed(self, cells: StandardizedCells) -> Tensor:
+    def _embed(self, values: Tensor, known: Tensor, cells: StandardizedCells) -> Tensor:
         """Sum of the embeddings of both modalities and of the conditions, ``(B, N, D)``."""
-        known = cells.gene_known
-        values = torch.where(known, cells.expression, 0.0)  # (B, N, G)
-        genes = torch.cat([values, known.to(values)], dim=-1)  # (B, N, 2G)
-        x = self.expression_embedding(genes, known.any(-1))
+        x = self.expression_embedding(values, known)
         position = torch.where(cells.position_known[..., None], cells.position, 0.0)
         x = x + self.position_embedding(position, cells.position_known)
         if cells.scope is not None:
@@ -224,14 +227,18 @@ class MaskedDiffusionModule(nn.Module):
             x = x + self.batch(cells.batch)
         return x
 
-    def _priors(self, cells: StandardizedCells, where: KnownPositions | None) -> Prior:
+    def _priors(
+        self,
+        values: Tensor,
+        known: Tensor,
+        cells: StandardizedCells,
+        where: KnownPositions | None,
+    ) -> Prior:
         """Combine the priors of expression: the only place where they enter the network.
 
         Cells without a known gene are estimated from the cells around them, those with some genes
         by the gene factors, smoothed over the cells around them.
         """
-        known = cells.gene_known & cells.real[..., None]  # (B, N, G)
-        values = torch.where(known, cells.expression, 0.0)
         token = values.new_zeros(*values.shape[:2], self.architecture.d_model)
         estimate = torch.zeros_like(values)
         if where is not None:
@@ -239,13 +246,13 @@ class MaskedDiffusionModule(nn.Module):
             placed = (where.known | ~cells.real).all(1)  # (B,)
             if bool(placed.any()):
                 there = KnownPositions(where.position[placed], where.known[placed])
-                around = self.smoother(values[placed], known[placed].to(values), there)
+                around = self.smoother(values[placed], known[placed], there)
                 token = token.index_put((placed,), around[0].to(token))
-                estimate = estimate.index_put((placed,), around[1].to(estimate))
-        partly = known.any(-1, keepdim=True) & ~known  # (B, N, G)
-        if bool(partly.any()):
+                estimate[placed] = around[1].to(estimate)
+        partly = known.any(-1) & ~known.all(-1)  # (B, N)
+        if self.genes.is_fitted and bool(partly.any()):
             by_genes = self.genes.smoothed(values, known, where, self.smoother)
-            estimate = torch.where(partly, by_genes, estimate)
+            estimate = torch.where(partly[..., None], by_genes, estimate)
         return Prior(token, estimate)
 
     def match(self, cells: StandardizedCells) -> PositionMixture | None:
@@ -278,14 +285,14 @@ class MaskedDiffusionModule(nn.Module):
         refined[expressed] = refine(arrangement[expressed], places)
         return refined
 
-    def estimated_factors(self, encoding: Encoding) -> Tensor:
-        """Conditional mean of the description of cells, ``(B, N, size)``; the head draws the rest.
+    def estimated_factors(self, expression: Tensor) -> Tensor:
+        """Conditional mean of the description of cells, ``(..., size)``; the head draws the rest.
 
-        Factors are linear in expression, so their mean is that of the mean expression.
+        Factors are linear in expression, so their mean is that of the mean expression ``(..., G)``.
         """
-        factors = encoding.expression.detach() @ self.factors.encoder  # (B, N, K)
+        factors = expression.detach() @ self.factors.encoder  # (..., K)
         return nn.functional.pad(factors, (0, self.factors.size - factors.shape[-1]))
 
     def expression_context(self, encoding: Encoding) -> Tensor:
         """Context of the expression head, ``(B, N, D + size)``: tokens and estimated factors."""
-        return torch.cat([encoding.tokens, self.estimated_factors(encoding)], dim=-1)
+        return torch.cat([encoding.tokens, self.estimated_factors(encoding.expression)], dim=-1)

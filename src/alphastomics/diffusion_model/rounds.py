@@ -13,7 +13,9 @@ from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
 from alphastomics.diffusion_model.sampler import round_ends, sample
+from alphastomics.priors.donors import adjusted_counts
 
+PSEUDORATE, MAX_RATIO = 0.1, 10.0  # of mean expression, and of a drawn cell to its donor
 MARGIN = 1.1  # drawn cells lie within this times the extent of the training sections
 
 
@@ -126,8 +128,8 @@ def draw_expression(
 ) -> ExpressionValues:
     """Draw the unknown expression of one set, known values as they are.
 
-    Gene factors, and for counts the depth of the cell, are drawn by the head; what is observed is
-    drawn given them, with the noise of measurement. Only genes that are unknown are replaced.
+    The head draws the description of a cell by gene factors and, for counts, its depth; what is
+    measured of it comes from the donor nearest to it. Only genes that are unknown are replaced.
 
     Parameters
     ----------
@@ -164,10 +166,9 @@ def draw_expression(
         )
         _require_finite(deviation, "expression")
         known = cells.gene_known[0, chosen]
-        mean = encoding.expression[0, chosen]
-        drawn = _observe(module, mean, deviation, known, depth[chosen], generator)
+        drawn = _measure(module, encoding.expression[0, chosen], deviation, generator)
         logged[chosen] = torch.where(known, logged[chosen], drawn.logged)
-        depth[chosen] = drawn.depth
+        depth[chosen] = torch.where(known.any(-1), depth[chosen], drawn.depth)
         expression, gene_known = cells.expression.clone(), cells.gene_known.clone()
         standardized = transform.standardize(drawn.logged)
         expression[0, chosen] = torch.where(known, expression[0, chosen], standardized)
@@ -177,33 +178,39 @@ def draw_expression(
     return ExpressionValues(logged, depth)
 
 
-def _observe(
+def _measure(
     module: MaskedDiffusionModule,
     mean: Tensor,
     deviation: Tensor,
-    known: Tensor,
-    known_depth: Tensor,
     generator: torch.Generator,
 ) -> ExpressionValues:
-    """Draw what is measured of cells: ``(M, G)`` and depths ``(M,)``.
+    """Draw what is measured of cells, given their mean ``(M, G)`` and the deviation from it.
 
-    Their standardized mean ``(M, G)`` is taken as it is; of the deviation of their factors from it,
-    ``(M, size)``, decoding takes the noise of measurement off, which is drawn anew.
+    The donor of the most similar description ``(M, size)`` gives its measurement, changed by the
+    ratio of the expression of both without noise (the difference, for values without counts).
+    Genes that it lacks have the value without noise.
     """
-    transform, factors = module.expression_transform, module.factors
-    drawn = factors.split(deviation)
-    z = mean + factors.decode(drawn.factors)  # (M, G)
-    if not factors.has_depth:
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        return ExpressionValues(transform.inverse(z + factors.noise * noise), known_depth)
-    partly = known.any(-1)  # (M,)
-    depth = torch.where(partly, known_depth, drawn.depth)
-    rate = transform.unlogged(transform.inverse(z))
-    counts = factors.draw_counts(rate, depth, generator).to(z)
-    # Whole cells are normalized by their own total, the others by that of their known genes.
-    own = transform.size_factor(counts, torch.ones_like(known))[:, 0]
-    depth = torch.where(partly, known_depth, own)
-    return ExpressionValues(torch.log1p(counts / depth[:, None]), depth)
+    transform, factors, donors = module.expression_transform, module.factors, module.donors
+    donor = donors.nearest(module.estimated_factors(mean) + deviation, factors.weight)
+    values, measured = (part.to(mean.device) for part in donors.measurement(donor))
+    z = mean + factors.decode(deviation)  # (M, G)
+    of_donor = factors.decode(donors.description[donor])
+    depth = torch.ones_like(z[:, 0])
+    if transform.values == "counts":
+        rate, donor_rate, average = (
+            transform.unlogged(transform.inverse(part)) for part in (z, of_donor, 0 * z[:1])
+        )
+        least = PSEUDORATE * average
+        donor_rate = (donor_rate + least).clamp_min(1e-12)  # 0 where no training cell has counts
+        ratio = ((rate + least) / donor_rate).clamp_max(MAX_RATIO)
+        counts = adjusted_counts(values.cpu(), ratio.cpu(), generator).to(mean)
+        logged = transform.log(counts, measured)
+        depth = transform.depth(counts, measured)
+    else:
+        own = transform(values, measured)
+        logged = transform.inverse(own + z - of_donor)
+    logged = torch.where(measured, logged, transform.inverse(z))
+    return ExpressionValues(logged, depth)
 
 
 def _require_finite(values: Tensor, head: str) -> None:

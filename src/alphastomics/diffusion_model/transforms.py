@@ -112,16 +112,26 @@ class ExpressionTransform(nn.Module):
 
     def log(self, values: Tensor, counted: Tensor) -> Tensor:
         """Log-normalised values ``(..., G)``; only ``counted`` genes enter total and reference."""
+        return self.log_at_depth(values, self.depth(values, counted))
+
+    def log_at_depth(self, values: Tensor, depth: Tensor) -> Tensor:
+        """Log-normalized values ``(..., G)`` of cells of known depth ``(...,)``."""
         if self.values == "lognorm":
             return values
         if self.values == "intensity":
             return torch.log1p(values)
-        return torch.log1p(values / self.size_factor(values, counted))
+        return (values / depth[..., None]).log1p_()
 
-    def size_factor(self, values: Tensor, counted: Tensor) -> Tensor:
-        """Depth of each cell relative to the median of training, ``(..., 1)``."""
-        total = (values * counted).sum(-1, keepdim=True)
-        reference = self.median_total * (self.share * counted).sum(-1, keepdim=True)
+    def depth(self, values: Tensor, counted: Tensor) -> Tensor:
+        """Size factor: depth of each cell relative to the median of training, ``(...,)``.
+
+        1 for values that are not counts.
+        """
+        if self.values != "counts":
+            return torch.ones_like(values[..., 0])
+        mask = counted.to(values)
+        total = torch.linalg.vecdot(values, mask)
+        reference = self.median_total * (mask @ self.share)
         return total.clamp_min(1.0) / reference.clamp_min(1e-12)
 
     def forward(self, values: Tensor, counted: Tensor) -> Tensor:
@@ -130,7 +140,7 @@ class ExpressionTransform(nn.Module):
 
     def standardize(self, logged: Tensor) -> Tensor:
         """Standardized values of log-normalized ones, ``(..., G)``."""
-        return ((logged - self.mean) / self.std).clamp(-CLIP, CLIP)
+        return (logged - self.mean).div_(self.std).clamp_(-CLIP, CLIP)
 
     def inverse(self, standardised: Tensor) -> Tensor:
         """Log-normalised values ``(..., G)``; those below zero are set to zero (not for lognorm).
@@ -140,10 +150,15 @@ class ExpressionTransform(nn.Module):
         logged = torch.where(self.std.isinf(), 0.0, standardised * self.std) + self.mean
         return logged if self.values == "lognorm" else logged.clamp_min(0.0)
 
-    def unlog(self, logged: Tensor, size_factor: Tensor | float = 1.0) -> Tensor:
-        """Invert :meth:`log`: whole counts of cells of that depth, or intensities."""
+    def unlog(self, logged: Tensor, depth: Tensor | None = None) -> Tensor:
+        """Invert :meth:`log`: whole counts of cells of depths ``(...,)``, or intensities.
+
+        The depth is the median of training by default.
+        """
         values = self.unlogged(logged)
-        return (values * size_factor).round() if self.values == "counts" else values
+        if self.values != "counts":
+            return values
+        return (values if depth is None else values * depth[..., None]).round()
 
     def unlogged(self, logged: Tensor) -> Tensor:
         """Invert the logarithm, if one was taken: expected counts of the median depth."""

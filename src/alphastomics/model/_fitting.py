@@ -68,6 +68,8 @@ def fit_statistics(
                 torch.manual_seed(seed)
                 module.smoother.fit(patches)
         fit_genes(module, data, sections, patches, seed)
+        if patches:
+            fit_autocorrelation(module, data, sections, patches)
     if training_mode != "pos_to_expr":
         fit_spacing(module, data, sections)
         fit_matcher(
@@ -138,28 +140,49 @@ def fit_genes(
     values = [standardized(module, data, cells) for cells in groups]
     module.genes.fit(values, seed)
     module.genes.fit_weights(patches, module.smoother, seed)
-    module.factors.fit(torch.cat([z - z.mean(0) for z in values]), seed)
-    _fit_observations(module, data, np.concatenate(groups), rng)
+    cells = np.concatenate(groups)
+    centered = torch.cat([z - z.mean(0) for z in values])
+    module.factors.fit(centered, _depth(module, data, cells), seed)
+    _store_donors(module, data, rng.permutation(cells)[:STORED_CELLS])
 
 
-def _fit_observations(
+def _depth(
+    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+) -> torch.Tensor:
+    """Depth of cells relative to the median of training, ``(n,)``; 1 if values are not counts."""
+    parts = []
+    for some in np.split(cells, range(STORED_CELLS, len(cells), STORED_CELLS)):
+        counts = torch.from_numpy(data.expression[some].toarray().astype(np.float32))
+        measured = torch.from_numpy(data.measured(some))
+        parts.append(module.expression_transform.depth(counts, measured))
+    return torch.cat(parts)
+
+
+def _store_donors(
+    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+) -> None:
+    """Store training cells as donors of drawn ones; the factors must be fitted."""
+    description = module.factors.encode(
+        standardized(module, data, cells),
+        torch.from_numpy(data.measured(cells)),
+        _depth(module, data, cells),
+    )
+    module.donors.fill(
+        data.expression[cells], data.panels, data.panel[cells], description, data.label[cells]
+    )
+
+
+def fit_autocorrelation(
     module: MaskedDiffusionModule,
     data: TissueData,
-    cells: NDArray[np.int64],
-    rng: np.random.Generator,
+    sections: list[str],
+    patches: list[SectionSample],
 ) -> None:
-    """Fit the noise of measurement to random cells and store them; factors must be fitted."""
-    cells = rng.permutation(cells)[:STORED_CELLS]
-    counts = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))
-    known = torch.from_numpy(data.measured(cells))
-    transform, factors = module.expression_transform, module.factors
-    values = transform(counts, known) * known
-    is_count = transform.values == "counts"
-    depth = transform.size_factor(counts, known)[:, 0] if is_count else torch.ones(len(cells))
-    described = factors.split(factors.encode(values, known, depth)).factors
-    rate = transform.unlogged(transform.inverse(factors.decode(described)))
-    label = torch.from_numpy(data.label[cells])
-    factors.fit_observations(values, rate, counts if is_count else None, depth, label)
+    """Fit the spatial autocorrelation of the factors; these must be fitted."""
+    factors = [module.factors.of_genes(p.values, p.known).double().numpy() for p in patches]
+    positions = [p.position.double().numpy() for p in patches]
+    n_cells = [len(placed_cells(data, section)) for section in sections]
+    module.autocorrelation.fit(positions, factors, float(np.mean([n for n in n_cells if n])))
 
 
 def fit_spacing(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:

@@ -99,12 +99,12 @@ class GenerationMixin(ImputingMixin):
     ) -> AnnData:
         """Draw a new section: positions and expression of cells that never were.
 
-        The chain rule ``p(e, x) = p(e) p(x | e)``: expression is drawn by a bootstrap of training
-        cells with new noise of measurement
-        (:class:`~alphastomics.priors.expression_factors.ExpressionFactors`), and then the cells are
-        placed by a draw of the network. ``sample(mode="joint")``
-        draws both by the network; sections made so have less structure (see the notes on
-        expression).
+        The chain rule ``p(e, x) = p(e) p(x | e)``: expression is that of random training cells
+        (:class:`~alphastomics.priors.donors.DonorCells`), which are placed by a draw of the
+        network. Nearby cells then exchange their places until expression is as autocorrelated as
+        in training (:class:`~alphastomics.priors.autocorrelation.AutocorrelationPrior`).
+        ``sample(mode="joint")`` draws expression by the network too; sections made so are less like
+        real ones (see the notes on expression).
 
         Parameters
         ----------
@@ -113,8 +113,8 @@ class GenerationMixin(ImputingMixin):
         labels
             Cell type of each cell, if wanted; the model must have been set up with ``labels_key``.
         output
-            ``"counts"``, whole counts of cells of the median depth of training; ``"lognorm"``,
-            those log-normalised.
+            ``"counts"``, counts of training cells as they were measured; ``"lognorm"``, those
+            log-normalized.
         n_rounds, n_steps, seed
             As in :meth:`sample`.
         progress_bar
@@ -137,7 +137,9 @@ class GenerationMixin(ImputingMixin):
         self._require_direction(position=True, expression=True)
         setup, key = self._setup(), _keys.SAMPLED
         label = _read_categories(new, setup.labels_key, self._categories().labels, "labels_key")
-        values = self._draw_cells(torch.from_numpy(label), seed)
+        donors = self.module.donors
+        donor = donors.bootstrap(torch.from_numpy(label), torch.Generator().manual_seed(seed))
+        values = self._measured(donor)
         cells = AnnData(sparse.csr_matrix(values), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
             cells.layers[setup.layer] = cells.X
@@ -150,6 +152,12 @@ class GenerationMixin(ImputingMixin):
             n_steps=n_steps,
             progress_bar=progress_bar,
         )
+        description = donors.description[donor].cpu().double().numpy()
+        positions = self.module.autocorrelation.exchange(
+            cells.obsm[key],
+            description[:, : self.module.factors.n_factors],
+            np.random.default_rng(seed),
+        )
         if output == "lognorm":
             drawn = torch.from_numpy(values).to(self.module.device)
             everything = torch.ones_like(drawn, dtype=torch.bool)
@@ -158,23 +166,21 @@ class GenerationMixin(ImputingMixin):
             values,
             obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),
             var=new.var,
-            obsm={setup.spatial_key: cells.obsm[key]},
+            obsm={setup.spatial_key: positions},
         )
         generated.uns[_keys.UNS] = cells.uns[_keys.UNS]
         return generated
 
-    def _draw_cells(self, label: torch.Tensor, seed: int) -> NDArray[np.float32]:
-        """Draw what new cells express by a bootstrap, in the values of training, ``(n, G)``."""
-        transform, factors = self.module.expression_transform, self.module.factors
-        generator = torch.Generator().manual_seed(seed)
-        drawn = factors.bootstrap(label, generator)
-        z = factors.decode(drawn.factors)  # (n, G)
-        if transform.values == "counts":
-            rate = transform.unlogged(transform.inverse(z))
-            return factors.draw_counts(rate, drawn.depth, generator).numpy()
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        values = transform.unlogged(transform.inverse(z + factors.noise * noise))
-        return np.asarray(values.cpu().numpy())
+    def _measured(self, donor: torch.Tensor) -> NDArray[np.float32]:
+        """Expression of donors, in the values of training, ``(n, G)``.
+
+        Genes that were not measured have the mean of training.
+        """
+        transform = self.module.expression_transform
+        values, measured = self.module.donors.measurement(donor)
+        mean = transform.inverse(torch.zeros_like(transform.mean))
+        filled = transform.unlog(mean).cpu()
+        return torch.where(measured, values, filled).numpy()
 
     def _new_cells(self, n_cells: int, labels: ArrayLike | None) -> AnnData:
         """Cells of which nothing is known but, maybe, their type."""

@@ -156,14 +156,11 @@ class SetReader:
     def known_depth(self, cell_set: InferenceSet) -> Tensor:
         """Depth of the cells of a set by their known genes, 1 where none is, ``(N,)``."""
         transform, request, cells = self.module.expression_transform, self.request, cell_set.cells
-        depth = torch.ones(len(cells), device=self.module.device)
-        if transform.values != "counts":
-            return depth
         values = torch.from_numpy(request.data.expression[cells].toarray().astype(np.float32))
         known = request.data.measured(cells) & request.expression_known[cells, None]
-        is_known = torch.from_numpy(known).to(depth.device)
-        own = transform.size_factor(values.to(depth), is_known)[:, 0]
-        return torch.where(is_known.any(-1), own, depth)
+        is_known = torch.from_numpy(known).to(self.module.device)
+        own = transform.depth(values.to(self.module.device), is_known)
+        return torch.where(is_known.any(-1), own, 1.0)
 
 
 @torch.inference_mode()

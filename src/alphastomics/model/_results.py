@@ -181,10 +181,9 @@ def fill_in(
     values, is_known = values.to(device), torch.from_numpy(known).to(device)
     estimate = torch.from_numpy(logged).to(device)
     if output == "counts":
-        size_factor = transform.size_factor(values, is_known)
-        own = torch.from_numpy(depth).to(size_factor)[:, None]
-        size_factor = torch.where(is_known.any(-1, keepdim=True), size_factor, own)
-        estimate = transform.unlog(estimate, size_factor)
+        drawn = torch.from_numpy(depth).to(values)
+        own = torch.where(is_known.any(-1), transform.depth(values, is_known), drawn)
+        estimate = transform.unlog(estimate, own)
     else:
         values = transform.log(values, is_known)
     return torch.where(is_known, values, estimate).cpu().numpy()

@@ -133,7 +133,29 @@ def draw_missing(
     if request.fill_position:
         for number, filled in enumerate(draws):
             _relax(module, request, filled, options.seed, number)
+            if request.fill_expression:
+                _exchange(module, request, filled, options.seed, number)
     return draws
+
+
+def _exchange(
+    module: MaskedDiffusionModule, request: Request, filled: Filled, seed: int, draw: int
+) -> None:
+    """Exchange places of cells in sections of which nothing is known, in place."""
+    transform, data = module.expression_transform, request.data
+    by_name = np.argsort(data.names[: request.n_query], kind="stable")
+    for section, cells in request.unframed_sections():
+        if request.expression_known[cells].any() or request.n > request.n_query:
+            continue
+        cells = by_name[(data.section[: request.n_query] == section)[by_name]]
+        assert filled.expression is not None
+        logged = torch.from_numpy(filled.expression[cells]).to(module.device)
+        values = transform.standardize(logged)
+        factors = module.factors.of_genes(values, torch.ones_like(values, dtype=torch.bool))
+        rng = np.random.default_rng([seed, draw, zlib.crc32(section.encode()), 1])
+        filled.position[cells] = module.autocorrelation.exchange(
+            filled.position[cells], factors.cpu().double().numpy(), rng
+        )
 
 
 def _relax(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -52,6 +54,28 @@ class ModalityEmbedding(nn.Module):
     def forward(self, value: Tensor, known: Tensor) -> Tensor:
         """Embed values ``(B, N, F)`` of which cells are ``known`` ``(B, N)`` as ``(B, N, D)``."""
         return torch.where(known[..., None], self.value(value), self.unknown)
+
+
+class ExpressionEmbedding(ModalityEmbedding):
+    """Embedding of the known genes of a cell, or its learned *unknown* token.
+
+    Parameters
+    ----------
+    num_genes
+        Number of genes ``G``.
+    d_model
+        Width of a token.
+    """
+
+    def __init__(self, num_genes: int, d_model: int) -> None:
+        super().__init__(nn.Linear(2 * num_genes, d_model), d_model)
+
+    def forward(self, value: Tensor, known: Tensor) -> Tensor:
+        """Embed values ``(B, N, G)``, 0 where not ``known`` ``(B, N, G)``, as ``(B, N, D)``."""
+        linear = cast(nn.Linear, self.value)
+        of_value, of_mask = linear.weight.chunk(2, dim=1)  # (D, G): no (B, N, 2G) in memory
+        x = F.linear(value, of_value, linear.bias) + F.linear(known.to(value), of_mask)
+        return torch.where(known.any(-1, keepdim=True), x, self.unknown)
 
 
 class PositionEmbedding(ModalityEmbedding):

@@ -12,9 +12,10 @@ from alphastomics.priors.kernel_smoothing import KernelSmoother
 from alphastomics.priors.samples import SectionSample
 
 MAX_RANK = 128
-PANELS_AT_A_TIME, MAX_ENTRIES = 64, 2**24  # gene panels solved together, entries of their matrices
+PANELS_AT_A_TIME, MAX_ENTRIES = 64, 2**21  # gene panels solved together, entries of their matrices
 NOISE = 0.2  # variance of a standardized gene that the others do not share
 FOLDS = 5
+HASHES = 4  # sums of random numbers that tell panels of genes apart
 
 
 class GeneFactorModel(nn.Module):
@@ -54,6 +55,11 @@ class GeneFactorModel(nn.Module):
         self.register_buffer("self_weight", torch.zeros(()))
         self.register_buffer("smooth_weights", torch.zeros(num_widths))
         self.register_buffer("lone_weight", torch.ones(()))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are factors."""
+        return bool(self.loading.any())
 
     def forward(self, values: Tensor, known: Tensor) -> Tensor:
         """Predict all genes from those that are known, each cell by itself.
@@ -103,11 +109,16 @@ class GeneFactorModel(nn.Module):
 
     def _factors(self, values: Tensor, panel: Tensor) -> Tensor:
         """Factors ``(M, R)`` of ``values`` and their known genes ``panel``, both ``(M, G)``."""
-        projected = (values * panel) @ self.loading  # (M, R)
+        mask = panel.to(values)
+        projected = (values * mask) @ self.loading  # (M, R)
         factors = torch.zeros_like(projected)
-        # Cells are grouped by panel: equal panels have equal sums of random numbers.
-        weights = torch.rand(panel.shape[1], generator=torch.Generator().manual_seed(0))
-        key = panel.double() @ weights.double().to(panel.device)
+        # Cells are grouped by panel: equal panels have equal sums of random numbers. These are
+        # whole and small, so that the sums are exact.
+        generator = torch.Generator().manual_seed(0)
+        high = 2**24 // panel.shape[1]
+        numbers = torch.randint(high, (panel.shape[1], HASHES), generator=generator).to(values)
+        weights = torch.rand(HASHES, generator=generator).double().to(panel.device)
+        key = (mask @ numbers).double() @ weights  # (M,)
         order = key.argsort()
         counts = torch.unique_consecutive(key[order], return_counts=True)[1].tolist()
         groups = torch.split(order, counts)

@@ -57,7 +57,7 @@ class KernelSmoother(nn.Module):
         values
             ``(B, N, G)``, standardised.
         known
-            1 where a value is known, else 0, ``(B, N, G)``.
+            Which of them are known, boolean ``(B, N, G)``.
         where
             Positions of the cells.
 
@@ -78,13 +78,16 @@ class KernelSmoother(nn.Module):
         self, values: Tensor, known: Tensor, where: KnownPositions, *, without_self: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Shrunk kernel means in the basis ``(B, H, N, R)``, log density of cells ``(B, H, N)``."""
-        is_key = known.any(-1) & where.known  # (B, N)
-        content = values * known  # (B, N, G)
+        has_genes, genes = known.any(-1), known.any(1)  # (B, N), (B, G)
+        is_key = has_genes & where.known  # (B, N)
+        content = values * known.to(values)  # (B, N, G)
         # With the same genes of all cells, the projection may come before the sum over cells.
-        alike = bool((known == known.amax(-1, keepdim=True) * known.amax(1, keepdim=True)).all())
+        n_alike = has_genes.sum(1) * genes.sum(1)
+        alike = bool((known.count_nonzero((1, 2)) == n_alike).all())
         if alike:
-            content, known = content @ self.basis, known.amax(-1, keepdim=True)  # (B, N, R or 1)
-        size, content = content.shape[-1], torch.cat([content, known], dim=-1).float()
+            content, known = content @ self.basis, has_genes[..., None]  # (B, N, R), (B, N, 1)
+        size = content.shape[-1]
+        content = torch.cat([content, known.to(content)], dim=-1).float()
         rows = []
         for weight, density in self._weights(is_key, where, without_self=without_self):
             mean = torch.einsum("bhrn,bnc->bhrc", weight, content)
@@ -146,7 +149,7 @@ class KernelSmoother(nn.Module):
         for section in sections:
             values, known, position = (field[None] for field in section)
             where = KnownPositions(position, torch.ones_like(known[..., 0]))
-            mean, _ = self.means(values, known.to(values), where, without_self=True)
+            mean, _ = self.means(values, known, where, without_self=True)
             features = mean[0].transpose(0, 1).flatten(1).double()  # (n, H R)
             features = features - features.mean(0)
             gram = gram + features.T @ features
