@@ -132,7 +132,7 @@ class MaskedDiffusionModule(nn.Module):
         self.position_dim = position_dim
         self.frame, self.allow_reflection = frame, allow_reflection
         self.expression_transform = ExpressionTransform(num_genes, values)
-        self.position_transform = PositionTransform()
+        self.position_transform = PositionTransform(position_dim)
         self.poses = SectionPoses(position_dim)
 
         # Priors: fitted before the network and constant afterwards.
@@ -284,6 +284,15 @@ class MaskedDiffusionModule(nn.Module):
         places = self.reference.places(self.matcher, features)
         refined[expressed] = refine(arrangement[expressed], places)
         return refined
+
+    def tissue_outline(self) -> Tensor:
+        """Outlines of the training sections in the frame of the model, ``(P, d)``."""
+        outline = self.position_transform.outline  # (S, V, d)
+        if len(self.poses):
+            sections = torch.arange(len(self.poses), device=outline.device)
+            pose = self.poses.pose(sections, allow_reflection=self.allow_reflection)
+            outline = pose.apply(outline)
+        return outline.flatten(0, 1)
 
     def estimated_factors(self, expression: Tensor) -> Tensor:
         """Conditional mean of the description of cells, ``(..., size)``; the head draws the rest.

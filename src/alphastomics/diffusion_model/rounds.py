@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
+from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from alphastomics._choices import Schedule
@@ -16,7 +16,6 @@ from alphastomics.diffusion_model.sampler import round_ends, sample
 from alphastomics.priors.donors import adjusted_counts
 
 PSEUDORATE, MAX_RATIO = 0.1, 10.0  # of mean expression, and of a drawn cell to its donor
-MARGIN = 1.1  # drawn cells lie within this times the extent of the training sections
 
 
 class DrawSettings(NamedTuple):
@@ -77,9 +76,9 @@ def draw_positions(
         cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
     unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
-    radius = MARGIN * float(module.position_transform.extent)
-    if cells.registered is not None and not bool(cells.registered.all()):
-        radius = math.inf  # the center of the section is not known
+    facets = None
+    if cells.registered is None or bool(cells.registered.all()):
+        facets = _facets(module.tissue_outline())
     start = 0
     for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
         chosen = order[start:end]
@@ -89,7 +88,7 @@ def draw_positions(
         sigmas = sampling_sigmas(settings.n_steps, settings.schedule).to(mean)
         drawn = sample(
             lambda z, sigma, condition=condition: _within(  # type: ignore[misc]
-                module.position_head.guided(z, sigma[None], condition), radius
+                module.position_head.guided(z, sigma[None], condition), facets
             ),
             mean,
             sigmas,
@@ -102,14 +101,28 @@ def draw_positions(
     return DrawnPositions(cells, scale)
 
 
-def _within(position: Tensor, radius: float) -> Tensor:
-    """Pull positions ``(M, d)`` outside the training tissue back to its extent.
+def _facets(outline: Tensor) -> Tensor | None:
+    """Facets of the convex hull of points ``(P, d)`` around the origin, ``(F, d)``.
+
+    The hull holds the positions whose product with every facet is at most 1. ``None`` without
+    points, or with none on some side of the origin.
+    """
+    if not len(outline):
+        return None
+    # Points on a line have no hull: they are moved by a little ("QJ").
+    equations = ConvexHull(outline.cpu().double().numpy(), qhull_options="QJ").equations  # (F, d+1)
+    facets = torch.from_numpy(equations[:, :-1] / -equations[:, -1:]).to(outline)
+    return facets if (equations[:, -1] < 0).all() else None
+
+
+def _within(position: Tensor, facets: Tensor | None) -> Tensor:
+    """Pull positions ``(M, d)`` outside the training tissue back to its convex hull.
 
     Guidance overshoots where context and no context disagree (thresholding, Saharia et al. 2022).
     """
-    if math.isinf(radius):
+    if facets is None:
         return position
-    return position * (radius / position.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
+    return position / (position @ facets.T).amax(-1, keepdim=True).clamp_min(1.0)
 
 
 def _with_positions(cells: StandardizedCells, chosen: Tensor, drawn: Tensor) -> StandardizedCells:

@@ -97,7 +97,7 @@ def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: li
     )
     assert data.position is not None
     located = [data.has_position & (data.section == section) for section in sections]
-    module.position_transform.fit([data.position[cells] for cells in located if cells.any()])
+    module.position_transform.fit([data.position[cells] for cells in located])
 
 
 @dataclass(frozen=True)
