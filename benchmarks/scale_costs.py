@@ -25,7 +25,7 @@ from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._asking import MAX_SET
 from alphastomics.model._prediction import SetReader
-from alphastomics.model._sampling import N_ROUNDS, N_STEPS
+from alphastomics.model._sampling import N_STEPS, POSITION_ROUNDS
 from alphastomics.model._sets import inference_sets
 from alphastomics.model._training import SET_SIZE
 
@@ -105,7 +105,8 @@ def main() -> None:
     host = in_file / MAX_SET
     work = {
         "predict": per_cell,
-        f"a draw (rounds: {N_ROUNDS}, steps: {N_STEPS})": N_ROUNDS * per_cell + N_STEPS * step,
+        f"a draw (rounds: {POSITION_ROUNDS}, steps: {N_STEPS})": POSITION_ROUNDS * per_cell
+        + N_STEPS * step,
         "training, once through all cells": TRAINING * (trained + DRAWS_PER_CELL * head),
     }
     lines = ["| cells | | 1 GPU | 8 GPUs | 64 GPUs |", "|---|---|---|---|---|"]

@@ -30,7 +30,7 @@ import alphastomics as al
 from alphastomics.datasets import _simulate
 from alphastomics.diffusion_model.complexity import account
 from alphastomics.model._asking import MAX_SET
-from alphastomics.model._sampling import N_ROUNDS
+from alphastomics.model._sampling import POSITION_ROUNDS
 
 BLOCK = 20_000
 SCORED = 5_000  # cells that are scored, at random
@@ -81,9 +81,14 @@ def place(model_dir: str, n_cells: int, args: argparse.Namespace) -> dict[str, f
         "distance_spearman": al.metrics.distance_spearman(true, placed),
         "neighbor_recall@20": al.metrics.neighbor_recall(true, placed, 20),
     }
+    if args.draw:
+        logged = np.log1p(cells.X[chosen].toarray())
+        measured["two_sample_auc"] = al.metrics.two_sample_auc(true, logged, placed, logged)
     if on_gpu:
         measured["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
-        passes = N_ROUNDS if args.draw else 1  # of the transformer; the heads are not counted
+        passes = (
+            POSITION_ROUNDS if args.draw else 1
+        )  # of the transformer; the heads are not counted
         size = min(MAX_SET, n_cells)
         flops = passes * account(model.module, size).flops / size * n_cells
         measured["share of peak FLOP/s"] = flops / took / (args.peak_tflops * 1e12)
@@ -153,7 +158,9 @@ def main() -> None:
         f"# Scaling of {what}\n\n{args.num_genes} simulated genes, one section of every size, "
         f"default network, {where}, torch {torch.__version__}. Time grows with "
         f"exponent {slope:.2f} from {LARGE:,} cells on. Quality is of {SCORED:,} cells at random, "
-        "so `neighbor_recall@20` is among those.\n\n" + "\n".join(lines) + "\n"
+        "so `neighbor_recall@20` and `two_sample_auc` are among those.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     (args.out / f"{name}.md").write_text(page)
     print(page)
