@@ -199,33 +199,36 @@ class TestPositions:
         apart = support._replace(position_known=missing)
         assert not drawn_positions(counting, apart).position_known[0, -1]
 
-    def test_cells_are_drawn_within_the_convex_hull_of_the_training_tissue(self):
-        """A flat tissue, which has another pose in the frame of the model."""
+    @pytest.fixture
+    def in_ring(self):
+        """A network whose training tissue is a ring, with another pose in its frame."""
         module = fitted()
-        flat = np.random.default_rng(0).uniform(-1, 1, size=(500, 2)) * [4, 1]
-        module.position_transform.fit([flat])
+        angle, radius = torch.rand(2, 1500, generator=generator(3))
+        angle, radius = 2 * torch.pi * angle, 0.7 + 0.6 * radius
+        ring = torch.stack([2 * radius * angle.cos(), radius * angle.sin()], 1)
+        module.support.fit([ring[:700].double().numpy(), ring[700:].double().numpy()], seed=0)
         pose = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
-        shown = module.position_transform(torch.from_numpy(flat - flat.mean(0)).float()) @ pose
-        module.poses.start(1)
-        weight = torch.ones(1, 500)
-        section = (shown @ pose.T)[None]
-        module.poses.update(
-            module.poses.measure(torch.zeros(1).long(), section, shown[None], weight)
-        )
-        drawn = drawn_positions(module, some_cells(n=500)).position[0]
-        half_width = (shown @ pose.T).abs().amax(0)  # (2,)
-        aligned = drawn @ pose.T
-        assert (aligned.abs() < 1.03 * half_width).all()
-        assert (aligned.abs() > 0.8 * half_width).any(0).all()
+        module.poses.start(2)
+        for section, points in enumerate((ring[:700], ring[700:])):
+            number, weight = torch.tensor([section]), torch.ones(1, len(points))
+            statistics = module.poses.measure(number, points[None], points[None] @ pose, weight)
+            module.poses.update(statistics)
+        return module, pose
 
-    def test_cells_of_an_unregistered_set_may_lie_anywhere(self):
-        module = fitted()
-        module.position_transform.fit([1e-3 * np.random.default_rng(0).normal(size=(50, 2))])
-        module.position_transform.scale.fill_(1.0)
-        module.position_transform.outline *= 1e-3
-        cells = some_cells(known=6)._replace(registered=torch.tensor([False]))
-        drawn = draw_positions(module, cells, ONE_ROUND, generator(), match=False).cells
-        assert (drawn.position[0, :-6].norm(dim=1) > 0.1).any()
+    def test_cells_are_drawn_within_the_tissue_and_not_in_its_cavity(self, in_ring):
+        module, pose = in_ring
+        drawn = drawn_positions(module, some_cells(n=500)).position[0]
+        radius = ((drawn @ pose.T) / torch.tensor([2.0, 1.0])).norm(dim=1)
+        inside = (radius > 0.6) & (radius < 1.4)
+        assert inside.float().mean() > 0.95  # a few are not drawn within in eight times
+        free = draw_positions(
+            module,
+            some_cells(n=500)._replace(registered=torch.tensor([False])),
+            ONE_ROUND,
+            generator(),
+        ).cells.position[0]
+        radius = ((free @ pose.T) / torch.tensor([2.0, 1.0])).norm(dim=1)
+        assert ((radius > 0.6) & (radius < 1.4)).float().mean() < 0.8
 
     def test_with_everything_known_nothing_is_drawn(self, counting):
         cells = some_cells(known=N)

@@ -28,6 +28,7 @@ from alphastomics.priors.kernel_smoothing import KernelSmoother
 from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
 from alphastomics.priors.spacing import SpacingPrior
 from alphastomics.priors.stored_reference import StoredReference
+from alphastomics.priors.support import Support, TissueSupport
 
 
 class Prior(NamedTuple):
@@ -132,7 +133,7 @@ class MaskedDiffusionModule(nn.Module):
         self.position_dim = position_dim
         self.frame, self.allow_reflection = frame, allow_reflection
         self.expression_transform = ExpressionTransform(num_genes, values)
-        self.position_transform = PositionTransform(position_dim)
+        self.position_transform = PositionTransform()
         self.poses = SectionPoses(position_dim)
 
         # Priors: fitted before the network and constant afterwards.
@@ -143,6 +144,7 @@ class MaskedDiffusionModule(nn.Module):
         self.factors = ExpressionFactors(num_genes, has_depth=values == "counts")
         self.donors = DonorCells(num_genes, self.factors.size)
         self.spacing = SpacingPrior()
+        self.support = TissueSupport(position_dim)
         self.autocorrelation = AutocorrelationPrior(self.factors.n_factors)
 
         self.expression_embedding = ExpressionEmbedding(num_genes, d_model)
@@ -285,14 +287,13 @@ class MaskedDiffusionModule(nn.Module):
         refined[expressed] = refine(arrangement[expressed], places)
         return refined
 
-    def tissue_outline(self) -> Tensor:
-        """Outlines of the training sections in the frame of the model, ``(P, d)``."""
-        outline = self.position_transform.outline  # (S, V, d)
+    def tissue(self) -> Support | None:
+        """Support of the tissue in the frame of the model; ``None`` if it was not fitted."""
+        place = self.support.place  # (P, d)
         if len(self.poses):
-            sections = torch.arange(len(self.poses), device=outline.device)
-            pose = self.poses.pose(sections, allow_reflection=self.allow_reflection)
-            outline = pose.apply(outline)
-        return outline.flatten(0, 1)
+            pose = self.poses.pose(self.support.section, allow_reflection=self.allow_reflection)
+            place = pose.apply(place[:, None])[:, 0]
+        return self.support.region(place)
 
     def estimated_factors(self, expression: Tensor) -> Tensor:
         """Conditional mean of the description of cells, ``(..., size)``; the head draws the rest.

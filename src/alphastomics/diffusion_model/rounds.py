@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from alphastomics._choices import Schedule
@@ -14,7 +13,9 @@ from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
 from alphastomics.diffusion_model.sampler import round_ends, sample
 from alphastomics.priors.donors import adjusted_counts
+from alphastomics.priors.support import Support
 
+TRIES = 8  # to draw a cell within the tissue
 PSEUDORATE, MAX_RATIO = 0.1, 10.0  # of mean expression, and of a drawn cell to its donor
 
 
@@ -76,53 +77,55 @@ def draw_positions(
         cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
     unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
-    facets = None
-    if cells.registered is None or bool(cells.registered.all()):
-        facets = _facets(module.tissue_outline())
+    # Where the center of the section is not known, neither is where the tissue is.
+    is_framed = cells.registered is None or bool(cells.registered.all())
+    tissue = module.tissue() if is_framed else None
     start = 0
     for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
         chosen = order[start:end]
         encoding = module(cells) if encoding is None else encoding
-        tokens, mean = encoding.tokens[0, chosen], encoding.position[0, chosen]
-        condition = module.position_head.condition(tokens)
-        sigmas = sampling_sigmas(settings.n_steps, settings.schedule).to(mean)
-        drawn = sample(
-            lambda z, sigma, condition=condition: _within(  # type: ignore[misc]
-                module.position_head.guided(z, sigma[None], condition), facets
-            ),
-            mean,
-            sigmas,
-            module.position_head.sigma_data,
-            generator,
-        )
-        _require_finite(drawn, "position")
+        drawn = _draw_within(module, encoding, chosen, tissue, settings, generator)
         cells, encoding = _with_positions(cells, chosen, drawn), None
         start = end
     return DrawnPositions(cells, scale)
 
 
-def _facets(outline: Tensor) -> Tensor | None:
-    """Facets of the convex hull of points ``(P, d)`` around the origin, ``(F, d)``.
+def _draw_within(
+    module: MaskedDiffusionModule,
+    encoding: Encoding,
+    chosen: Tensor,
+    tissue: Support | None,
+    settings: DrawSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw positions of cells ``(M,)`` by the head, ``(M, d)``.
 
-    The hull holds the positions whose product with every facet is at most 1. ``None`` without
-    points, or with none on some side of the origin.
+    Those outside the tissue are drawn again, a few times (rejection sampling): guidance overshoots,
+    and cells are placed between the sides of a cavity.
     """
-    if not len(outline):
-        return None
-    # Points on a line have no hull: they are moved by a little ("QJ").
-    equations = ConvexHull(outline.cpu().double().numpy(), qhull_options="QJ").equations  # (F, d+1)
-    facets = torch.from_numpy(equations[:, :-1] / -equations[:, -1:]).to(outline)
-    return facets if (equations[:, -1] < 0).all() else None
-
-
-def _within(position: Tensor, facets: Tensor | None) -> Tensor:
-    """Pull positions ``(M, d)`` outside the training tissue back to its convex hull.
-
-    Guidance overshoots where context and no context disagree (thresholding, Saharia et al. 2022).
-    """
-    if facets is None:
-        return position
-    return position / (position @ facets.T).amax(-1, keepdim=True).clamp_min(1.0)
+    head, sigmas = module.position_head, sampling_sigmas(settings.n_steps, settings.schedule)
+    drawn = encoding.position.new_empty(len(chosen), encoding.position.shape[-1])
+    again = torch.ones(len(chosen), dtype=torch.bool, device=drawn.device)  # (M,)
+    for _ in range(TRIES):
+        cells = chosen[again]
+        mean = encoding.position[0, cells]
+        condition = head.condition(encoding.tokens[0, cells])
+        drawn[again] = sample(
+            lambda z, sigma, condition=condition: head.guided(  # type: ignore[misc]
+                z, sigma[None], condition
+            ),
+            mean,
+            sigmas.to(mean),
+            head.sigma_data,
+            generator,
+        )
+        _require_finite(drawn, "position")
+        if tissue is None:
+            break
+        again = ~tissue.contains(drawn)
+        if not bool(again.any()):
+            break
+    return drawn
 
 
 def _with_positions(cells: StandardizedCells, chosen: Tensor, drawn: Tensor) -> StandardizedCells:

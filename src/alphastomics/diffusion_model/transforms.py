@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-from alphastomics.nn.dynamic_buffers import DynamicBufferModule
-
 CLIP = 10.0  # standardised expression beyond this is cut
 LEAST_STD = 1e-3  # a gene that varies less in training carries no information
 CHUNK = 4096
-DIRECTIONS = 128  # in which the outline of a section is stored
 
 
 class Rows(Protocol):
@@ -168,45 +165,20 @@ class ExpressionTransform(nn.Module):
         return logged if self.values == "lognorm" else torch.expm1(logged)
 
 
-class PositionTransform(DynamicBufferModule):
-    """Scales coordinates by one isotropic factor, the RMS radius of the training sections.
+class PositionTransform(nn.Module):
+    """Scales coordinates by one isotropic factor, the RMS radius of the training sections."""
 
-    Parameters
-    ----------
-    position_dim
-        Dimension ``d`` of space.
-
-    Attributes
-    ----------
-    scale
-        RMS radius of the training sections.
-    outline
-        Farthest cell of each training section in each of ``V`` random directions, relative to the
-        center of the section and in RMS radii, ``(S, V, d)``.
-    """
-
-    sized: ClassVar[tuple[str, ...]] = ("outline",)
     scale: Tensor
-    outline: Tensor
 
-    def __init__(self, position_dim: int = 2) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("scale", torch.tensor(1.0))
-        self.register_buffer("outline", torch.zeros(0, DIRECTIONS, position_dim))
 
     @torch.no_grad()
-    def fit(self, sections: Sequence[NDArray[np.float64]]) -> None:
-        """Set scale and outline from the coordinates ``(n_i, d)`` of each training section."""
-        centered = [points - points.mean(0) for points in sections if len(points)]
-        squares = np.concatenate([np.square(points).sum(1) for points in centered])
+    def fit(self, sections: list[NDArray[np.float64]]) -> None:
+        """Set the scale from the coordinates ``(n_i, d)`` of each training section."""
+        squares = np.concatenate([np.square(s - s.mean(0)).sum(1) for s in sections])
         self.scale.fill_(float(np.sqrt(squares.mean())))
-        vectors = np.random.default_rng(0).normal(size=self.outline.shape[1:])
-        outline = self.outline.new_zeros(len(sections), *self.outline.shape[1:])
-        for i, points in enumerate(sections):
-            if len(points):
-                extreme = np.stack([points[(points @ vector).argmax()] for vector in vectors])
-                outline[i] = torch.from_numpy((extreme - points.mean(0)) / float(self.scale))
-        self.outline = outline
 
     def forward(self, position: Tensor) -> Tensor:
         """From measured units to the standardised space."""

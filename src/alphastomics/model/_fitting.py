@@ -71,7 +71,7 @@ def fit_statistics(
         if patches:
             fit_autocorrelation(module, data, sections, patches)
     if training_mode != "pos_to_expr":
-        fit_spacing(module, data, sections)
+        fit_places(module, data, sections, seed)
         fit_matcher(
             module,
             data,
@@ -97,7 +97,7 @@ def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: li
     )
     assert data.position is not None
     located = [data.has_position & (data.section == section) for section in sections]
-    module.position_transform.fit([data.position[cells] for cells in located])
+    module.position_transform.fit([data.position[cells] for cells in located if cells.any()])
 
 
 @dataclass(frozen=True)
@@ -185,12 +185,17 @@ def fit_autocorrelation(
     module.autocorrelation.fit(positions, factors, float(np.mean([n for n in n_cells if n])))
 
 
-def fit_spacing(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
-    """Fit the spacing of cells to all located cells of each section."""
+def fit_places(
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+) -> None:
+    """Fit the spacing of cells and the support of the tissue to all located cells."""
     assert data.position is not None
     groups = [cells[data.has_position[cells]] for cells in map(data.cells_of, sections)]
-    scale = float(module.position_transform.scale)
-    module.spacing.fit([data.position[cells] / scale for cells in groups if len(cells) > 1])
+    positions = [data.position[cells] / float(module.position_transform.scale) for cells in groups]
+    module.spacing.fit([points for points in positions if len(points) > 1])
+    module.support.fit(
+        [points - points.mean(0) if len(points) else points for points in positions], seed
+    )
 
 
 def fit_matcher(
