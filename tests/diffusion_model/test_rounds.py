@@ -237,7 +237,7 @@ class TestPositions:
     def test_values_that_are_not_finite_are_an_error_with_the_name_of_the_head(self):
         module = fitted()
         module.position_head.out.bias.fill_(torch.nan)
-        with pytest.raises(FloatingPointError, match="the position head drew values that are not"):
+        with pytest.raises(FloatingPointError, match="the position head gave values that are not"):
             drawn_positions(module, some_cells())
 
 
@@ -351,7 +351,7 @@ class TestExpression:
     def test_values_that_are_not_finite_are_an_error_with_the_name_of_the_head(self, partly):
         module = fitted()
         module.expression_head.out.bias.fill_(torch.nan)
-        with pytest.raises(FloatingPointError, match="the expression head drew values that are"):
+        with pytest.raises(FloatingPointError, match="the expression head gave values that are"):
             self.draw(module, partly)
 
 

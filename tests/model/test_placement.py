@@ -321,3 +321,24 @@ def test_other_values_from_a_layer(tissue, values):
     model.train(max_steps=2, set_size=32, progress_bar=False)
     model.predict(atlas, **QUIET)
     assert np.isfinite(atlas.obsm["spatial_predicted"]).all()
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("mean_head", "the head of mean positions gave values that are not finite"),
+        ("arrangement_head", "the arrangement head gave values that are not finite"),
+    ],
+)
+def test_a_network_that_diverged_is_an_error_and_nothing_is_written(
+    placer, tmp_path, head, message
+):
+    model, cells = placer
+    cells = cells.copy()
+    model.save(tmp_path / "model")
+    diverged = al.AlphaSTomics.load(tmp_path / "model")
+    getattr(diverged.module, head).bias.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=message):
+        diverged.predict(cells, **QUIET)
+    assert list(cells.obsm) == ["spatial"]
+    assert not cells.uns.get("alphastomics")

@@ -123,3 +123,12 @@ class DiffusionHead(nn.Module):
         denoised = self(noisy, sigma, condition)
         weight = 1 / (self.sigma_data * precondition(sigma).c_out)
         return (weight[..., None] * (denoised - clean)).square()
+
+
+def require_finite(values: Tensor, head: str) -> None:
+    """Raise if a head gives values that are not finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise FloatingPointError(
+            f"the {head} gave values that are not finite: the training diverged. Train again with "
+            "a lower learning rate, and check model.history for the step at which the loss grew."
+        )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alphastomics._choices import Schedule
 from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.diffusion_model.heads import require_finite
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
 from alphastomics.diffusion_model.sampler import round_ends, sample
@@ -119,7 +120,7 @@ def _draw_within(
             head.sigma_data,
             generator,
         )
-        _require_finite(drawn, "position")
+        require_finite(drawn, "position head")
         if tissue is None:
             break
         again = ~tissue.contains(drawn)
@@ -180,7 +181,7 @@ def draw_expression(
             1.0,
             generator,
         )
-        _require_finite(deviation, "expression")
+        require_finite(deviation, "expression head")
         known = cells.gene_known[0, chosen]
         drawn = _measure(module, encoding.expression[0, chosen], deviation, generator)
         logged[chosen] = torch.where(known, logged[chosen], drawn.logged)
@@ -227,12 +228,3 @@ def _measure(
         logged = transform.inverse(own + z - of_donor)
     logged = torch.where(measured, logged, transform.inverse(z))
     return ExpressionValues(logged, depth)
-
-
-def _require_finite(values: Tensor, head: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise FloatingPointError(
-            f"the {head} head drew values that are not finite: the training diverged. Train again "
-            "with a lower learning rate, and check model.history for the step at which the loss "
-            "grew."
-        )

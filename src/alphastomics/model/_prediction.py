@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.diffusion_model.heads import require_finite
 from alphastomics.diffusion_model.masking import Pattern
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.model._datamodule import cell_batch, collate
@@ -179,6 +180,9 @@ def predict_missing(
     def estimate(cell_set: InferenceSet, draw: int) -> SetEstimate:
         cells = reader.read(cell_set)
         encoding = module(cells)
+        require_finite(encoding.position, "head of mean positions")
+        require_finite(encoding.arrangement, "arrangement head")
+        require_finite(encoding.expression, "head of mean expression")
         position, scale = _positions(module, cells, encoding, arrange=arrange)
         unit = module.position_transform
         return SetEstimate(
