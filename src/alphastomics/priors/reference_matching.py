@@ -19,7 +19,7 @@ MODE_WIDTH = 0.8  # smoothing at which the mode is looked for, in RMS radii
 MAX_CANDIDATES = 512
 SHIFTS = 4
 FIT_STEPS, FIT_NOISE = 500, 0.8
-FIT_LR = [2e-3, 2e-2]  # of the weights, and of the two scales
+FIT_LR = [4e-3, 4e-2]  # of the weights, and of the two scales
 PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
 
 
