@@ -6,9 +6,10 @@ import torch
 from alphastomics.diffusion_model import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.alignment import kabsch, random_orthogonal
 from alphastomics.diffusion_model.batch import CellBatch
-from alphastomics.diffusion_model.corruption import Objective, make_targets
+from alphastomics.diffusion_model.corruption import Objective, Targets, make_targets
 from alphastomics.diffusion_model.losses import (
     Losses,
+    expression_loss,
     scale_loss,
     training_losses,
     validation_error,
@@ -367,3 +368,18 @@ class TestGradients:
             return scale_loss(Encoding(nothing, found, found, log_scale, nothing), true, hidden)
 
         assert value(0.3) < min(value(0.25), value(0.36))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_of_expression_is_summed_in_single_precision(dtype):
+    """A sum of thousands of squares overflows half precision and is coarse in the other."""
+    torch.manual_seed(0)
+    expression, nothing = 3 * torch.randn(2, 256, 80), torch.zeros(2, 256, 2)
+    encoding = Encoding(nothing, nothing, nothing, nothing[..., 0], 0 * expression)
+    everything, no_set = torch.ones(2, 256, 80).bool(), torch.zeros(2).bool()
+    known = torch.ones(2, 256).bool()
+    targets = Targets(expression, nothing, everything, known, known.float(), no_set, no_set)
+    with torch.autocast("cpu", dtype):
+        found = expression_loss(encoding, targets)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expression.square().mean())

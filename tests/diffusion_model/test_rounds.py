@@ -406,6 +406,25 @@ class TestDonors:
         assert expected.max() > 1.5
         assert expected.min() < 0.8
 
+    def test_counts_of_cells_with_known_genes_are_those_of_their_own_depth(self, monkeypatch):
+        module = fitted(random_heads=False)
+        donors, transform = module.donors, module.expression_transform
+        nowhere, everything = np.zeros(1, dtype=np.int64), np.ones((1, G), dtype=bool)
+        values = torch.full((1, G), 100.0)
+        of_donor = torch.zeros(1, module.factors.size)
+        donors.fill(sparse.csr_matrix(values.numpy()), everything, nowhere, of_donor, nowhere)
+        n = 400
+        cells = some_cells(n=n, expressed=n, known=n)
+        known = cells.gene_known.clone()
+        known[:, :, 6:] = False
+        cells = cells._replace(gene_known=known, expression=torch.zeros(1, n, G))
+        monkeypatch.setattr(rounds, "sample", lambda *_: torch.zeros(n, module.factors.size))
+        depth = torch.full((n,), 0.4) * transform.depth(values, torch.ones(1, G).bool())
+        drawn = draw_expression(module, cells, depth, ONE_ROUND, generator())
+        counts = (torch.expm1(drawn.logged) * depth[:, None])[:, 6:]
+        torch.testing.assert_close(counts, counts.round(), atol=1e-2, rtol=0)
+        torch.testing.assert_close(counts.mean(0), torch.full((6,), 40.0), atol=2, rtol=0)
+
     def test_a_value_that_is_not_a_count_differs_as_without_noise(self, draw_of):
         module = fitted("lognorm", random_heads=False)
         of_donor = module.donors.description[7:8]

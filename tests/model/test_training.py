@@ -228,3 +228,17 @@ def test_repr_tells_what_it_was_trained_on(trained):
     text = repr(model)
     assert "trained 280 steps on 600 cells of 2 sections (section_0, section_1)" in text
     assert "40 genes (counts), 2D" in text
+
+
+def test_a_model_trained_further_on_other_sections_draws(tissue):
+    al.AlphaSTomics.setup_anndata(tissue)
+    model = al.AlphaSTomics(tissue, d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    options = {"max_steps": 2, "batch_size": 2, "set_size": 64, "progress_bar": False}
+    model.train(val_sections="section_0", **options)
+    model.train(**options)
+    n_sections = tissue.obs["section"].nunique()
+    assert len(model.module.poses) == n_sections
+    assert sorted(model.module.support.section.unique().tolist()) == list(range(n_sections))
+    cells = tissue[:50].copy()
+    model.sample(cells, mode="expr_to_pos", n_steps=2, progress_bar=False)
+    assert np.isfinite(cells.obsm["spatial_sampled"]).all()

@@ -140,7 +140,8 @@ def expression_loss(encoding: Encoding, targets: Targets) -> Tensor:
     """Squared error of hidden genes, in units of their variance."""
     hidden = targets.gene_hidden
     error = ((encoding.expression - targets.expression) * hidden.to(targets.expression)).flatten(1)
-    square = torch.linalg.vecdot(error, error)  # (B,)
+    with torch.autocast(error.device.type, enabled=False):
+        square = torch.linalg.vecdot(error.float(), error.float())  # (B,)
     return (square / hidden.count_nonzero((1, 2)).clamp_min(1)).mean()
 
 

@@ -80,7 +80,9 @@ def draw_positions(
     order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
     # Where the center of the section is not known, neither is where the tissue is.
     is_framed = cells.registered is None or bool(cells.registered.all())
-    tissue = module.tissue() if is_framed else None
+    if module.frame == "registered":
+        is_framed = not bool(cells.position_known.any())
+    tissue = module.tissue() if is_framed and len(order) else None
     start = 0
     for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
         chosen = order[start:end]
@@ -183,9 +185,10 @@ def draw_expression(
         )
         require_finite(deviation, "expression head")
         known = cells.gene_known[0, chosen]
-        drawn = _measure(module, encoding.expression[0, chosen], deviation, generator)
+        own_depth = depth[chosen].masked_fill(~known.any(-1), torch.nan)
+        drawn = _measure(module, encoding.expression[0, chosen], deviation, own_depth, generator)
         logged[chosen] = torch.where(known, logged[chosen], drawn.logged)
-        depth[chosen] = torch.where(known.any(-1), depth[chosen], drawn.depth)
+        depth[chosen] = drawn.depth
         expression, gene_known = cells.expression.clone(), cells.gene_known.clone()
         standardized = transform.standardize(drawn.logged)
         expression[0, chosen] = torch.where(known, expression[0, chosen], standardized)
@@ -199,32 +202,39 @@ def _measure(
     module: MaskedDiffusionModule,
     mean: Tensor,
     deviation: Tensor,
+    own_depth: Tensor,
     generator: torch.Generator,
 ) -> ExpressionValues:
     """Draw what is measured of cells, given their mean ``(M, G)`` and the deviation from it.
 
     The donor of the most similar description ``(M, size)`` gives its measurement, changed by the
     ratio of the expression of both without noise (the difference, for values without counts).
-    Genes that it lacks have the value without noise.
+    Genes that it lacks have the value without noise. Depths are ``own_depth`` ``(M,)``, or drawn
+    where that is NaN.
     """
     transform, factors, donors = module.expression_transform, module.factors, module.donors
-    donor = donors.nearest(module.estimated_factors(mean) + deviation, factors.weight)
+    description = module.estimated_factors(mean) + deviation
+    has_own = ~own_depth.isnan()
+    if factors.has_depth:
+        own = torch.where(has_own, factors.of_depth(own_depth), description[:, -1])
+        description = torch.cat([description[:, :-1], own[:, None]], dim=1)
+    donor = donors.nearest(description, factors.weight)
     values, measured = (part.to(mean.device) for part in donors.measurement(donor))
     z = mean + factors.decode(deviation)  # (M, G)
     of_donor = factors.decode(donors.description[donor])
-    depth = torch.ones_like(z[:, 0])
-    if transform.values == "counts":
+    if transform.values != "counts":
+        logged = transform.inverse(transform(values, measured) + z - of_donor)
+        depth = torch.ones_like(own_depth)
+    else:
         rate, donor_rate, average = (
             transform.unlogged(transform.inverse(part)) for part in (z, of_donor, 0 * z[:1])
         )
         least = PSEUDORATE * average
         donor_rate = (donor_rate + least).clamp_min(1e-12)  # 0 where no training cell has counts
         ratio = ((rate + least) / donor_rate).clamp_max(MAX_RATIO)
+        deeper = torch.where(has_own, own_depth / transform.depth(values, measured), 1.0)
+        ratio = ratio * deeper[:, None]
         counts = adjusted_counts(values.cpu(), ratio.cpu(), generator).to(mean)
-        logged = transform.log(counts, measured)
-        depth = transform.depth(counts, measured)
-    else:
-        own = transform(values, measured)
-        logged = transform.inverse(own + z - of_donor)
-    logged = torch.where(measured, logged, transform.inverse(z))
-    return ExpressionValues(logged, depth)
+        depth = torch.where(has_own, own_depth, transform.depth(counts, measured))
+        logged = transform.log_at_depth(counts, depth)
+    return ExpressionValues(torch.where(measured, logged, transform.inverse(z)), depth)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
@@ -24,7 +25,7 @@ MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000
 MAX_SECTIONS = 12  # that closed-form priors are fitted to
 MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
-STORED_CELLS = 4096
+STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
 
 
 def fit_statistics(
@@ -68,8 +69,7 @@ def fit_statistics(
                 torch.manual_seed(seed)
                 module.smoother.fit(patches)
         fit_genes(module, data, sections, patches, seed)
-        if patches:
-            fit_autocorrelation(module, data, sections, patches)
+        fit_autocorrelation(module, data, sections, seed)
     if training_mode != "pos_to_expr":
         fit_places(module, data, sections, seed)
         fit_matcher(
@@ -143,7 +143,10 @@ def fit_genes(
     cells = np.concatenate(groups)
     centered = torch.cat([z - z.mean(0) for z in values])
     module.factors.fit(centered, _depth(module, data, cells), seed)
-    _store_donors(module, data, rng.permutation(cells)[:STORED_CELLS])
+    cells = rng.permutation(cells)
+    rank = pd.Series(data.label[cells]).groupby(data.label[cells]).cumcount().to_numpy()
+    is_stored = (np.arange(len(cells)) < STORED_CELLS) | (rank < LEAST_OF_TYPE)
+    _store_donors(module, data, cells[is_stored])
 
 
 def _depth(
@@ -173,16 +176,29 @@ def _store_donors(
 
 
 def fit_autocorrelation(
-    module: MaskedDiffusionModule,
-    data: TissueData,
-    sections: list[str],
-    patches: list[SectionSample],
+    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
 ) -> None:
     """Fit the spatial autocorrelation of the factors; these must be fitted."""
-    factors = [module.factors.of_genes(p.values, p.known).double().numpy() for p in patches]
-    positions = [p.position.double().numpy() for p in patches]
-    n_cells = [len(placed_cells(data, section)) for section in sections]
-    module.autocorrelation.fit(positions, factors, float(np.mean([n for n in n_cells if n])))
+    assert data.position is not None
+    groups = [placed_cells(data, section) for section in sections]
+    groups, _ = _at_most(MAX_SECTIONS, groups, np.random.default_rng(seed))
+
+    def factors_of(cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        parts = np.split(cells, range(STORED_CELLS, len(cells), STORED_CELLS))
+        factors = [
+            module.factors.of_genes(
+                standardized(module, data, part), torch.from_numpy(data.measured(part))
+            )
+            for part in parts
+        ]
+        return torch.cat(factors).double().numpy()
+
+    located = [
+        (data.position[cells], lambda chosen, cells=cells: factors_of(cells[chosen]))
+        for cells in groups
+    ]
+    if located:
+        module.autocorrelation.fit(located, seed)
 
 
 def fit_places(

@@ -138,6 +138,13 @@ class GenerationMixin(ImputingMixin):
         setup, key = self._setup(), _keys.SAMPLED
         label = _read_categories(new, setup.labels_key, self._categories().labels, "labels_key")
         donors = self.module.donors
+        missing = set(label) - set(donors.label.tolist()) - {0}
+        if missing:
+            names = [self._categories().labels[number - 1] for number in sorted(missing)]
+            raise ValueError(
+                f"labels asks for {names}, of which the model has no cell with all genes: leave "
+                "them out."
+            )
         donor = donors.bootstrap(torch.from_numpy(label), torch.Generator().manual_seed(seed))
         values = self._measured(donor)
         cells = AnnData(sparse.csr_matrix(values), obs=new.obs[[]], var=new.var)

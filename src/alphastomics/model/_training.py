@@ -22,7 +22,7 @@ from alphastomics.diffusion_model.corruption import Objective
 from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._devices import require_script, strategy_for, world_size
-from alphastomics.model._fitting import fit_statistics
+from alphastomics.model._fitting import fit_places, fit_statistics
 from alphastomics.model._persistence import history_from_json
 from alphastomics.model._tissue import TissueData
 from alphastomics.model._training_plan import DenoisingPlan
@@ -155,6 +155,7 @@ def fit(
 
     elif ckpt_path is None and len(model.module.poses) and sections != record.train_sections:
         model.module.poses.start(len(sections))  # found again within a few steps
+        fit_places(model.module, data, sections, init["seed"])
 
     def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
         logger = plan.trainer.logger if plan.trainer.is_global_zero else None

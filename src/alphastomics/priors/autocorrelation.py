@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,11 +12,12 @@ from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]
+FactorsOf = Callable[[NDArray[np.int64]], Array]
 
 NEIGHBORS = (8, 32, 128)
 REACH = 60  # nearest places with one of which a cell may exchange its own
 SWEEPS = 80
-MAX_PAIRS = 100_000  # in a sweep
+MAX_CELLS = 1024  # of a section to which the prior is fitted
 
 
 class AutocorrelationPrior(nn.Module):
@@ -47,22 +50,21 @@ class AutocorrelationPrior(nn.Module):
         self.register_buffer("n_cells", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
-    def fit(self, positions: list[Array], factors: list[Array], n_cells: float) -> None:
-        """Take the mean of sections.
+    def fit(self, sections: Sequence[tuple[Array, FactorsOf]], seed: int) -> None:
+        """Take the mean of sections, of at most 1,024 random cells of each and their neighbors.
 
         Parameters
         ----------
-        positions, factors
-            Of adjacent cells of each section, ``(n_s, d)`` and ``(n_s, K)``.
-        n_cells
-            Mean number of cells of a whole section.
+        sections
+            Positions of all cells ``(n_s, d)``, and what maps numbers of cells ``(m,)`` to their
+            factors ``(m, K)``.
+        seed
+            Of the choice of cells.
         """
-        by_section = [
-            [_moran(_weights(points, k), _standardized(values)) for k in NEIGHBORS]
-            for points, values in zip(positions, factors, strict=True)
-        ]
+        rng = np.random.default_rng(seed)
+        by_section = [_moran_of_some(*section, rng) for section in sections]
         self.moran.copy_(torch.from_numpy(np.mean(by_section, axis=0)))
-        self.n_cells.fill_(n_cells)
+        self.n_cells.fill_(float(np.mean([len(points) for points, _ in sections])))
 
     def exchange(self, points: Array, factors: Array, rng: np.random.Generator) -> Array:
         """Exchange the places of nearby cells.
@@ -132,9 +134,23 @@ def _weights(points: Array, k: int) -> sparse.csr_matrix:
     return ((mean + mean.T) / 2).tocsr()
 
 
-def _moran(weights: sparse.csr_matrix, standardized: Array) -> Array:
-    """Moran's I (Moran 1950) of each column, ``(K,)``."""
-    return np.asarray((standardized * (weights @ standardized)).mean(0))
+def _moran_of_some(points: Array, factors_of: FactorsOf, rng: np.random.Generator) -> Array:
+    """Moran's I (Moran 1950) of a section among neighbors up to each rank, ``(3, K)``.
+
+    From random cells and eight of their neighbors, evenly spaced by rank.
+    """
+    chosen = rng.permutation(len(points))[:MAX_CELLS]  # (m,)
+    near = KDTree(points).query(points[chosen], min(NEIGHBORS[-1] + 1, len(points)))[1][:, 1:]
+    columns = [min(k, near.shape[1]) for k in NEIGHBORS]
+    picked = [
+        near[:, np.linspace(0, k - 1, min(NEIGHBORS[0], k)).round().astype(int)] for k in columns
+    ]
+    needed = np.unique(np.concatenate([chosen, *(part.ravel() for part in picked)]))
+    factors = factors_of(needed)  # (n, K)
+    own = factors[np.searchsorted(needed, chosen)]  # (m, K)
+    factors, own = ((part - own.mean(0)) / np.maximum(own.std(0), 1e-12) for part in (factors, own))
+    around = [factors[np.searchsorted(needed, part)].mean(1) for part in picked]  # (m, K) each
+    return np.stack([(own * mean).mean(0) for mean in around])
 
 
 def _disjoint_pairs(
@@ -142,7 +158,7 @@ def _disjoint_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of a random place and a random one near it, none in two pairs."""
     n, k = nearby.shape
-    first = rng.permutation(n)[:MAX_PAIRS]
+    first = rng.permutation(n)
     pairs = np.stack([first, nearby[first, rng.integers(k, size=len(first))]], axis=1)
     is_new = np.zeros(pairs.size, dtype=bool)
     is_new[np.unique(pairs, return_index=True)[1]] = True

@@ -63,8 +63,11 @@ class ExpressionFactors(nn.Module):
         factors = self.of_genes(values, known)
         if not self.has_depth:
             return factors
-        log_depth = (depth.log() - self.log_depth_mean) / self.log_depth_std
-        return torch.cat([factors, log_depth[..., None]], dim=-1)
+        return torch.cat([factors, self.of_depth(depth)[..., None]], dim=-1)
+
+    def of_depth(self, depth: Tensor) -> Tensor:
+        """Standardized log of depths."""
+        return (depth.log() - self.log_depth_mean) / self.log_depth_std
 
     def of_genes(self, values: Tensor, known: Tensor) -> Tensor:
         """Whitened factors of cells, ``(..., K)``, see :meth:`encode`.

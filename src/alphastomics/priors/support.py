@@ -60,7 +60,8 @@ class TissueSupport(DynamicBufferModule):
         numbers = [i for i in rng.permutation(len(sections)) if len(sections[i])][:MAX_SECTIONS]
         places = [rng.permutation(sections[i])[:MAX_CELLS] for i in numbers]
         self.place = torch.from_numpy(np.concatenate(places)).to(self.place)
-        self.section = torch.from_numpy(np.repeat(numbers, [len(place) for place in places]))
+        section = np.repeat(numbers, [len(place) for place in places])
+        self.section = torch.from_numpy(section).to(self.section.device)
 
     def region(self, registered: Tensor) -> Support | None:
         """Support of the tissue, given the stored cells in the common frame ``(P, d)``.
