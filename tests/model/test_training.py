@@ -231,6 +231,7 @@ def test_repr_tells_what_it_was_trained_on(trained):
 
 
 def test_a_model_trained_further_on_other_sections_draws(tissue):
+    tissue = tissue.copy()
     al.AlphaSTomics.setup_anndata(tissue)
     model = al.AlphaSTomics(tissue, d_model=16, num_heads=2, num_layers=1, d_ff=16)
     options = {"max_steps": 2, "batch_size": 2, "set_size": 64, "progress_bar": False}
