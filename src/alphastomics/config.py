@@ -76,7 +76,7 @@ class DiffusionSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How long and how fast."""
+    """Length, speed and devices of training."""
 
     batch_size: int = Field(6, ge=1, description="sets of cells in a batch")
     accumulate_grad_batches: int = Field(1, ge=1, description="batches in a step")
@@ -108,7 +108,7 @@ class TrainingSettings(_Section):
 
 
 class MaskingSettings(_Section):
-    """What is hidden in training beyond what the mode hides."""
+    """Genes and positions hidden in training beyond those of the mode."""
 
     enable: bool = Field(True, description="hide genes and positions, and add noise")
     expression_mask_ratio: float = Field(0.4, ge=0, lt=1, description="mean share of hidden genes")
@@ -117,7 +117,7 @@ class MaskingSettings(_Section):
 
 
 class DataSettings(_Section):
-    """Where the data are."""
+    """Location and genes of the data."""
 
     processed_data_dir: str | None = Field(None, description="folder made by preprocess")
     num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
@@ -282,7 +282,7 @@ def load_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(one) for one in error.errors()]
+        lines = [_explain(detail) for detail in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -69,6 +69,7 @@ def fit_statistics(
                 torch.manual_seed(seed)
                 module.smoother.fit(patches)
         fit_genes(module, data, sections, patches, seed)
+    if training_mode == "joint":
         fit_autocorrelation(module, data, sections, seed)
     if training_mode != "pos_to_expr":
         fit_places(module, data, sections, seed)
@@ -154,9 +155,9 @@ def _depth(
 ) -> torch.Tensor:
     """Depth of cells relative to the median of training, ``(n,)``; 1 if values are not counts."""
     parts = []
-    for some in np.split(cells, range(STORED_CELLS, len(cells), STORED_CELLS)):
-        counts = torch.from_numpy(data.expression[some].toarray().astype(np.float32))
-        measured = torch.from_numpy(data.measured(some))
+    for chunk in np.split(cells, range(STORED_CELLS, len(cells), STORED_CELLS)):
+        counts = torch.from_numpy(data.expression[chunk].toarray().astype(np.float32))
+        measured = torch.from_numpy(data.measured(chunk))
         parts.append(module.expression_transform.depth(counts, measured))
     return torch.cat(parts)
 

@@ -97,14 +97,14 @@ class GenerationMixin(ImputingMixin):
         seed: int = 0,
         progress_bar: bool = True,
     ) -> AnnData:
-        """Draw a new section: positions and expression of cells that never were.
+        """Draw a new section: training cells at new positions.
 
         The chain rule ``p(e, x) = p(e) p(x | e)``: expression is that of random training cells
         (:class:`~alphastomics.priors.donors.DonorCells`), which are placed by a draw of the
         network. Nearby cells then exchange their places until expression is as autocorrelated as
         in training (:class:`~alphastomics.priors.autocorrelation.AutocorrelationPrior`).
         ``sample(mode="joint")`` draws expression by the network too; sections made so are less like
-        real ones (see the notes on expression).
+        real ones (see the notes on draws).
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class GenerationMixin(ImputingMixin):
         -------
         AnnData
             Expression in ``.X``, positions in ``.obsm`` under the spatial key, in the units of
-            training, centred on the origin.
+            training, centered on the origin.
 
         Examples
         --------

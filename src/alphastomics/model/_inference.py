@@ -253,8 +253,8 @@ class InferenceMixin(LookingMixin):
         if request.fill_position:
             self._write_draws(adata, reference, request, filled, chosen, key_added, point, how)
         if request.fill_expression:
-            values = [one.expression for one in filled if one.expression is not None]
-            depths = [one.depth[:, None] for one in filled]
+            values = [draw.expression for draw in filled if draw.expression is not None]
+            depths = [draw.depth[:, None] for draw in filled]
             named = {
                 layer_added: (
                     point_estimate(values, chosen, point),
@@ -282,7 +282,7 @@ class InferenceMixin(LookingMixin):
         how: dict[str, Any],
     ) -> None:
         """Write all drawn positions, or their point estimate."""
-        positions = [with_known_positions(one.position, request) for one in filled]
+        positions = [with_known_positions(draw.position, request) for draw in filled]
         if point is None:
             key_added += _keys.DRAWS_SUFFIX
             adata.obsm[key_added] = np.stack(positions, axis=1)  # (n_query, S, d)

@@ -62,7 +62,7 @@ class AutocorrelationPrior(nn.Module):
             Of the choice of cells.
         """
         rng = np.random.default_rng(seed)
-        by_section = [_moran_of_some(*section, rng) for section in sections]
+        by_section = [_sampled_moran(*section, rng) for section in sections]
         self.moran.copy_(torch.from_numpy(np.mean(by_section, axis=0)))
         self.n_cells.fill_(float(np.mean([len(points) for points, _ in sections])))
 
@@ -110,8 +110,8 @@ class AutocorrelationPrior(nn.Module):
     def _target(self, n: int) -> Array:
         """Moran's I among 8 of ``n`` cells, ``(K,)``: of fewer cells, these are farther away."""
         moran = self.moran.cpu().numpy()
-        as_far = np.log(NEIGHBORS[0] * max(float(self.n_cells) / n, 1.0))
-        return np.array([np.interp(as_far, np.log(NEIGHBORS), column) for column in moran.T])
+        log_rank = np.log(NEIGHBORS[0] * max(float(self.n_cells) / n, 1.0))
+        return np.array([np.interp(log_rank, np.log(NEIGHBORS), column) for column in moran.T])
 
 
 def _standardized(factors: Array) -> Array:
@@ -134,7 +134,7 @@ def _weights(points: Array, k: int) -> sparse.csr_matrix:
     return ((mean + mean.T) / 2).tocsr()
 
 
-def _moran_of_some(points: Array, factors_of: FactorsOf, rng: np.random.Generator) -> Array:
+def _sampled_moran(points: Array, factors_of: FactorsOf, rng: np.random.Generator) -> Array:
     """Moran's I (Moran 1950) of a section among neighbors up to each rank, ``(3, K)``.
 
     From random cells and eight of their neighbors, evenly spaced by rank.

@@ -23,7 +23,7 @@ class Support(NamedTuple):
     reach: float
 
     def contains(self, position: Tensor) -> Tensor:
-        """Whether positions ``(M, d)`` lie in the tissue, ``(M,)``."""
+        """Mask of the positions ``(M, d)`` that lie in the tissue, boolean ``(M,)``."""
         distance = self.tree.query(position.cpu().double().numpy())[0]
         return torch.from_numpy(distance <= self.reach).to(position.device)
 
