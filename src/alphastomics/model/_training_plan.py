@@ -20,7 +20,7 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 EMA_DECAY = 0.995
 WARMUP_STEPS = 50
 FINAL_LR_SHARE = 0.05
-HEAD_LR = 3.0  # learning rate of the diffusion heads relative to that of the rest
+FAST_LR = 3.0  # learning rate of the diffusion heads relative to that of the rest
 BETAS = (0.9, 0.99)
 CHECKPOINT_KEY = "alphastomics"
 
@@ -151,11 +151,14 @@ class DenoisingPlan(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
-        groups = []
-        heads = (self.module.position_head, self.module.expression_head)
-        of_heads = {id(p) for head in heads for p in head.parameters()}
-        for is_head, lr in ((False, self.lr), (True, HEAD_LR * self.lr)):
-            weights = [p for p in self.module.parameters() if (id(p) in of_heads) == is_head]
+        module, groups = self.module, []
+        fast: list[torch.nn.Module] = [module.position_head, module.expression_head]
+        if not self.places_cells:
+            # The closed-form estimate is near the best: there is little to learn, and few steps.
+            fast += [module.expression_embedding, module.expression_mean_head]
+        is_fast = {id(p) for part in fast for p in part.parameters()}
+        for of_fast, lr in ((False, self.lr), (True, FAST_LR * self.lr)):
+            weights = [p for p in module.parameters() if (id(p) in is_fast) == of_fast]
             matrices = [p for p in weights if p.ndim > 1]
             vectors = [p for p in weights if p.ndim <= 1]
             groups.append({"params": matrices, "lr": lr, "weight_decay": self.weight_decay})
