@@ -23,10 +23,9 @@ import alphastomics as al
 from alphastomics.diffusion_model.complexity import account
 from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._asking import MAX_SET
-from alphastomics.model._prediction import SetReader
-from alphastomics.model._sampling import N_STEPS, POSITION_ROUNDS
-from alphastomics.model._sets import inference_sets
+from alphastomics.model._inference import N_STEPS, POSITION_ROUNDS, SetReader
+from alphastomics.model._model import MAX_SET
+from alphastomics.model._task import inference_sets
 from alphastomics.model._training import SET_SIZE
 
 BYTES_PER_CELL = 200  # in each process: name, section, position and result, expression on disk
@@ -54,9 +53,9 @@ def host_seconds(num_genes: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         cells.write_h5ad(f"{folder}/cells.h5ad")
         for query in (cells, ad.read_h5ad(f"{folder}/cells.h5ad", backed="r")):
-            request = model._request(model._read_cells(query), "expr_to_pos", None, predicts=True)
-            sets = list(inference_sets(request, MAX_SET))
-            reader = SetReader(model.module, request)
+            _, task = model._task(query, "expr_to_pos", None, "training", predicts=True)
+            sets = list(inference_sets(task, MAX_SET))
+            reader = SetReader(model.module, task)
             reader.read(sets[0])
             began = time.perf_counter()
             for one in sets[1:]:

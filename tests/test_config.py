@@ -36,7 +36,7 @@ def test_exponents_are_numbers(tmp_path):
 def test_defaults_are_those_of_the_class(tissue):
     atlas = tissue.copy()
     al.AlphaSTomics.setup_anndata(atlas)
-    init = al.AlphaSTomics(atlas)._init_arguments()
+    init = al.AlphaSTomics(atlas)._options
     for name, value in Config().model_arguments().items():
         assert init[name] == value, name
 

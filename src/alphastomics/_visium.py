@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import sections_of
 
 SAME_SIZE = 1.1  # pixels whose sizes differ less are taken for the same
 # 10x Genomics, Space Ranger, spatial outputs: "the diameter of a theoretical 65 µm spot", although

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from alphastomics.cli.preprocess import preprocess
-from alphastomics.model._checkpoints import read_checkpoint
+from alphastomics.model._checkpoint import read_checkpoint
 
 # A checkpoint after every step, so that a test need not wait a minute for one.
 EVERY_STEP = """
 import sys
-from alphastomics.model._checkpoints import Checkpoints
+from alphastomics.model._checkpoint import Checkpoints
 Checkpoints.__init__.__defaults__ = (0.0,)
 from alphastomics.main import app
 app(sys.argv[1:])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import alphastomics as al
-from alphastomics.model._checkpoints import read_checkpoint
+from alphastomics.model._checkpoint import read_checkpoint
 
 SMALL = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
 # Three batches an epoch, the last one short.

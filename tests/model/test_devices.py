@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from alphastomics.model import _sampling, _sets
-from alphastomics.model._devices import OutOfMemoryError, telling_out_of_memory, world_size
+from alphastomics.model._distributed import OutOfMemoryError, uniform_out_of_memory, world_size
+from alphastomics.model._inference import SetSampler
+from alphastomics.model._task import inference_sets
 
 QUIET = {"progress_bar": False}
 SCRIPT = Path(__file__).with_name("several_processes.py")
@@ -172,13 +173,13 @@ def test_memory_that_suffices_for_nothing_is_an_error_and_nothing_is_written(tra
     ],
 )
 def test_every_device_says_it_in_its_own_way(error):
-    with pytest.raises(OutOfMemoryError), telling_out_of_memory(torch.device("cpu")):
+    with pytest.raises(OutOfMemoryError), uniform_out_of_memory(torch.device("cpu")):
         raise error
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, torch.linalg.LinAlgError, NotImplementedError])
 def test_other_errors_are_not_of_memory(kind):
-    with pytest.raises(kind, match="shapes"), telling_out_of_memory(torch.device("cpu")):
+    with pytest.raises(kind, match="shapes"), uniform_out_of_memory(torch.device("cpu")):
         raise kind("shapes cannot be multiplied")
 
 
@@ -223,11 +224,11 @@ def test_all_sets_of_a_draw_have_the_first_one_as_their_context(trained, monkeyp
 
 def test_a_process_without_the_first_set_draws_it_itself(trained):
     model, cells = trained
-    request = model._request(model._read_cells(cells), "expr_to_pos", None, predicts=False)
-    sets = list(_sets.inference_sets(request, 128, anchored=True))
-    options = model._draw_options(1, 3, 0, n_rounds=2)
+    _, task = model._task(cells, "expr_to_pos", None, "training", predicts=False)
+    sets = list(inference_sets(task, 128, shared_context=True))
+    settings = model._draw_settings(3, 2)
     with torch.inference_mode():
-        sampler = _sampling.SetSampler(model.module, request, options, sets)
+        sampler = SetSampler(model.module, task, settings, 0, sets)
         in_order = [sampler(cell_set, 0).position for cell_set in sets][2]
-        alone = _sampling.SetSampler(model.module, request, options, sets)(sets[2], 0).position
+        alone = SetSampler(model.module, task, settings, 0, sets)(sets[2], 0).position
     np.testing.assert_array_equal(in_order, alone)

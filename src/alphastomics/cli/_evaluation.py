@@ -73,7 +73,7 @@ def score_placement(
     if not atlas.n_obs:
         return rows
     floors = placement_floors(
-        cells, atlas, values=model._setup().values, labels_key=labels_key, seed=seed
+        cells, atlas, values=model._setup.values, labels_key=labels_key, seed=seed
     )
     rows += [
         {"task": "placement", "kind": "floor", "method": str(method), **scores}

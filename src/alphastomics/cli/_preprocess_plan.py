@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._genes import select_genes
+from alphastomics._anndata import expression_known, select_genes
 from alphastomics._validate import check_section, check_values
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.io import DataError, RawSection
-from alphastomics.pp._adata import expression_known
 from alphastomics.pp._filter_cells import enough_expression
 from alphastomics.pp._intersect_genes import choose_genes
 from alphastomics.pp._split_sections import Split, deal_sections

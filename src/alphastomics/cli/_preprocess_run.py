@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
+from alphastomics._anndata import expression_known
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
 from alphastomics.cli._progress import STORES, Progress, Record, alone_in
@@ -25,7 +26,6 @@ from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_
 from alphastomics.io._files import checksum, file_names, stamps
 from alphastomics.io._manifest import MANIFEST_FILE, Provenance, Statistics
 from alphastomics.io._store import arrange, compact, write_store
-from alphastomics.pp._adata import expression_known
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 
 PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scipy", "zarr")

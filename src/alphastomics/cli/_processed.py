@@ -16,7 +16,7 @@ from alphastomics import _keys
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, stack_rows
 from alphastomics.model import AlphaSTomics
-from alphastomics.model._tissue import TissueData
+from alphastomics.model._data import CellTable
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 
 CELLS_TO_CHOOSE_BY = 2000  # of a section, when the most variable genes are chosen
@@ -122,7 +122,7 @@ def blocks(sections: list[ProcessedSection]) -> NDArray[np.int64]:
 
 def training_data(
     model: AlphaSTomics, data: ProcessedData, cells: ad.AnnData, expression: Rows
-) -> TissueData:
+) -> CellTable:
     """Give what ``model`` learns from: ``cells`` with their expression on disk."""
-    read = model._training_data(cells)
+    read = model._read_training(cells)
     return replace(read, expression=expression, block=blocks(_learned_from(data)))

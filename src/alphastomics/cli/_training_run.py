@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
+import lightning.pytorch as L
 import matplotlib.pyplot as plt
 import pandas as pd
-from scvi.train._logger import SimpleLogger
 
+from alphastomics._compat import SimpleLogger
 from alphastomics.cli._run_folder import CHECKPOINTS
 from alphastomics.cli._tracking import loggers
 from alphastomics.cli.train import FIGURE, HISTORY
 from alphastomics.config import Config, ConfigError
 from alphastomics.model import AlphaSTomics
-from alphastomics.model._calibration import on_sections
-from alphastomics.model._checkpoints import BEST, Checkpoints, read_checkpoint, replace_payload
-from alphastomics.model._tissue import TissueData
+from alphastomics.model._checkpoint import BEST, read_checkpoint, replace_payload
 from alphastomics.pl import history
 
 
 def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> dict[str, Any]:
-    """Turn the configuration into arguments of ``fit``."""
+    """Arguments of ``AlphaSTomics.train`` as the configuration says."""
     training = config.training
-    callbacks: list[pl.Callback] = [Checkpoints(folder / CHECKPOINTS)]
+    callbacks: list[L.Callback] = []
     if training.early_stopping is not None:
         if not has_validation:
             raise ConfigError(
@@ -33,9 +30,10 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
                 "preprocess with --val_sections or --val_ratio."
             )
         callbacks.append(
-            pl.callbacks.EarlyStopping("validation_loss", patience=training.early_stopping)
+            L.callbacks.EarlyStopping("validation_loss", patience=training.early_stopping)
         )
     return {
+        "checkpoint_dir": folder / CHECKPOINTS,
         "max_epochs": training.epochs,
         "max_steps": training.max_steps,
         "batch_size": training.batch_size,
@@ -61,7 +59,7 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
 def check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     """Raise unless a checkpoint is one of the same model; count the steps it was trained."""
     _, payload = read_checkpoint(checkpoint)
-    mine, theirs = model._init_arguments(), payload["init_arguments"]
+    mine, theirs = model._options, payload["init_arguments"]
     different = [
         f"{name} is {theirs.get(name)!r} in it and {value!r} now"
         for name, value in mine.items()
@@ -78,17 +76,13 @@ def check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     return int(payload["training"]["steps"])
 
 
-def finish(
-    model: AlphaSTomics, folder: Path, data: TissueData, val_sections: list[str]
-) -> AlphaSTomics:
+def finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> AlphaSTomics:
     """Write the history; calibrate the best weights on the validation sections."""
     table = pd.concat(model.history.values(), axis=1)
     table.to_csv(folder / HISTORY)
     plt.close(history(model, save=folder / FIGURE).figure)
     path = folder / CHECKPOINTS / BEST
     best = AlphaSTomics.load(path)
-    if val_sections and best._places_cells():
-        calibration = on_sections(best, data, val_sections)
-        best.training_record = replace(best.training_record, calibration=calibration)
-        replace_payload(path, best._payload(best.training_record, best.history_))
+    best._calibrate_on(model._training_cells(), val_sections)
+    replace_payload(path, best._payload(best.training_record, best.history_ or {}))
     return best

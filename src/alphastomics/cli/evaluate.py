@@ -108,7 +108,7 @@ def evaluate(
             f"--data_dir: {data_dir} lacks {len(lacking)} of the model's {len(model.genes)} genes, "
             f"{lacking[0]!r} among them."
         )
-    mode = model._init_arguments()["training_mode"]
+    mode = model._options["training_mode"]
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
     folder.mkdir(parents=True, exist_ok=True)

@@ -109,8 +109,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     from alphastomics.cli._training_run import check_resumable, finish, trainer_options
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
-    from alphastomics.model._saving import versions
-    from alphastomics.model._training import fit
+    from alphastomics.model._checkpoint import versions
 
     if config.data.processed_data_dir is None:
         raise ConfigError(
@@ -133,8 +132,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     }
     if _is_first():
         begin(folder, config, facts, resumes=resume is not None)
-    learned_from = training_data(model, data, cells, expression)
-    fit(model, learned_from, val_sections=val_sections, ckpt_path=resume, **options)
+    model._table = training_data(model, data, cells, expression)
+    model.train(val_sections=val_sections, ckpt_path=resume, **options)
     if not _is_first():
         return model
     if model.training_record.steps == before:
@@ -143,4 +142,4 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
             "--epochs.",
             err=True,
         )
-    return finish(model, folder, learned_from, val_sections)
+    return finish(model, folder, val_sections)

@@ -11,6 +11,7 @@ from torch import Tensor
 from alphastomics.nn.spatial_bias import KnownPositions
 
 SCOPES = ("section", "window")
+SECTION, WINDOW = range(len(SCOPES))
 Record = TypeVar("Record", "CellBatch", "StandardizedCells")
 
 

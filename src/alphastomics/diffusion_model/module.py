@@ -306,3 +306,10 @@ class MaskedDiffusionModule(nn.Module):
     def expression_context(self, encoding: Encoding) -> Tensor:
         """Context of the expression head, ``(B, N, D + size)``: tokens and estimated factors."""
         return torch.cat([encoding.tokens, self.estimated_factors(encoding.expression)], dim=-1)
+
+    def measured_expression(self, donor: Tensor) -> Tensor:
+        """Expression of donors as measured, ``(n, G)``, the mean of training for missing genes."""
+        values, measured = self.donors.measurement(donor)
+        transform = self.expression_transform
+        mean = transform.unlog(transform.inverse(torch.zeros_like(transform.mean)))
+        return torch.where(measured, values, mean.cpu())

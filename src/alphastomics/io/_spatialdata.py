@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import sections_of
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

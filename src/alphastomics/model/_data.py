@@ -1,33 +1,43 @@
-"""What the model reads from AnnData."""
+"""Cells as the model reads them from AnnData."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
+from anndata.abc import CSRDataset
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._obs import as_names, sections_of
-from alphastomics._visium import check_pixels
-from alphastomics.diffusion_model.transforms import Rows
-from alphastomics.model._rows import GenesOfCells, RowsOnDisk
-from alphastomics.model._tissue import Mask, TissueData
-from alphastomics.model._validate import (
+from alphastomics._anndata import (
+    Mask,
+    as_names,
+    expression_known,
+    read_matrix,
+    read_panels,
+    sections_of,
+    select_genes,
+)
+from alphastomics._validate import (
     check_adata,
     check_position_rows,
     check_positions,
     check_values,
 )
+from alphastomics._visium import check_pixels
+from alphastomics.diffusion_model.transforms import Rows
 
 
 @dataclass(frozen=True)
 class SetupArgs:
-    """The arguments of ``AlphaSTomics.setup_anndata``, as they are stored."""
+    """Arguments of ``AlphaSTomics.setup_anndata``, as they are stored."""
 
     layer: str | None
     values: str
@@ -45,81 +55,177 @@ class Categories:
     batches: tuple[str, ...] = ()
 
 
-def _read_matrix(adata: AnnData, layer: str | None) -> tuple[sparse.csr_matrix, str]:
-    """Read the expression matrix as CSR, without touching the AnnData, and what to call it."""
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(
-            f"layer {layer!r} is not in adata.layers, which holds {sorted(adata.layers)}: "
-            "correct layer=, or use layer=None for adata.X."
-        )
-    matrix, where = (
-        (adata.X, "adata.X") if layer is None else (adata.layers[layer], f"adata.layers[{layer!r}]")
+@dataclass(frozen=True)
+class CellTable:
+    """Cells in the order of the AnnData, with the genes of the model in its order.
+
+    Attributes
+    ----------
+    expression
+        Measured values ``(n, G)``, a CSR matrix or a reader of its rows on disk; zero where the
+        gene was not measured.
+    panels
+        Gene panels, boolean ``(n_panels, G)``: which of the model's genes each measures.
+    panel
+        Number of the panel of each cell, ``(n,)``.
+    expression_known
+        Whether the expression of a cell was measured at all, ``(n,)``.
+    position
+        ``(n, d)`` in the units of the input, rows of NaN where missing.
+    section
+        Section of each cell, ``(n,)``.
+    names
+        Name of each cell, ``(n,)``.
+    label, batch
+        Number of the type and of the batch of each cell, 0 where there is none, ``(n,)``.
+    block
+        Storage block of each cell, a random part of its section, ``(n,)``; 0 in memory.
+    """
+
+    expression: Rows
+    panels: Mask
+    panel: NDArray[np.int64]
+    expression_known: Mask
+    position: NDArray[np.float64]
+    section: NDArray[np.str_]
+    names: NDArray[np.str_]
+    label: NDArray[np.int64]
+    batch: NDArray[np.int64]
+    block: NDArray[np.int64]
+
+    @cached_property
+    def has_position(self) -> Mask:
+        """Whether the position of each cell is known, ``(n,)``."""
+        return np.asarray(~np.isnan(self.position).any(1))
+
+    def measured(self, cells: NDArray[np.int64]) -> Mask:
+        """Whether each gene of each cell was measured, ``(len(cells), G)``."""
+        return np.asarray(self.panels[self.panel[cells]] & self.expression_known[cells, None])
+
+    def subset(self, cells: NDArray[np.int64]) -> CellTable:
+        """Table of some cells."""
+        per_cell = {
+            f.name: getattr(self, f.name)[cells] for f in fields(self) if f.name != "panels"
+        }
+        return CellTable(panels=self.panels, **per_cell)
+
+    def shuffle(
+        self,
+        cells: NDArray[np.int64],
+        rng: np.random.Generator,
+        n: int,
+        *,
+        located: bool = False,
+    ) -> NDArray[np.int64]:
+        """Shuffle the cells of random storage blocks, of as few as hold ``n``.
+
+        With ``located``, ``n`` of them with a position.
+        """
+        blocks, block = np.unique(self.block[cells], return_inverse=True)
+        if len(blocks) > 1:
+            counted = self.has_position[cells] if located else np.ones(len(cells))
+            order = rng.permutation(len(blocks))
+            held = np.cumsum(np.bincount(block, weights=counted)[order])
+            cells = cells[np.isin(block, order[: np.searchsorted(held, n) + 1])]
+        return rng.permutation(cells)
+
+    def cells_of(self, section: str) -> NDArray[np.int64]:
+        """Indices of the cells of a section."""
+        return np.flatnonzero(self.section == section)
+
+
+def concatenate(first: CellTable, second: CellTable) -> CellTable:
+    """Cells of two tables; sections keep their names."""
+    values = {
+        f.name: np.concatenate([getattr(first, f.name), getattr(second, f.name)])
+        for f in fields(CellTable)
+        if f.name not in ("expression", "panel")
+    }
+    return CellTable(
+        expression=sparse.csr_matrix(sparse.vstack([first.expression[:], second.expression[:]])),
+        panel=np.concatenate([first.panel, second.panel + len(first.panels)]),
+        **values,
     )
-    if matrix is None:
-        raise ValueError("adata.X is None: name the layer to read by layer=.")
-    if adata.isbacked and layer is None:
-        matrix = matrix[:]
-    return sparse.csr_matrix(matrix), where
+
+
+def hide_genes(table: CellTable, hidden: Mask) -> CellTable:
+    """Table with some genes ``(G,)`` unknown in all cells."""
+    expression = table.expression[:]
+    visible = sparse.diags((~hidden).astype(expression.dtype))
+    return replace(
+        table, panels=table.panels & ~hidden, expression=sparse.csr_matrix(expression @ visible)
+    )
+
+
+@dataclass(frozen=True)
+class GeneIndexer:
+    """Selection of the genes of the model from a matrix, without values that were not measured.
+
+    Attributes
+    ----------
+    column
+        Column of every gene, -1 where there is none, ``(G,)``.
+    panels, panel, known
+        As in :class:`CellTable`.
+    """
+
+    column: NDArray[np.int64]
+    panels: Mask
+    panel: NDArray[np.int64]
+    known: Mask
+
+    def select(
+        self, matrix: sparse.csr_matrix, cells: NDArray[np.int64] | slice = slice(None)
+    ) -> sparse.csr_matrix:
+        """Genes of cells, whose rows ``matrix`` holds, in the order of the model."""
+        matrix, panel = select_genes(matrix, self.column), self.panel[cells]
+        if self.panels.all() and self.known.all():
+            return matrix
+        coo = matrix.tocoo()
+        measured = self.panels[panel[coo.row], coo.col] & self.known[cells][coo.row]
+        return sparse.csr_matrix(
+            (coo.data[measured], (coo.row[measured], coo.col[measured])), shape=matrix.shape
+        )
+
+
+class BackedExpression:
+    """Expression of an AnnData that is open on disk, read and checked when indexed."""
+
+    def __init__(self, dataset: Any, values: str, genes: GeneIndexer) -> None:
+        self.dataset, self.values, self.genes = dataset, values, genes
+        self.shape = (int(dataset.shape[0]), len(genes.column))
+
+    def __getitem__(self, cells: Any) -> sparse.csr_matrix:
+        """Read rows by number, in any order, by a slice or by a mask."""
+        if isinstance(cells, slice):
+            cells = np.arange(*cells.indices(self.shape[0]))
+        cells = np.asarray(cells)
+        cells = np.flatnonzero(cells) if cells.dtype == bool else cells
+        unique, place = np.unique(cells, return_inverse=True)
+        if not len(unique):
+            return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
+        read = self.genes.select(sparse.csr_matrix(self.dataset[unique]), unique)
+        check_values(read, self.values, "adata.X")
+        return read if np.array_equal(unique, cells) else read[place]
 
 
 def _read_expression(
-    adata: AnnData, setup: SetupArgs, genes: GenesOfCells, *, required: bool
+    adata: AnnData, setup: SetupArgs, genes: GeneIndexer, *, required: bool
 ) -> Rows:
-    """Read expression; of a query whose rows can be read from disk, when they are needed."""
-    if adata.isbacked and setup.layer is None and not required:
-        rows = RowsOnDisk.of(adata, setup.values, genes)
-        if rows is not None:
-            return rows
-    matrix, where = _read_matrix(adata, setup.layer)
-    expression = genes.select(matrix)
+    """Read expression; rows of a query that is open on disk are read when they are needed."""
+    on_disk = adata.isbacked and setup.layer is None and not adata.is_view
+    if on_disk and not required and isinstance(adata.X, CSRDataset | h5py.Dataset):
+        return BackedExpression(adata.X, setup.values, genes)
+    expression = genes.select(read_matrix(adata, setup.layer))
+    where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
     check_values(expression, setup.values, where)
     return expression
 
 
-def _read_sections(adata: AnnData, section_key: str | None, *, required: bool) -> NDArray[np.str_]:
-    absent = section_key is not None and section_key not in adata.obs and not required
-    return sections_of(adata, None if absent else section_key)
-
-
-def _read_known(adata: AnnData) -> Mask:
-    """Whether each cell's expression was measured, ``(n,)``."""
-    if _keys.EXPRESSION_KNOWN not in adata.obs:
-        return np.ones(adata.n_obs, dtype=bool)
-    column = adata.obs[_keys.EXPRESSION_KNOWN]
-    if column.isna().any() or not column.isin([True, False]).all():
-        raise ValueError(
-            f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
-            f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
-        )
-    return column.to_numpy(dtype=bool)
-
-
-def _read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArray[np.int64]]:
-    """Gene panels ``(n_panels, n_vars)`` and that of each cell; one when nothing says otherwise."""
-    if _keys.MEASURED not in adata.varm:
-        return np.ones((1, adata.n_vars), dtype=bool), np.zeros(adata.n_obs, dtype=np.int64)
-    table = adata.varm[_keys.MEASURED]
-    names = pd.unique(section)
-    if not isinstance(table, pd.DataFrame) or not set(names) <= set(map(str, table.columns)):
-        raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] must be a DataFrame with a boolean column for each "
-            f"section ({', '.join(map(repr, names[:5]))}, ...): it says which genes a section's "
-            "panel measures."
-        )
-    table = table.rename(columns=str)
-    panels = np.stack([table[name].to_numpy(dtype=bool) for name in names])
-    empty = names[~panels.any(1)]
-    if len(empty):
-        raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
-        )
-    return panels, pd.Index(names).get_indexer(pd.Index(section))
-
-
-def _read_categories(
+def category_numbers(
     adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
 ) -> NDArray[np.int64]:
-    """Find the number of each cell's category, from 1; 0 where it is missing."""
+    """Number of the category of each cell, from 1; 0 where it is missing."""
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = adata.obs[key]
@@ -133,18 +239,43 @@ def _read_categories(
     return np.asarray(code, dtype=np.int64)
 
 
-def _names_in(adata: AnnData, key: str | None) -> tuple[str, ...]:
-    return () if key is None else tuple(sorted(as_names(adata.obs[key].dropna()).unique()))
-
-
 def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
     """Names of the cell types and batches of the training cells."""
-    for argument, key in (("labels_key", setup.labels_key), ("batch_key", setup.batch_key)):
-        if key is not None and key not in adata.obs:
+
+    def names(argument: str, key: str | None) -> tuple[str, ...]:
+        if key is None:
+            return ()
+        if key not in adata.obs:
             raise KeyError(
                 f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}."
             )
-    return Categories(_names_in(adata, setup.labels_key), _names_in(adata, setup.batch_key))
+        return tuple(sorted(as_names(adata.obs[key].dropna()).unique()))
+
+    return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
+
+
+def new_cells(
+    n_cells: int, genes: pd.Index, setup: SetupArgs, labels: ArrayLike | None = None
+) -> AnnData:
+    """Cells of which nothing is known but their type, if ``labels`` ``(n_cells,)`` are given."""
+    width = len(str(n_cells - 1))
+    obs = pd.DataFrame(index=[f"cell_{i:0{width}d}" for i in range(n_cells)])
+    obs[_keys.EXPRESSION_KNOWN] = False
+    if labels is not None:
+        if setup.labels_key is None:
+            raise ValueError(
+                "labels were given, but the model was set up without labels_key: set up the "
+                "training data with setup_anndata(..., labels_key=...) and train again."
+            )
+        names = np.asarray(labels)
+        if names.shape != (n_cells,):
+            raise ValueError(
+                f"labels must have one entry a cell, shape ({n_cells},), found {names.shape}."
+            )
+        obs[setup.labels_key] = pd.Categorical(names)
+    empty = sparse.csr_matrix((n_cells, len(genes)), dtype=np.float32)
+    layers = {} if setup.layer is None else {setup.layer: empty}
+    return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
 
 
 def read_training(
@@ -152,10 +283,16 @@ def read_training(
     setup: SetupArgs,
     categories: Categories | None = None,
     genes: pd.Index | None = None,
-) -> TissueData:
-    """Read and check an AnnData to learn from.
+    n_dims: int | None = None,
+) -> CellTable:
+    """Read and check training cells.
 
-    ``categories`` and ``genes`` are those of the model, if there is one already.
+    Parameters
+    ----------
+    adata, setup
+        Sections, at least one with coordinates, and their keys.
+    categories, genes, n_dims
+        Those of the model, if there is one already.
     """
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
@@ -175,22 +312,43 @@ def read_training(
             )
     else:
         genes = adata.var_names
-    data = _read(adata, setup, categories or own_categories, genes, required=True)
-    assert data.position is not None
-    check_positions(data.position, data.section, setup.spatial_key)
+    table = _read(adata, setup, categories or own_categories, genes, n_dims or 2, required=True)
+    check_positions(table.position, table.section, setup.spatial_key)
     check_pixels(adata, setup.spatial_key)
-    if not data.panels.all(0).any():
+    if not table.panels.all(0).any():
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] leaves no gene that all sections measure: at least "
             "one is needed to compare their depth."
         )
-    return data
+    if n_dims is not None and table.position.shape[1] != n_dims:
+        raise ValueError(
+            f"adata.obsm[{setup.spatial_key!r}] has {table.position.shape[1]} columns, but the "
+            f"model is {n_dims}D: pass sections of its dimension."
+        )
+    return table
 
 
 def read_query(
-    adata: AnnData, setup: SetupArgs, categories: Categories, genes: pd.Index, name: str = "adata"
-) -> TissueData:
-    """Read cells to fill in, their genes matched by name; coordinates, section may be absent."""
+    adata: AnnData,
+    setup: SetupArgs,
+    categories: Categories,
+    genes: pd.Index,
+    n_dims: int,
+    name: str = "adata",
+) -> CellTable:
+    """Read and check a query or reference, genes matched by name.
+
+    Coordinates and section may be absent.
+
+    Parameters
+    ----------
+    adata, setup
+        Cells, and the keys of the training cells.
+    categories, genes, n_dims
+        Those of the model.
+    name
+        Name of the argument, for messages.
+    """
     check_adata(adata, name)
     found = adata.var_names.isin(genes).sum()
     if not found:
@@ -206,34 +364,46 @@ def read_query(
             UserWarning,
             stacklevel=5,
         )
-    return _read(adata, setup, categories, genes, required=False)
+    table = _read(adata, setup, categories, genes, n_dims, required=False)
+    if table.position.shape[1] != n_dims:
+        raise ValueError(
+            f"{name}.obsm[{setup.spatial_key!r}] has {table.position.shape[1]} columns, "
+            f"but the model is {n_dims}D: pass cells of its dimension, or "
+            "delete those coordinates to have the cells placed."
+        )
+    return table
 
 
 def _read(
-    adata: AnnData, setup: SetupArgs, categories: Categories, genes: pd.Index, *, required: bool
-) -> TissueData:
+    adata: AnnData,
+    setup: SetupArgs,
+    categories: Categories,
+    genes: pd.Index,
+    n_dims: int,
+    *,
+    required: bool,
+) -> CellTable:
     """Read an AnnData whose names were checked, genes in the given order."""
-    expression_known = _read_known(adata)
-    section = _read_sections(adata, setup.section_key, required=required)
-    position = None
+    known = expression_known(adata.obs)
+    absent = setup.section_key is not None and setup.section_key not in adata.obs
+    section = sections_of(adata, None if absent and not required else setup.section_key)
+    position = np.full((adata.n_obs, n_dims), np.nan)
     if setup.spatial_key in adata.obsm:
         position = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
         check_position_rows(position, setup.spatial_key)
-    panels, panel = _read_panels(adata, section)
+    panels, panel = read_panels(adata, section)
     column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
     panels = panels[:, column] & (column >= 0)
-    expression = _read_expression(
-        adata, setup, GenesOfCells(column, panels, panel, expression_known), required=required
-    )
-    return TissueData(
-        expression=expression,
+    genes_of_cells = GeneIndexer(column, panels, panel, known)
+    return CellTable(
+        expression=_read_expression(adata, setup, genes_of_cells, required=required),
         panels=panels,
         panel=panel,
-        expression_known=expression_known,
+        expression_known=known,
         position=position,
         section=section,
         names=adata.obs_names.to_numpy(dtype=object),
-        label=_read_categories(adata, setup.labels_key, categories.labels, "labels_key"),
-        batch=_read_categories(adata, setup.batch_key, categories.batches, "batch_key"),
+        label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key"),
+        batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key"),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )

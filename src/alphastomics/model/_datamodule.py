@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from alphastomics.diffusion_model.batch import SCOPES, CellBatch
+from alphastomics._validate import MIN_CELLS
+from alphastomics.diffusion_model.batch import SECTION, WINDOW, CellBatch
 from alphastomics.diffusion_model.masking import (
     TASKS,
     WINDOW_SHARE,
@@ -21,15 +22,13 @@ from alphastomics.diffusion_model.masking import (
     draw_pattern,
     draw_task,
 )
-from alphastomics.model._tissue import TissueData
-from alphastomics.model._validate import MIN_CELLS
+from alphastomics.model._data import CellTable
 
-SECTION, WINDOW = (SCOPES.index(name) for name in ("section", "window"))
 CONDITION_DROPOUT = 0.2  # share of the sets that are not told labels; the same for batches
 
 
 def cell_batch(
-    data: TissueData,
+    data: CellTable,
     cells: NDArray[np.int64],
     pattern: Pattern,
     *,
@@ -46,7 +45,7 @@ def cell_batch(
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))  # (N, G)
     located = data.has_position[cells]
     position = torch.zeros(len(cells), n_dims)
-    if data.position is not None and located.any():
+    if located.any():
         # Centered in double precision: slides can lie far from the origin of their coordinates.
         true = data.position[cells]
         if center is None:
@@ -91,10 +90,10 @@ def collate(sets: list[CellBatch]) -> CellBatch:
     )
 
 
-def _center(data: TissueData, cells: NDArray[np.int64]) -> NDArray[np.float64] | None:
+def _center(data: CellTable, cells: NDArray[np.int64]) -> NDArray[np.float64] | None:
     """Center of the located cells of a section, ``(d,)``; ``None`` if there are none."""
     located = cells[data.has_position[cells]]
-    if data.position is None or not len(located):
+    if not len(located):
         return None
     return np.asarray(data.position[located].mean(0))
 
@@ -138,14 +137,14 @@ class SectionSets(Dataset[CellBatch]):
     """
 
     def __init__(
-        self, data: TissueData, sections: list[str], options: SetOptions, *, numbered: bool = True
+        self, data: CellTable, sections: list[str], options: SetOptions, *, numbered: bool = True
     ) -> None:
         self.data = data
         self.numbered = numbered
         self.cells = [data.cells_of(section) for section in sections]
         self.centers = [_center(data, cells) for cells in self.cells]
         self.options = options
-        self.n_dims = 2 if data.position is None else data.position.shape[1]
+        self.n_dims = data.position.shape[1]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -166,9 +165,7 @@ class SectionSets(Dataset[CellBatch]):
             cells, scope = self._window(cells, rng), WINDOW
         chosen = self._choose(cells, rng, located=has_position)
         located = self.data.has_position[chosen]
-        position = np.zeros((len(chosen), self.n_dims))
-        if self.data.position is not None:
-            position = np.nan_to_num(self.data.position[chosen])
+        position = np.nan_to_num(self.data.position[chosen])
         pattern = draw_pattern(task, position, located, self.options.position_mask_ratio, rng)
         number = item % len(self.cells)
         drawn = cell_batch(
@@ -185,7 +182,6 @@ class SectionSets(Dataset[CellBatch]):
 
     def _window(self, cells: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Find the cells nearest to a random one: from a set's worth to the whole section."""
-        assert self.data.position is not None
         cells = cells[self.data.has_position[cells]]
         # Mostly dense ones: what near cells express tells most.
         n = self.options.set_size * (len(cells) / self.options.set_size) ** rng.random() ** 3

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.transforms import Rows
-from alphastomics.model._tissue import TissueData
-from alphastomics.model._validate import MIN_CELLS
+from alphastomics.model._data import CellTable
 from alphastomics.priors.samples import SectionSample
 from alphastomics.priors.stored_reference import MAX_CELLS as REFERENCE_CELLS
 from alphastomics.priors.stored_reference import MAX_SECTIONS as REFERENCE_SECTIONS
@@ -30,7 +30,7 @@ STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
 
 def fit_statistics(
     module: MaskedDiffusionModule,
-    data: TissueData,
+    data: CellTable,
     sections: list[str],
     *,
     training_mode: str,
@@ -85,7 +85,7 @@ def fit_statistics(
         store_reference(module, data, sections, seed)
 
 
-def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: list[str]) -> None:
+def fit_transforms(module: MaskedDiffusionModule, data: CellTable, sections: list[str]) -> None:
     """Take the statistics of the training cells."""
     training, known = np.isin(data.section, sections), data.expression_known
     groups = [np.flatnonzero(training & known & (data.panel == i)) for i in range(len(data.panels))]
@@ -96,7 +96,6 @@ def fit_transforms(module: MaskedDiffusionModule, data: TissueData, sections: li
             if len(cells)
         ]
     )
-    assert data.position is not None
     located = [data.has_position & (data.section == section) for section in sections]
     module.position_transform.fit([data.position[cells] for cells in located if cells.any()])
 
@@ -118,7 +117,7 @@ class _SubsetRows:
 
 def fit_genes(
     module: MaskedDiffusionModule,
-    data: TissueData,
+    data: CellTable,
     sections: list[str],
     patches: list[SectionSample],
     seed: int,
@@ -151,7 +150,7 @@ def fit_genes(
 
 
 def _depth(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+    module: MaskedDiffusionModule, data: CellTable, cells: NDArray[np.int64]
 ) -> torch.Tensor:
     """Depth of cells relative to the median of training, ``(n,)``; 1 if values are not counts."""
     parts = []
@@ -162,9 +161,7 @@ def _depth(
     return torch.cat(parts)
 
 
-def _store_donors(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
-) -> None:
+def _store_donors(module: MaskedDiffusionModule, data: CellTable, cells: NDArray[np.int64]) -> None:
     """Store training cells as donors of drawn ones; the factors must be fitted."""
     description = module.factors.encode(
         standardized(module, data, cells),
@@ -177,10 +174,9 @@ def _store_donors(
 
 
 def fit_autocorrelation(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+    module: MaskedDiffusionModule, data: CellTable, sections: list[str], seed: int
 ) -> None:
     """Fit the spatial autocorrelation of the factors; these must be fitted."""
-    assert data.position is not None
     groups = [placed_cells(data, section) for section in sections]
     groups, _ = _at_most(MAX_SECTIONS, groups, np.random.default_rng(seed))
 
@@ -203,10 +199,9 @@ def fit_autocorrelation(
 
 
 def fit_places(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+    module: MaskedDiffusionModule, data: CellTable, sections: list[str], seed: int
 ) -> None:
     """Fit the spacing of cells and the support of the tissue to all located cells."""
-    assert data.position is not None
     groups = [cells[data.has_position[cells]] for cells in map(data.cells_of, sections)]
     positions = [data.position[cells] / float(module.position_transform.scale) for cells in groups]
     module.spacing.fit([points for points in positions if len(points) > 1])
@@ -217,7 +212,7 @@ def fit_places(
 
 def fit_matcher(
     module: MaskedDiffusionModule,
-    data: TissueData,
+    data: CellTable,
     sections: list[str],
     position_mask_ratio: float,
     seed: int,
@@ -242,7 +237,7 @@ def fit_matcher(
 
 
 def store_reference(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], seed: int
+    module: MaskedDiffusionModule, data: CellTable, sections: list[str], seed: int
 ) -> None:
     """Store cells of sections with the model; the matching must be fitted."""
     rng = np.random.default_rng(seed)
@@ -263,17 +258,16 @@ def _at_most(
     return groups, min(MAX_CELLS, MAX_CELLS_IN_ALL // max(len(groups), 1))
 
 
-def placed_cells(data: TissueData, section: str) -> NDArray[np.int64]:
+def placed_cells(data: CellTable, section: str) -> NDArray[np.int64]:
     """Find the cells of a section of which position and expression are known."""
     cells = data.cells_of(section)
     return np.asarray(cells[data.has_position[cells] & data.expression_known[cells]])
 
 
 def _patches(
-    module: MaskedDiffusionModule, data: TissueData, sections: list[str], rng: np.random.Generator
+    module: MaskedDiffusionModule, data: CellTable, sections: list[str], rng: np.random.Generator
 ) -> list[SectionSample]:
     """Cells of sections with position and expression, a dense patch of a large one."""
-    assert data.position is not None
     groups, size = _at_most(MAX_SECTIONS, [placed_cells(data, s) for s in sections], rng)
     patches = []
     for cells in groups:
@@ -285,10 +279,9 @@ def _patches(
 
 
 def sample_of(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+    module: MaskedDiffusionModule, data: CellTable, cells: NDArray[np.int64]
 ) -> SectionSample:
     """Standardize cells of one section with known positions."""
-    assert data.position is not None
     position = torch.from_numpy(data.position[cells] - data.position[cells].mean(0)).float()
     return SectionSample(
         standardized(module, data, cells),
@@ -298,7 +291,7 @@ def sample_of(
 
 
 def standardized(
-    module: MaskedDiffusionModule, data: TissueData, cells: NDArray[np.int64]
+    module: MaskedDiffusionModule, data: CellTable, cells: NDArray[np.int64]
 ) -> torch.Tensor:
     """Standardized expression ``(n, G)``, 0 where a gene was not measured."""
     values = torch.from_numpy(data.expression[cells].toarray().astype(np.float32))

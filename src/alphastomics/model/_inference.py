@@ -1,313 +1,590 @@
-"""``predict`` and ``sample`` of the model."""
+"""Estimates for the cells of a task, set by set: conditional means and draws."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from anndata import AnnData
+import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
 
-from alphastomics import _keys
-from alphastomics.model._asking import Mode, Standardize
-from alphastomics.model._devices import Devices, check_devices
-from alphastomics.model._filling import Filled
-from alphastomics.model._looking import LookingMixin
-from alphastomics.model._prediction import predict_missing
-from alphastomics.model._request import Request
-from alphastomics.model._results import (
-    POINTS,
-    Output,
-    Point,
-    choose_draws,
-    expression_matrix,
-    point_estimate,
-    superpose_draws,
-    with_known_positions,
-    write_images,
-    write_radius,
+from alphastomics._threads import limited_threads
+from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
+from alphastomics.diffusion_model.batch import StandardizedCells
+from alphastomics.diffusion_model.heads import require_finite
+from alphastomics.diffusion_model.masking import Pattern
+from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
+from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
+from alphastomics.model._data import CellTable
+from alphastomics.model._datamodule import cell_batch, collate
+from alphastomics.model._distributed import (
+    Devices,
+    OutOfMemoryError,
+    map_on_devices,
+    uniform_out_of_memory,
 )
-from alphastomics.model._sampling import N_STEPS, draw_missing
-from alphastomics.model._validate import check_choice
+from alphastomics.model._task import (
+    MAX_LANDMARKS,
+    MIN_SET,
+    InferenceSet,
+    InferenceTask,
+    inference_sets,
+)
 
-Estimate = Literal["arrangement", "mean"]
-ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
+POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12
+
+Array = NDArray[np.float64]
 
 
-class InferenceMixin(LookingMixin):
-    """Fills in what is unknown of cells, with a trained model."""
+@dataclass
+class Estimates:
+    """Estimates for the cells of a task, or of a set of it; NaN for cells without an estimate.
 
-    def predict(
+    Attributes
+    ----------
+    position
+        ``(n, d)`` in the units of training.
+    scale
+        Expected error of a coordinate, ``(n,)``, in the same units.
+    expression
+        Log-normalized, ``(n, G)``; ``None`` where it is not estimated.
+    depth
+        Depth relative to the median of training, ``(n,)``, 1 where it is not estimated.
+    """
+
+    position: Array
+    scale: Array
+    expression: NDArray[np.float32] | None
+    depth: Array
+
+    @classmethod
+    def empty(cls, module: MaskedDiffusionModule, task: InferenceTask) -> Estimates:
+        """Estimates of a task before any set is estimated."""
+        n, G = task.n, module.num_genes
+        return cls(
+            position=np.full((n, module.position_dim), np.nan),
+            scale=np.full(n, np.nan),
+            expression=np.full((n, G), np.nan, np.float32) if task.fill_expression else None,
+            depth=np.ones(n),
+        )
+
+    def rows(self, cells: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Values of some cells by name."""
+        return {name: array[cells] for name, array in vars(self).items() if array is not None}
+
+    def insert(self, cells: NDArray[np.int64], rows: dict[str, NDArray[Any]]) -> None:
+        """Take in the :meth:`rows` of some cells."""
+        for name, array in rows.items():
+            getattr(self, name)[cells] = array
+
+
+Estimator = Callable[[InferenceSet, int], Estimates]  # of a set, in a draw
+
+
+class SectionFrame(NamedTuple):
+    """Frame of the known cells of a section.
+
+    Attributes
+    ----------
+    center
+        Their center in measured units, ``(d,)``.
+    pose
+        From positions relative to it, in RMS radii, to the frame of the network.
+    registered
+        Whether that is the common frame.
+    """
+
+    center: NDArray[np.float64]
+    pose: Pose
+    registered: bool
+
+    def to_common(
+        self, module: MaskedDiffusionModule, position: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Positions ``(N, d)`` in measured units in the common frame, in the same units."""
+        centered = torch.from_numpy(position - self.center).to(self.pose.shift.dtype)
+        standard = module.position_transform(centered.to(self.pose.shift.device))
+        common = module.position_transform.inverse(self.pose.apply(standard[None])[0])
+        return np.asarray(common.cpu().double().numpy())
+
+    def to_units(self, module: MaskedDiffusionModule, position: Tensor) -> NDArray[np.float64]:
+        """Positions ``(N, d)`` of the network's frame in measured units."""
+        given = module.position_transform.inverse(self.pose.invert(position[None])[0])
+        return np.asarray(given.cpu().double().numpy() + self.center)
+
+
+class SetReader:
+    """Reader of the sets of a task as tensors, each section in one frame.
+
+    Parameters
+    ----------
+    module
+        The network.
+    task
+        Cells with their known values.
+    """
+
+    def __init__(self, module: MaskedDiffusionModule, task: InferenceTask) -> None:
+        self.module, self.task = module, task
+        self._frames: dict[str, SectionFrame] = {}
+
+    def frame(self, cell_set: InferenceSet) -> SectionFrame:
+        """Frame of the section of a set."""
+        if cell_set.section not in self._frames:
+            self._frames[cell_set.section] = self.register(cell_set.landmarks)
+        return self._frames[cell_set.section]
+
+    def register(self, landmarks: NDArray[np.int64]) -> SectionFrame:
+        """Superpose known cells on the mean positions that their expression predicts."""
+        module, task = self.module, self.task
+        d, device = module.position_dim, module.device
+        identity = Pose(torch.eye(d, device=device)[None], torch.zeros(1, 1, d, device=device))
+        if not len(landmarks):
+            is_common = module.frame == "registered" or bool(len(module.poses))
+            return SectionFrame(np.zeros(d), identity, is_common)
+        center = task.data.position[landmarks].mean(0)
+        expressed = task.expression_known[landmarks]
+        if not len(module.poses) or not expressed.any():
+            return SectionFrame(center, identity, module.frame == "registered")
+        landmarks = landmarks[expressed]
+        cells = self._standardize(landmarks, center, scope=0, n_support=0)
+        nowhere = cells._replace(position_known=torch.zeros_like(cells.position_known))
+        predicted = module(nowhere).position
+        weight = torch.ones_like(predicted[..., 0])
+        pose = superpose(
+            cells.position, predicted, weight, allow_reflection=module.allow_reflection
+        )
+        return SectionFrame(center, pose, True)
+
+    def _standardize(
         self,
-        adata: AnnData | None = None,
+        cells: NDArray[np.int64],
+        center: NDArray[np.float64],
         *,
-        mode: Mode = "auto",
-        reference: AnnData | None = None,
-        estimate: Estimate = "arrangement",
-        output: Output = "lognorm",
-        key_added: str = _keys.PREDICTED,
-        layer_added: str = _keys.EXPRESSION_PREDICTED,
-        standardize: Standardize = "training",
-        max_set: int | None = None,
-        distributed: Devices | None = None,
-        progress_bar: bool = True,
-    ) -> None:
-        """Fill in what is missing with its expected value, in one pass of the network.
-
-        The conditional mean has the least squared error of all estimates, and shrinks where the
-        data leave a value open; :meth:`sample` keeps the spread of the tissue instead. The cells
-        of a section see each other. What is known is kept, bit for bit.
-
-        Parameters
-        ----------
-        adata
-            Cells to fill in; those of the training when ``None``. Genes are matched by name;
-            missing ones are treated as unknown. Cells are one section unless the section key is
-            in ``.obs``. A position is missing where its row of the coordinates is NaN or there are
-            none; a cell's expression where ``.obs["expression_known"]`` is False.
-        mode
-            ``"auto"``: fill in what is missing, positions, expression or both; it is an error if
-            nothing is. ``"expr_to_pos"``: hide all positions and place every cell.
-            ``"pos_to_expr"``: hide all expression and predict it. ``"joint"``: hide both.
-        reference
-            Cells with known positions, all in one frame, such as the other half of the section or
-            the two neighbouring slices: the query is filled in given them, in their frame and
-            units. Coordinates of the query must be in the same frame.
-        estimate
-            How cells are placed. ``"mean"``: the conditional mean, which has the least squared
-            error. ``"arrangement"``: where no position is known, so that their distances to each
-            other rank as the true ones are expected to, turned and scaled onto the mean; among
-            known cells, the likeliest place instead of the mean of several.
-        output
-            Expression is written ``"lognorm"``, log-normalised as the network reads it, values
-            below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
-            median depth of training.
-        key_added, layer_added
-            Where to write positions and expression.
-        standardize
-            ``"training"``: genes of the query are standardised with the statistics of training.
-            ``"query"``: with their own, for cells of another platform or animal that are of the
-            same composition; only where nothing but positions is asked for.
-        max_set
-            Sections with more cells than this are cut into parts that are filled in one by one, so
-            that memory stays bounded; by default 2,048 where positions are asked for, else 8,192.
-            If memory does not suffice, all is done again in parts of half the size.
-        distributed
-            Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
-            ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
-            default all is done where the model is. Every process has the result, which is that
-            of one process. The script is run once a device: let one of them write files. Parts
-            meet in ``default_root_dir``, which all nodes must see.
-        progress_bar
-            Whether to show a progress bar.
-
-        Returns
-        -------
-        None
-            Writes, where positions are asked for, ``.obsm[key_added]``, shape
-            ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
-            ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
-            of 90 %. Without any known position the frame is the model's own, centred on the origin.
-            Where expression is asked for, ``.layers[layer_added]``, shape ``(n_cells, n_genes)``,
-            NaN for genes the model does not know. In ``.uns["alphastomics"]``, how it was made; in
-            ``.uns[key_added]`` the images of Visium, if positions are in their frame.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        ValueError
-            If nothing is missing or the mode hides everything, if the model was not trained for
-            what is asked, if no gene is shared with the model, or coordinates are of another
-            dimension.
-
-        Examples
-        --------
-        >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
-        >>> cells.obsm["spatial_predicted"].shape
-        (200, 2)
-        """
-        adata, request = self._ask(
-            adata,
-            mode,
-            reference,
-            output,
-            key_added,
-            layer_added,
-            predicts=True,
-            standardize=standardize,
+        scope: int,
+        n_support: int,
+    ) -> StandardizedCells:
+        """Standardized values of cells; hidden values are not among them."""
+        module, task = self.module, self.task
+        pattern = Pattern(task.position_known[cells], task.expression_known[cells])
+        single = cell_batch(
+            task.data,
+            cells,
+            pattern,
+            scope=scope,
+            n_dims=module.position_dim,
+            center=center,
+            n_support=n_support,
         )
-        check_choice("estimate", estimate, ESTIMATES)
-        filled = predict_missing(
-            self.module,
-            request,
-            arrange=estimate == "arrangement",
-            max_set=self._max_set(max_set, request),
-            progress_bar=progress_bar,
-            devices=check_devices(distributed),
+        batch = collate([single]).to(module.device)
+        gene_known = batch.measured & batch.expression_known[..., None]
+        expression = module.expression_transform(batch.values, gene_known)
+        if task.query_shift is not None and task.query_scale is not None:
+            shift, scale = (torch.from_numpy(x) for x in (task.query_shift, task.query_scale))
+            own = (expression - shift.to(expression)) / scale.to(expression)
+            of_query = torch.from_numpy(cells < task.n_query).to(expression.device)
+            expression = torch.where(of_query[:, None], own, expression)
+        known = batch.position_known[..., None]
+        position = module.position_transform(torch.where(known, batch.position, 0.0))
+        return StandardizedCells(
+            expression=expression,
+            gene_known=gene_known,
+            position=position,
+            position_known=batch.position_known,
+            scope=batch.scope,
+            label=batch.label_condition(),
+            batch=batch.batch,
+            n_support=batch.n_support,
         )
-        how = {"method": "predict", "mode": mode, "estimate": estimate}
-        if request.fill_position:
-            adata.obsm[key_added] = with_known_positions(filled.position, request)
-            quantile = self._radius_quantile(request, "predict")
-            write_radius(adata, request, filled.scale, quantile, key_added)
-            spatial_key = self._setup().spatial_key
-            images = write_images(adata, reference, request, spatial_key, key_added)
-            self._record(adata, key_added, images=images, **how)
-        if filled.expression is not None:
-            self._write_expression(
-                adata, request, filled.expression, filled.depth, layer_added, output
+
+    def read(self, cell_set: InferenceSet) -> StandardizedCells:
+        """Cells of a set in the frame of their section, its support set last."""
+        frame = self.frame(cell_set)
+        cells = self._standardize(
+            cell_set.with_support,
+            frame.center,
+            scope=cell_set.scope,
+            n_support=len(cell_set.support),
+        )
+        position = torch.where(
+            cells.position_known[..., None], frame.pose.apply(cells.position), 0.0
+        )
+        registered = torch.tensor([frame.registered], device=position.device)
+        return cells._replace(position=position, registered=registered)
+
+    def known_depth(self, cell_set: InferenceSet) -> Tensor:
+        """Depth of the cells of a set by their known genes, 1 without any, ``(N,)``."""
+        transform, task, cells = self.module.expression_transform, self.task, cell_set.cells
+        values = torch.from_numpy(task.data.expression[cells].toarray().astype(np.float32))
+        known = task.data.measured(cells) & task.expression_known[cells, None]
+        is_known = torch.from_numpy(known).to(self.module.device)
+        own = transform.depth(values.to(self.module.device), is_known)
+        return torch.where(is_known.any(-1), own, 1.0)
+
+
+def _estimates(
+    module: MaskedDiffusionModule,
+    frame: SectionFrame,
+    position: Tensor,
+    scale: Tensor,
+    logged: Tensor | None,
+    depth: Tensor | None,
+) -> Estimates:
+    """Estimates of one set, from values in the units of the network."""
+    return Estimates(
+        position=frame.to_units(module, position),
+        scale=module.position_transform.inverse(scale).cpu().double().numpy(),
+        expression=None if logged is None else logged.cpu().float().numpy(),
+        depth=np.ones(len(position)) if depth is None else depth.cpu().double().numpy(),
+    )
+
+
+@torch.inference_mode()
+def predict_missing(
+    module: MaskedDiffusionModule,
+    task: InferenceTask,
+    *,
+    arrange: bool,
+    max_set: int,
+    progress_bar: bool,
+    devices: Devices | None = None,
+) -> Estimates:
+    """Conditional means; where no position is known and ``arrange``, arrangements."""
+    reader = SetReader(module, task)
+
+    def estimate(cell_set: InferenceSet, draw: int) -> Estimates:
+        cells = reader.read(cell_set)
+        encoding = module(cells)
+        require_finite(encoding.position, "head of mean positions")
+        require_finite(encoding.arrangement, "arrangement head")
+        require_finite(encoding.expression, "head of mean expression")
+        position, scale = _positions(module, cells, encoding, arrange=arrange)
+        logged = depth = None
+        if task.fill_expression:
+            logged = module.expression_transform.inverse(encoding.expression[0])
+            depth = reader.known_depth(cell_set)
+        return _estimates(module, reader.frame(cell_set), position, scale, logged, depth)
+
+    (estimates,) = _estimate_in_sets(
+        module,
+        task,
+        lambda sets: estimate,
+        max_set=max_set,
+        description="Predicting",
+        progress_bar=progress_bar,
+        devices=devices,
+    )
+    return estimates
+
+
+def _positions(
+    module: MaskedDiffusionModule, cells: StandardizedCells, encoding: Encoding, *, arrange: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean positions ``(N, d)`` and error scales ``(N,)`` of one set.
+
+    Among known cells the mode or the mean of the mixture of matching, which was measured to be
+    better than the network; else the arrangement, superposed on the mean, or the mean.
+    """
+    position, scale = encoding.position[0], encoding.log_scale[0].exp()
+    mixture = module.match(cells)
+    if mixture is not None:
+        place = mixture.mode() if arrange else mixture.mean()
+        position = torch.where(mixture.valid[0, :, None], place[0], position)
+        scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
+    elif arrange and not bool(cells.position_known.any()):
+        arrangement = module.refined_arrangement(cells, encoding.arrangement)
+        position = procrustes(
+            arrangement, encoding.position, allow_reflection=module.allow_reflection
+        )[0]
+    return position, scale
+
+
+@torch.inference_mode()
+def encode_sets(
+    module: MaskedDiffusionModule, task: InferenceTask, max_set: int
+) -> Iterator[tuple[InferenceSet, Encoding]]:
+    """Every set and its encoding by the network."""
+    reader = SetReader(module, task)
+    for cell_set in inference_sets(task, max_set):
+        yield cell_set, module(reader.read(cell_set))
+
+
+@torch.inference_mode()
+def registered_positions(module: MaskedDiffusionModule, data: CellTable) -> Array:
+    """Positions of sections in the common frame, ``(n, d)``, NaN where missing.
+
+    Raises
+    ------
+    ValueError
+        If a section has no cell with a position and expression.
+    """
+    positions = np.full_like(data.position, np.nan)
+    known = data.has_position & data.expression_known
+    reader = SetReader(
+        module,
+        InferenceTask(
+            data,
+            len(data.names),
+            position_known=known,
+            expression_known=data.expression_known,
+            fill_position=False,
+            fill_expression=False,
+        ),
+    )
+    by_name = np.argsort(data.names, kind="stable")
+    for section in pd.unique(data.section):
+        cells = by_name[(data.section == section)[by_name]]
+        landmarks = cells[known[cells]]
+        if not len(landmarks):
+            raise ValueError(
+                f"section {section!r} has no cell with a position and expression, by which "
+                "it could be registered: drop it."
             )
-            self._record(adata, layer_added, output=output, **how)
+        landmarks = np.random.default_rng(0).permutation(landmarks)[:MAX_LANDMARKS]
+        located = cells[data.has_position[cells]]
+        positions[located] = reader.register(landmarks).to_common(module, data.position[located])
+    return positions
 
-    def sample(
+
+class SetSampler:
+    """Estimator that draws sets; those of a section have its first set as their context.
+
+    Parameters
+    ----------
+    module, task, settings
+        Network, cells, rounds and steps.
+    seed
+        Of all draws.
+    sets
+        All sets of the task.
+    """
+
+    def __init__(
         self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode = "auto",
-        reference: AnnData | None = None,
-        n_samples: int = 1,
-        n_rounds: int | None = None,
-        n_steps: int = N_STEPS,
-        point: Point = "medoid",
-        output: Output = "lognorm",
-        key_added: str = _keys.SAMPLED,
-        layer_added: str = _keys.EXPRESSION_SAMPLED,
-        seed: int = 0,
-        standardize: Standardize = "training",
-        max_set: int | None = None,
-        distributed: Devices | None = None,
-        progress_bar: bool = True,
+        module: MaskedDiffusionModule,
+        task: InferenceTask,
+        settings: DrawSettings,
+        seed: int,
+        sets: list[InferenceSet],
     ) -> None:
-        """Fill in what is missing with draws from the learned tissue.
+        self.module, self.task, self.settings, self.seed = module, task, settings, seed
+        self.reader = SetReader(module, task)
+        self.leaders = {s.section: s for s in sets if s.leads}
+        self._led: tuple[int, str] | None = None
+        self._context: StandardizedCells | None = None
 
-        Without any known position, several draws of a section are put into one frame by generalised
-        Procrustes superposition; with one, the frame is given and nothing is superposed.
+    def __call__(self, cell_set: InferenceSet, draw: int) -> Estimates:
+        """Draw a set, and before it the first set of its section unless that was just drawn."""
+        leader = self.leaders.get(cell_set.section)
+        if leader is None:
+            return self._draw(cell_set, draw, None)[0]
+        if cell_set.leads or self._led != (draw, cell_set.section):
+            estimate, self._context = self._draw(leader, draw, None)
+            self._led = (draw, cell_set.section)
+            if cell_set.leads:
+                return estimate
+        return self._draw(cell_set, draw, self._context)[0]
 
-        Parameters
-        ----------
-        adata, mode, reference, output, layer_added, standardize, max_set, distributed, progress_bar
-            As in :meth:`predict`.
-        n_samples
-            Number of draws.
-        n_rounds
-            Rounds of a draw, one pass of the transformer each. In a round a random share of the
-            cells is drawn, which are known in the next one. With one round the cells of a section
-            are independent of each other given what is known; at most one round a cell. By default
-            1 for positions and 4 for expression.
-        n_steps
-            Steps of the diffusion heads, which take no pass of the transformer.
-        point
-            What to keep of several draws of positions: ``"medoid"``, the draw nearest to all
-            others; ``"consensus"``, their mean; ``None``, all of them. Of expression the draw of
-            the medoid is kept, or the mean.
-        key_added
-            Where to write.
-        seed
-            Same seed, same draws, whatever the order of the cells.
+    def _draw(
+        self, cell_set: InferenceSet, draw: int, context: StandardizedCells | None
+    ) -> tuple[Estimates, StandardizedCells]:
+        """Draw positions, then expression given all positions."""
+        module, task, settings = self.module, self.task, self.settings
+        section = zlib.crc32(cell_set.section.encode())  # the same in every process
+        entropy = np.random.SeedSequence([self.seed, draw, section, cell_set.part])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        cells = self.reader.read(cell_set)
+        if context is not None:
+            cells = _with_context(cells, context)
+        scale = torch.zeros(len(cell_set.cells))
+        if task.fill_position:
+            # Cells are matched with measured positions, not with drawn ones.
+            match = context is None
+            cells, scale = draw_positions(module, cells, settings, generator, match=match)
+        alone, _ = cells.split()
+        logged = depth = None
+        if task.fill_expression:
+            known_depth = self.reader.known_depth(cell_set)
+            logged, depth = draw_expression(module, alone, known_depth, settings, generator)
+        frame = self.reader.frame(cell_set)
+        return _estimates(module, frame, alone.position[0], scale, logged, depth), alone
 
-        Returns
-        -------
-        None
-            As :meth:`predict`, or with ``point=None`` positions in
-            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, and the first draw of
-            expression. In ``.uns["alphastomics"]`` how it was made, and for several draws without
-            a known position whether they disagree by a mirror image, see
-            :func:`alphastomics.metrics.mirror_ambiguity`.
 
-        Examples
-        --------
-        >>> model.sample(cells, mode="expr_to_pos", n_samples=2, point=None, progress_bar=False)
-        >>> cells.obsm["spatial_sampled_draws"].shape
-        (200, 2, 2)
-        """
-        options = self._draw_options(n_samples, n_steps, seed, n_rounds)
-        if point not in POINTS:
-            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
-        adata, request = self._ask(
-            adata,
-            mode,
-            reference,
-            output,
-            key_added,
-            layer_added,
-            predicts=False,
-            standardize=standardize,
+def _with_context(cells: StandardizedCells, context: StandardizedCells) -> StandardizedCells:
+    """Give the last cells of a set the positions that were drawn for them before."""
+    n = context.position.shape[1]
+    position, known = cells.position.clone(), cells.position_known.clone()
+    position[:, -n:], known[:, -n:] = context.position, True
+    return cells._replace(position=position, position_known=known)
+
+
+@torch.inference_mode()
+def draw_missing(
+    module: MaskedDiffusionModule,
+    task: InferenceTask,
+    settings: DrawSettings,
+    *,
+    n_samples: int,
+    seed: int,
+    max_set: int,
+    progress_bar: bool,
+    devices: Devices | None = None,
+) -> list[Estimates]:
+    """Draws of all unknown values.
+
+    With several rounds, the first set of a section larger than a set is drawn first and is the
+    context of all others, so that they are one draw together. With one round the cells are
+    independent given their context, and so are the sets.
+    """
+    draws = _estimate_in_sets(
+        module,
+        task,
+        lambda sets: SetSampler(module, task, settings, seed, sets),
+        max_set=max_set,
+        n_draws=n_samples,
+        shared_context=settings.position_rounds > 1,
+        description="Sampling",
+        progress_bar=progress_bar,
+        devices=devices,
+    )
+    if task.fill_position:
+        for number, draw in enumerate(draws):
+            _relax(module, task, draw, seed, number)
+            if task.fill_expression:
+                _exchange(module, task, draw, seed, number)
+    return draws
+
+
+def _exchange(
+    module: MaskedDiffusionModule, task: InferenceTask, estimates: Estimates, seed: int, draw: int
+) -> None:
+    """Exchange positions of cells in sections of which nothing is known, in place."""
+    transform, data = module.expression_transform, task.data
+    by_name = np.argsort(data.names[: task.n_query], kind="stable")
+    for section, cells in task.unframed_sections():
+        if task.expression_known[cells].any() or task.n > task.n_query:
+            continue
+        cells = by_name[(data.section[: task.n_query] == section)[by_name]]
+        assert estimates.expression is not None
+        logged = torch.from_numpy(estimates.expression[cells]).to(module.device)
+        values = transform.standardize(logged)
+        factors = module.factors.of_genes(values, torch.ones_like(values, dtype=torch.bool))
+        rng = np.random.default_rng([seed, draw, zlib.crc32(section.encode()), 1])
+        estimates.position[cells] = module.autocorrelation.exchange(
+            estimates.position[cells], factors.cpu().double().numpy(), rng
         )
-        filled = draw_missing(
-            self.module,
-            request,
-            options,
-            max_set=self._max_set(max_set, request),
-            progress_bar=progress_bar,
-            devices=check_devices(distributed),
-        )
-        how: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        how |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        how["point"] = str(point)
-        if n_samples > 1 and request.fill_position and request.unframed_sections():
-            how["mirror"] = superpose_draws(
-                filled, request, allow_reflection=self.module.allow_reflection
-            )
-        chosen = choose_draws(filled, request)
-        if request.fill_position:
-            self._write_draws(adata, reference, request, filled, chosen, key_added, point, how)
-        if request.fill_expression:
-            values = [draw.expression for draw in filled if draw.expression is not None]
-            depths = [draw.depth[:, None] for draw in filled]
-            named = {
-                layer_added: (
-                    point_estimate(values, chosen, point),
-                    point_estimate(depths, chosen, point),
+
+
+def _relax(
+    module: MaskedDiffusionModule, task: InferenceTask, estimates: Estimates, seed: int, draw: int
+) -> None:
+    """Move drawn cells apart, section by section, in place; known cells stay."""
+    scale = float(module.position_transform.scale)
+    by_name = np.argsort(task.data.names, kind="stable")  # whatever the order of the cells
+    section_of = task.data.section
+    in_query = np.arange(task.n) < task.n_query
+    for section in np.unique(section_of[: task.n_query]):
+        cells = by_name[(in_query & (section_of == section) | ~in_query)[by_name]]
+        known = task.position_known[cells]
+        cells = cells[known | in_query[cells]]
+        known = task.position_known[cells]
+        points = estimates.position[cells] / scale
+        if known.any():
+            points[known] = task.data.position[cells[known]] / scale
+        rng = np.random.default_rng([seed, draw, zlib.crc32(section.encode())])
+        moved = module.spacing.relax(points, ~known, rng)
+        if not known.any():
+            moved += points.mean(0) - moved.mean(0)
+        estimates.position[cells[~known]] = moved[~known] * scale
+
+
+@limited_threads()
+def _estimate_in_sets(
+    module: MaskedDiffusionModule,
+    task: InferenceTask,
+    estimator_for: Callable[[list[InferenceSet]], Estimator],
+    *,
+    max_set: int,
+    n_draws: int = 1,
+    shared_context: bool = False,
+    description: str,
+    progress_bar: bool,
+    devices: Devices | None = None,
+) -> list[Estimates]:
+    """Estimate set by set, ``n_draws`` times.
+
+    Where memory does not suffice, everything is estimated again in sets of half the size.
+
+    Parameters
+    ----------
+    module, task
+        Network and cells.
+    estimator_for
+        Makes the estimator, given all sets.
+    max_set, shared_context
+        As in :func:`inference_sets`.
+    n_draws
+        Number of estimates of every set.
+    description, progress_bar
+        Text of the progress bar, and whether to show one.
+    devices
+        Options of the Trainer that distributes the sets; ``None`` for the device of the module.
+    """
+    total, has_warned = n_draws * int(task.to_fill.sum()), False
+    while True:
+        sets = list(inference_sets(task, max_set, shared_context=shared_context))
+        try:
+            with tqdm(total=total, desc=description, disable=not progress_bar) as bar:
+                draws = _estimate_all(
+                    module, task, estimator_for(sets), sets, n_draws, devices, bar.update
                 )
-            }
-            if point is None:
-                named = {
-                    f"{layer_added}_{i}": drawn
-                    for i, drawn in enumerate(zip(values, depths, strict=True))
-                }
-            for name, (value, depth) in named.items():
-                self._write_expression(adata, request, value, depth[:, 0], name, output)
-                self._record(adata, name, output=output, **how)
+            break
+        except OutOfMemoryError:
+            largest = max(sets, key=lambda cell_set: len(cell_set.with_support))
+            max_set = (max_set if has_warned else min(max_set, len(largest.cells))) // 2
+            if max_set < MIN_SET:
+                raise
+            if not has_warned:
+                warnings.warn(
+                    f"A set of {len(largest.with_support):,} cells does not fit the memory of "
+                    f"{module.device}: going on in sets of {max_set:,} cells, or of half as many "
+                    "again if these do not fit. Pass max_set= to begin with smaller ones.",
+                    stacklevel=2,
+                )
+            has_warned = True
+    for _, cells in task.unframed_sections() if task.fill_position else []:
+        for estimates in draws:
+            estimates.position[cells] -= estimates.position[cells].mean(0)
+    return draws
 
-    def _write_draws(
-        self,
-        adata: AnnData,
-        reference: AnnData | None,
-        request: Request,
-        filled: list[Filled],
-        chosen: NDArray[np.int64],
-        key_added: str,
-        point: Point,
-        how: dict[str, Any],
-    ) -> None:
-        """Write all drawn positions, or their point estimate."""
-        positions = [with_known_positions(draw.position, request) for draw in filled]
-        if point is None:
-            key_added += _keys.DRAWS_SUFFIX
-            adata.obsm[key_added] = np.stack(positions, axis=1)  # (n_query, S, d)
-        else:
-            adata.obsm[key_added] = point_estimate(positions, chosen, point)
-        quantile = self._radius_quantile(request, "sample")
-        write_radius(adata, request, filled[0].scale, quantile, key_added)
-        images = write_images(adata, reference, request, self._setup().spatial_key, key_added)
-        self._record(adata, key_added, images=images, **how)
 
-    def _write_expression(
-        self,
-        adata: AnnData,
-        request: Request,
-        logged: NDArray[np.float32],
-        depth: NDArray[np.float64],
-        layer_added: str,
-        output: Output,
-    ) -> None:
-        adata.layers[layer_added] = expression_matrix(
-            adata,
-            request,
-            logged,
-            depth,
-            self.module.expression_transform,
-            self.genes,
-            output,
-        )
+def _estimate_all(
+    module: MaskedDiffusionModule,
+    task: InferenceTask,
+    estimate: Estimator,
+    sets: list[InferenceSet],
+    n_draws: int,
+    devices: Devices | None,
+    progress: Callable[[int], object],
+) -> list[Estimates]:
+    """Estimates of all sets in every draw."""
+    items = [(draw, cell_set) for draw in range(n_draws) for cell_set in sets]
+
+    def work(item: int) -> dict[str, NDArray[Any]]:
+        draw, cell_set = items[item]
+        with uniform_out_of_memory(module.device):
+            return estimate(cell_set, draw).rows(cell_set.fill)
+
+    draws = [Estimates.empty(module, task) for _ in range(n_draws)]
+    n_cells = [int(cell_set.fill.sum()) for _, cell_set in items]
+    for item, rows in map_on_devices(work, n_cells, module, devices, progress):
+        draw, cell_set = items[item]
+        draws[draw].insert(cell_set.targets, rows)
+    return draws

@@ -1,41 +1,105 @@
-"""The class users meet."""
+"""The model on AnnData, in the style of scvi-tools."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from typing import Any
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from numpy.typing import ArrayLike
+from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
-from alphastomics import _keys
+from alphastomics import __version__, _keys
 from alphastomics._choices import FRAMES, SCHEDULES, Frame, Schedule
 from alphastomics._quiet import quiet
+from alphastomics._validate import check_at_least, check_choice, check_share
 from alphastomics.diffusion_model.masking import TRAINING_MODES
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import DIFFUSION_STEPS
+from alphastomics.diffusion_model.rounds import DrawSettings
+from alphastomics.model._calibration import cross_validate, on_sections
+from alphastomics.model._checkpoint import (
+    Checkpoints,
+    history_from_json,
+    history_to_json,
+    read_saved,
+    versions,
+    weights_fingerprint,
+    write_model,
+)
 from alphastomics.model._data import (
     Categories,
+    CellTable,
     SetupArgs,
+    category_numbers,
+    concatenate,
+    hide_genes,
+    new_cells,
     read_categories,
+    read_query,
     read_training,
 )
-from alphastomics.model._generation import GenerationMixin
-from alphastomics.model._learning import LearningMixin
-from alphastomics.model._saving import SavingMixin
-from alphastomics.model._tissue import TissueData
-from alphastomics.model._training import TrainingRecord
-from alphastomics.model._validate import check_at_least, check_choice, check_share
+from alphastomics.model._distributed import PRECISIONS, Devices, check_devices
+from alphastomics.model._inference import (
+    EXPRESSION_ROUNDS,
+    N_STEPS,
+    POSITION_ROUNDS,
+    draw_missing,
+    encode_sets,
+    predict_missing,
+    registered_positions,
+)
+from alphastomics.model._results import (
+    OUTPUTS,
+    POINTS,
+    Output,
+    Point,
+    ResultWriter,
+    known_and_estimated,
+    record,
+    superpose_draws,
+)
+from alphastomics.model._task import (
+    MIN_SET,
+    MODES,
+    InferenceTask,
+    genes_to_impute,
+    make_task,
+    require_direction,
+    standardize_query,
+)
+from alphastomics.model._training import (
+    BATCH_SIZE,
+    LR,
+    SET_SIZE,
+    SETS_PER_SECTION,
+    WEIGHT_DECAY,
+    History,
+    TrainingRecord,
+    fit,
+)
 from alphastomics.nn.architecture import Architecture, Attention, GateType
 
+Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
+Standardize = Literal["training", "query"]
+STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
+Estimate = Literal["arrangement", "mean"]
+ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
+MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unknown or known
 
-class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
-    """Learns the architecture of a tissue and fills in what is unknown of its cells.
+
+class AlphaSTomics(BaseModelClass):
+    """Model of the architecture of a tissue, which estimates what is unknown of its cells.
 
     A masked transformer over the cells of a section turns what is known of them into a context
     vector for each cell, and diffusion heads turn that into distributions of what is unknown
@@ -139,30 +203,32 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         check_choice("schedule", schedule, SCHEDULES)
         check_at_least("diffusion_steps", diffusion_steps, 2)
         Architecture(
-            d_model,
-            num_heads,
-            num_layers,
-            d_ff,
-            dropout,
-            attention,
-            gate_type,
-            num_experts,
-            moe_top_k,
-            expert_width,
-            router_noise,
+            d_model=d_model,
+            num_heads=num_heads,
+            num_layers=num_layers,
+            d_ff=d_ff,
+            dropout=dropout,
+            attention=attention,
+            gate_type=gate_type,
+            num_experts=num_experts,
+            moe_top_k=moe_top_k,
+            expert_width=expert_width,
+            router_noise=router_noise,
         )
         check_at_least("expression_noise", expression_noise, 0)
         check_share("expression_mask_ratio", expression_mask_ratio)
         check_share("position_mask_ratio", position_mask_ratio)
         super().__init__(adata, registry)
+        self.history_: History | None = None
+        self._table: CellTable | None = None  # training cells that are not read from adata
         self.init_params_ = self._get_init_params(locals())
         self.module = self._new_module()
         self.module.eval()
         self.training_record = TrainingRecord()
 
     def _new_module(self) -> MaskedDiffusionModule:
-        """Build the network with its initial weights."""
-        init, setup, categories = self._init_arguments(), self._setup(), self._categories()
+        """Network with its initial weights."""
+        init, setup, categories = self._options, self._setup, self._categories
         with torch.random.fork_rng():
             torch.manual_seed(init["seed"])
             return MaskedDiffusionModule(
@@ -188,7 +254,7 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
         labels_key: str | None = None,
         batch_key: str | None = None,
     ) -> None:
-        """Tell where an AnnData holds what the model reads.
+        """Name the parts of an AnnData that the model reads.
 
         Parameters
         ----------
@@ -231,60 +297,1004 @@ class AlphaSTomics(LearningMixin, GenerationMixin, SavingMixin, BaseModelClass):
             manager.register_fields(adata)
         cls.register_manager(manager)
 
+    @property
+    def genes(self) -> pd.Index:
+        """Names of the genes of the model, in its order."""
+        registries = self.registry_["field_registries"]
+        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        *,
+        val_sections: Sequence[str] | str | None = None,
+        batch_size: int = BATCH_SIZE,
+        set_size: int = SET_SIZE,
+        sets_per_section: int = SETS_PER_SECTION,
+        lr: float = LR,
+        weight_decay: float = WEIGHT_DECAY,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        precision: str = "32-true",
+        num_workers: int = 0,
+        compile: bool = False,
+        activation_checkpointing: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+        progress_bar: bool = True,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model; called again, train it further.
+
+        Parameters
+        ----------
+        max_epochs, max_steps
+            When to stop, one or both. When neither is given, after every training cell was seen
+            about 100 times, but 250 to 600 steps. An epoch draws ``sets_per_section`` sets from
+            every training section; a step takes a batch of every process, or
+            ``accumulate_grad_batches`` of them.
+        val_sections
+            Names of sections to hold out and validate on after every epoch.
+        batch_size
+            Sets in a batch.
+        set_size
+            Most cells in a set.
+        sets_per_section
+            Sets an epoch draws from every section.
+        lr, weight_decay
+            Highest learning rate and weight decay of AdamW.
+        accelerator, devices, precision
+            As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
+            ``"bf16-mixed"`` or ``"16-mixed"``. Several devices train as one would that takes as
+            many batches a step (``accumulate_grad_batches``); the lines must be in a script, which
+            is run once a device.
+        num_workers
+            Processes that prepare sets; the sets do not depend on it.
+        compile
+            Whether to compile the transformer with :func:`torch.compile`: takes a minute at the
+            beginning and a C++ compiler, and makes steps faster, mostly on a GPU.
+        activation_checkpointing
+            Whether to keep only what goes into each block and compute the rest again in the
+            backward pass: less memory for a third more time. The gradients are the same.
+        checkpoint_dir
+            Folder in which to write ``last.ckpt`` every minute, and ``best.ckpt``.
+        ckpt_path
+            Checkpoint of an interrupted training of a model like this one, to go on from. The same
+            options give the same weights as an uninterrupted training.
+        progress_bar
+            Whether to show a progress bar.
+        **trainer_kwargs
+            More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
+            ``num_nodes`` or ``strategy``.
+
+        Examples
+        --------
+        >>> model = al.AlphaSTomics(atlas, d_model=32, num_layers=1)
+        >>> model.train(1, val_sections="section_1", sets_per_section=6, progress_bar=False)
+        >>> model.history["validation_loss"].shape  # one epoch
+        (1, 1)
+        """
+        for name, value in (
+            ("batch_size", batch_size),
+            ("set_size", set_size),
+            ("sets_per_section", sets_per_section),
+        ):
+            check_at_least(name, value, 3 if name == "set_size" else 1)
+        check_choice("precision", precision, PRECISIONS)
+        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
+            if limit is not None:
+                check_at_least(name, limit, 1)
+        if trainer_kwargs.get("enable_checkpointing"):
+            raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
+        names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
+        held_out = [str(name) for name in names]
+        data = self._training_cells()
+        if checkpoint_dir is not None:
+            written = Checkpoints(Path(checkpoint_dir))
+            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
+        self._fit(
+            data,
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            val_sections=held_out,
+            batch_size=batch_size,
+            set_size=set_size,
+            sets_per_section=sets_per_section,
+            lr=lr,
+            weight_decay=weight_decay,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            num_workers=num_workers,
+            compile=compile,
+            activation_checkpointing=activation_checkpointing,
+            ckpt_path=ckpt_path,
+            enable_progress_bar=progress_bar,
+            **trainer_kwargs,
+        )
+        self._calibrate_on(data, held_out)
+
+    def _fit(self, data: CellTable, **options: Any) -> None:
+        """Train the module on cells."""
+        self.training_record, self.history_, self.trainer = fit(
+            self.module,
+            data,
+            self._options,
+            self.training_record,
+            self.history_ or {},
+            self._payload,
+            **options,
+        )
+        self.is_trained_ = True
+
+    def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
+        """Calibrate on sections that were not in training; without any, nothing is calibrated."""
+        calibration = {}
+        if sections and self._options["training_mode"] != "pos_to_expr":
+            seed = self._options["seed"]
+            settings = self._draw_settings(N_STEPS, None)
+            calibration = on_sections(self.module, data, sections, settings, seed)
+        self.training_record = replace(self.training_record, calibration=calibration)
+
+    def calibrate(
+        self,
+        *,
+        max_steps: int | None = None,
+        progress_bar: bool = True,
+        **train_options: Any,
+    ) -> None:
+        """Find the radius within which 90 % of the cells of a new section lie.
+
+        The error scale of the network is too small for sections that were not in training.
+        Each training section in turn (four at most) is left out, a model like this one is trained
+        on the others, and the ratio of error to scale that holds for 90 % of the cells left out
+        turns every scale into a radius (split conformal prediction). Takes about as long as
+        training, times the number of sections. With a single section, half of its cells are left
+        out instead, and only placing into a reference is calibrated.
+
+        Sections named as ``val_sections`` of :meth:`train` calibrate the model without this.
+
+        Parameters
+        ----------
+        max_steps
+            Steps of each training; by default as many as this model took, for as many cells.
+        progress_bar
+            Whether to show a progress bar.
+        **train_options
+            Those given to :meth:`train`.
+
+        Raises
+        ------
+        ValueError
+            If the model does not place cells.
+
+        Examples
+        --------
+        >>> model.calibrate(max_steps=1, progress_bar=False)
+        >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
+        >>> bool((cells.obs["spatial_predicted_radius"] > 0).all())
+        True
+        """
+        self._require_trained()
+        if self._options["training_mode"] == "pos_to_expr":
+            raise ValueError(
+                "A model trained with training_mode='pos_to_expr' places no cells and has no "
+                "radius to calibrate."
+            )
+        data, done = self._training_cells(), self.training_record
+
+        def train(fold: CellTable) -> MaskedDiffusionModule:
+            module = self._new_module()
+            steps = max_steps or max(1, round(done.steps * len(fold.names) / done.n_cells))
+            fit(
+                module,
+                fold,
+                self._options,
+                TrainingRecord(),
+                {},
+                self._payload,
+                max_steps=steps,
+                enable_progress_bar=progress_bar,
+                **train_options,
+            )
+            return module
+
+        settings, seed = self._draw_settings(N_STEPS, None), self._options["seed"]
+        calibration = cross_validate(data, done.train_sections, train, settings, seed)
+        self.training_record = replace(done, calibration=calibration)
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode = "auto",
+        reference: AnnData | None = None,
+        estimate: Estimate = "arrangement",
+        output: Output = "lognorm",
+        key_added: str = _keys.PREDICTED,
+        layer_added: str = _keys.EXPRESSION_PREDICTED,
+        standardize: Standardize = "training",
+        max_set: int | None = None,
+        distributed: Devices | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Fill in what is missing with its expected value, in one pass of the network.
+
+        The conditional mean has the least squared error of all estimates, and shrinks where the
+        data leave a value open; :meth:`sample` keeps the spread of the tissue instead. The cells
+        of a section see each other. What is known is kept, bit for bit.
+
+        Parameters
+        ----------
+        adata
+            Cells to fill in; those of the training when ``None``. Genes are matched by name;
+            missing ones are treated as unknown. Cells are one section unless the section key is
+            in ``.obs``. A position is missing where its row of the coordinates is NaN or there are
+            none; a cell's expression where ``.obs["expression_known"]`` is False.
+        mode
+            ``"auto"``: fill in what is missing, positions, expression or both; it is an error if
+            nothing is. ``"expr_to_pos"``: hide all positions and place every cell.
+            ``"pos_to_expr"``: hide all expression and predict it. ``"joint"``: hide both.
+        reference
+            Cells with known positions, all in one frame, such as the other half of the section or
+            the two neighbouring slices: the query is filled in given them, in their frame and
+            units. Coordinates of the query must be in the same frame.
+        estimate
+            How cells are placed. ``"mean"``: the conditional mean, which has the least squared
+            error. ``"arrangement"``: where no position is known, so that their distances to each
+            other rank as the true ones are expected to, turned and scaled onto the mean; among
+            known cells, the likeliest place instead of the mean of several.
+        output
+            Expression is written ``"lognorm"``, log-normalised as the network reads it, values
+            below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
+            median depth of training.
+        key_added, layer_added
+            Where to write positions and expression.
+        standardize
+            ``"training"``: genes of the query are standardised with the statistics of training.
+            ``"query"``: with their own, for cells of another platform or animal that are of the
+            same composition; only where nothing but positions is asked for.
+        max_set
+            Sections with more cells than this are cut into parts that are filled in one by one, so
+            that memory stays bounded; by default 2,048 where positions are asked for, else 8,192.
+            If memory does not suffice, all is done again in parts of half the size.
+        distributed
+            Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
+            ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
+            default all is done where the model is. Every process has the result, which is that
+            of one process. The script is run once a device: let one of them write files. Parts
+            meet in ``default_root_dir``, which all nodes must see.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        None
+            Writes, where positions are asked for, ``.obsm[key_added]``, shape
+            ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
+            ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
+            of 90 %. Without any known position the frame is the model's own, centred on the origin.
+            Where expression is asked for, ``.layers[layer_added]``, shape ``(n_cells, n_genes)``,
+            NaN for genes the model does not know. In ``.uns["alphastomics"]``, how it was made; in
+            ``.uns[key_added]`` the images of Visium, if positions are in their frame.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If nothing is missing or the mode hides everything, if the model was not trained for
+            what is asked, if no gene is shared with the model, or coordinates are of another
+            dimension.
+
+        Examples
+        --------
+        >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
+        >>> cells.obsm["spatial_predicted"].shape
+        (200, 2)
+        """
+        self._check_output(key_added, layer_added, output)
+        check_choice("estimate", estimate, ESTIMATES)
+        adata, task = self._task(adata, mode, reference, standardize, predicts=True)
+        estimates = predict_missing(
+            self.module,
+            task,
+            arrange=estimate == "arrangement",
+            max_set=self._max_set(max_set, task),
+            progress_bar=progress_bar,
+            devices=check_devices(distributed),
+        )
+        details = {"method": "predict", "mode": mode, "estimate": estimate}
+        self._writer(adata, reference, task, output, details).write(
+            estimates, key_added, layer_added
+        )
+
+    def sample(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode = "auto",
+        reference: AnnData | None = None,
+        n_samples: int = 1,
+        n_rounds: int | None = None,
+        n_steps: int = N_STEPS,
+        point: Point = "medoid",
+        output: Output = "lognorm",
+        key_added: str = _keys.SAMPLED,
+        layer_added: str = _keys.EXPRESSION_SAMPLED,
+        seed: int = 0,
+        standardize: Standardize = "training",
+        max_set: int | None = None,
+        distributed: Devices | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Fill in what is missing with draws from the learned tissue.
+
+        Without any known position, several draws of a section are put into one frame by generalised
+        Procrustes superposition; with one, the frame is given and nothing is superposed.
+
+        Parameters
+        ----------
+        adata, mode, reference, output, layer_added, standardize, max_set, distributed, progress_bar
+            As in :meth:`predict`.
+        n_samples
+            Number of draws.
+        n_rounds
+            Rounds of a draw, one pass of the transformer each. In a round a random share of the
+            cells is drawn, which are known in the next one. With one round the cells of a section
+            are independent of each other given what is known; at most one round a cell. By default
+            1 for positions and 4 for expression.
+        n_steps
+            Steps of the diffusion heads, which take no pass of the transformer.
+        point
+            What to keep of several draws of positions: ``"medoid"``, the draw nearest to all
+            others; ``"consensus"``, their mean; ``None``, all of them. Of expression the draw of
+            the medoid is kept, or the mean.
+        key_added
+            Where to write.
+        seed
+            Same seed, same draws, whatever the order of the cells.
+
+        Returns
+        -------
+        None
+            As :meth:`predict`, or with ``point=None`` positions in
+            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, and the first draw of
+            expression. In ``.uns["alphastomics"]`` how it was made, and for several draws without
+            a known position whether they disagree by a mirror image, see
+            :func:`alphastomics.metrics.mirror_ambiguity`.
+
+        Examples
+        --------
+        >>> model.sample(cells, mode="expr_to_pos", n_samples=2, point=None, progress_bar=False)
+        >>> cells.obsm["spatial_sampled_draws"].shape
+        (200, 2, 2)
+        """
+        self._check_output(key_added, layer_added, output)
+        check_at_least("n_samples", n_samples, 1)
+        settings = self._draw_settings(n_steps, n_rounds)
+        if point not in POINTS:
+            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
+        adata, task = self._task(adata, mode, reference, standardize, predicts=False)
+        draws = draw_missing(
+            self.module,
+            task,
+            settings,
+            n_samples=n_samples,
+            seed=seed,
+            max_set=self._max_set(max_set, task),
+            progress_bar=progress_bar,
+            devices=check_devices(distributed),
+        )
+        details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
+        details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
+        details["point"] = str(point)
+        if n_samples > 1 and task.fill_position and task.unframed_sections():
+            details["mirror"] = superpose_draws(
+                draws, task, allow_reflection=self.module.allow_reflection
+            )
+        writer = self._writer(adata, reference, task, output, details)
+        writer.write_draws(draws, point, key_added, layer_added)
+
+    def impute(
+        self,
+        adata: AnnData | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        reference: AnnData | None = None,
+        draw: bool = False,
+        output: Output = "lognorm",
+        key_added: str = _keys.EXPRESSION_IMPUTED,
+        n_steps: int = N_STEPS,
+        seed: int = 0,
+        max_set: int | None = None,
+        progress_bar: bool = True,
+    ) -> None:
+        """Fill in genes that a panel lacks, given the genes it has and positions if known.
+
+        Parameters
+        ----------
+        adata, reference, output, max_set, progress_bar
+            As in :meth:`predict`.
+        genes
+            Genes of the model to fill in; those that ``adata`` lacks when ``None``. Where ``adata``
+            has one of them it is hidden first, so that nothing of it leaks.
+        draw
+            Whether to draw values instead of taking their mean.
+        key_added
+            Where to write.
+        n_steps, seed
+            Of the draw, as in :meth:`sample`.
+
+        Returns
+        -------
+        None
+            Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
+            columns.
+
+        Raises
+        ------
+        ValueError
+            If a gene was not in the training data, or nothing is to be filled in.
+
+        Examples
+        --------
+        >>> model.impute(cells, genes=["gene_0", "gene_1"], progress_bar=False)
+        >>> cells.obsm["expression_imputed"].columns.tolist()
+        ['gene_0', 'gene_1']
+        """
+        self._require_trained()
+        check_choice("output", output, OUTPUTS)
+        adata = self._require_adata(adata)
+        imputed = genes_to_impute(self.genes, adata.var_names, genes)
+        data = hide_genes(self._read_query(adata), imputed)
+        n_query, known = len(data.names), self._read_reference(reference)
+        if known is not None:
+            data = concatenate(data, known)
+        task = InferenceTask(
+            data,
+            n_query,
+            position_known=data.has_position,
+            expression_known=data.expression_known,
+            fill_position=False,
+            fill_expression=True,
+        )
+        require_direction(self._options["training_mode"], position=False, expression=True)
+        options: dict[str, Any] = {
+            "max_set": self._max_set(max_set, task),
+            "progress_bar": progress_bar,
+        }
+        if draw:
+            settings = self._draw_settings(n_steps, None)
+            (estimates,) = draw_missing(
+                self.module, task, settings, n_samples=1, seed=seed, **options
+            )
+        else:
+            estimates = predict_missing(self.module, task, arrange=False, **options)
+        assert estimates.expression is not None
+        values = known_and_estimated(
+            task,
+            np.arange(n_query),
+            estimates.expression[:n_query],
+            estimates.depth[:n_query],
+            self.module.expression_transform,
+            output,
+        )
+        adata.obsm[key_added] = pd.DataFrame(
+            values[:, imputed], index=adata.obs_names, columns=list(self.genes[imputed])
+        )
+        details = {"method": "impute", "draw": draw, "seed": seed, "output": output}
+        record(adata, key_added, **details, model=self._fingerprint())
+
+    def predict_expression(
+        self,
+        positions: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        reference: AnnData | None = None,
+        draw: bool = False,
+        output: Output = "lognorm",
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> AnnData:
+        """Predict what cells at given positions express.
+
+        Parameters
+        ----------
+        positions
+            Coordinates in the units of training, shape ``(n_cells, n_dims)``; in the frame of the
+            reference if there is one.
+        labels
+            Cell type of each cell, if known; the model must have been set up with ``labels_key``.
+        reference
+            Measured cells around them, such as the rest of the section or the slices before and
+            behind.
+        draw
+            Whether to draw expression instead of taking its mean.
+        output
+            As in :meth:`predict`.
+        seed
+            Of the draw.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData
+            ``n_cells`` new cells with the genes of the model, expression in ``.X``, positions in
+            ``.obsm`` under the spatial key.
+
+        Examples
+        --------
+        >>> model.predict_expression([[0.0, 0.0], [50.0, 20.0]], progress_bar=False).shape
+        (2, 60)
+        """
+        self._require_trained()
+        points = np.asarray(positions, dtype=np.float64)
+        n_dims = self.module.position_dim
+        if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
+            raise ValueError(
+                f"positions must have shape (n_cells, {n_dims}), found shape {points.shape}."
+            )
+        if not np.isfinite(points).all():
+            raise ValueError("positions holds values that are not finite: drop those cells.")
+        key, layer = self._setup.spatial_key, _keys.EXPRESSION_SAMPLED
+        cells = new_cells(len(points), self.genes, self._setup, labels)
+        cells.obsm[key] = points
+        options: dict[str, Any] = {
+            "reference": reference,
+            "output": output,
+            "layer_added": layer,
+            "progress_bar": progress_bar,
+        }
+        if draw:
+            self.sample(cells, seed=seed, **options)
+        else:
+            self.predict(cells, **options)
+        return AnnData(
+            cells.layers[layer],
+            obs=cells.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            var=cells.var,
+            obsm={key: points},
+            uns={_keys.UNS: cells.uns[_keys.UNS]},
+        )
+
+    def generate(
+        self,
+        n_cells: int,
+        *,
+        labels: ArrayLike | None = None,
+        output: Output = "lognorm",
+        n_rounds: int | None = None,
+        n_steps: int = N_STEPS,
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> AnnData:
+        """Draw a new section: training cells at new positions.
+
+        The chain rule ``p(e, x) = p(e) p(x | e)``: expression is that of random training cells
+        (:class:`~alphastomics.priors.donors.DonorCells`), which are placed by a draw of the
+        network. Nearby cells then exchange their places until expression is as autocorrelated as
+        in training (:class:`~alphastomics.priors.autocorrelation.AutocorrelationPrior`).
+        ``sample(mode="joint")`` draws expression by the network too; sections made so are less like
+        real ones (see the notes on draws).
+
+        Parameters
+        ----------
+        n_cells
+            Number of cells.
+        labels
+            Cell type of each cell, if wanted; the model must have been set up with ``labels_key``.
+        output
+            ``"counts"``, counts of training cells as they were measured; ``"lognorm"``, those
+            log-normalized.
+        n_rounds, n_steps, seed
+            As in :meth:`sample`.
+        progress_bar
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData
+            Expression in ``.X``, positions in ``.obsm`` under the spatial key, in the units of
+            training, centered on the origin.
+
+        Examples
+        --------
+        >>> model.generate(100, progress_bar=False).obsm["spatial"].shape
+        (100, 2)
+        """
+        self._require_trained()
+        check_at_least("n_cells", n_cells, 1)
+        check_choice("output", output, OUTPUTS)
+        require_direction(self._options["training_mode"], position=True, expression=True)
+        setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
+        new = new_cells(n_cells, self.genes, setup, labels)
+        label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
+        missing = set(label) - set(donors.label.tolist()) - {0}
+        if missing:
+            names = [self._categories.labels[number - 1] for number in sorted(missing)]
+            raise ValueError(
+                f"labels asks for {names}, of which the model has no cell with all genes: leave "
+                "them out."
+            )
+        donor = donors.bootstrap(torch.from_numpy(label), torch.Generator().manual_seed(seed))
+        values = self.module.measured_expression(donor)
+        cells = AnnData(sparse.csr_matrix(values.numpy()), obs=new.obs[[]], var=new.var)
+        if setup.layer is not None:
+            cells.layers[setup.layer] = cells.X
+        self.sample(
+            cells,
+            mode="expr_to_pos",
+            key_added=key,
+            seed=seed,
+            n_rounds=n_rounds,
+            n_steps=n_steps,
+            progress_bar=progress_bar,
+        )
+        description = donors.description[donor].cpu().double().numpy()
+        positions = self.module.autocorrelation.exchange(
+            cells.obsm[key],
+            description[:, : self.module.factors.n_factors],
+            np.random.default_rng(seed),
+        )
+        if output == "lognorm":
+            everything = torch.ones_like(values, dtype=torch.bool).to(self.module.device)
+            logged = self.module.expression_transform.log(values.to(everything.device), everything)
+            values = logged.cpu()
+        return AnnData(
+            values.numpy(),
+            obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            var=new.var,
+            obsm={setup.spatial_key: positions},
+            uns={_keys.UNS: cells.uns[_keys.UNS]},
+        )
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode | None = None,
+        max_set: int | None = None,
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Embed cells in the context of their section: the last tokens of the network.
+
+        Parameters
+        ----------
+        adata, max_set
+            As in :meth:`predict`.
+        mode
+            What to hide first: ``"expr_to_pos"`` (the default of a model that places cells) embeds
+            expression, ``"pos_to_expr"`` positions, ``"auto"`` everything that is there.
+
+        Returns
+        -------
+        ndarray
+            ``(n_cells, d_model)``, in the order of the cells.
+
+        Examples
+        --------
+        >>> cells.obsm["X_tissue"] = model.get_latent_representation(cells)
+        >>> cells.obsm["X_tissue"].shape
+        (200, 32)
+        """
+        task = self._embedding_task(adata, mode)
+        tokens = np.full((task.n, self._options["d_model"]), np.nan, np.float32)
+        for cell_set, encoding in encode_sets(self.module, task, self._max_set(max_set, task)):
+            tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
+        return tokens[: task.n_query]
+
+    def get_expert_utilisation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        mode: Mode | None = None,
+        max_set: int | None = None,
+    ) -> pd.DataFrame:
+        """Count how often cells go through each expert; see :func:`alphastomics.pl.experts`.
+
+        Parameters
+        ----------
+        adata, mode, max_set
+            As in :meth:`get_latent_representation`.
+
+        Returns
+        -------
+        DataFrame
+            Share of the choices of a block that fall on each expert, ``(num_layers, num_experts)``;
+            a row sums to 1, and ``1 / num_experts`` everywhere is an even use.
+
+        Raises
+        ------
+        ValueError
+            If the model has no experts.
+
+        Examples
+        --------
+        >>> routed = al.AlphaSTomics(atlas, d_model=32, num_layers=2, num_experts=4)
+        >>> routed.train(max_steps=2, progress_bar=False)
+        >>> routed.get_expert_utilisation(cells).sum(axis=1).round(3).tolist()
+        [1.0, 1.0]
+        """
+        n_layers, n_experts = self._options["num_layers"], self._options["num_experts"]
+        if not n_experts:
+            raise ValueError(
+                "This model has no experts: they are an option, AlphaSTomics(adata, num_experts=8)."
+            )
+        task = self._embedding_task(adata, mode)
+        total = np.zeros((n_layers, n_experts))
+        for cell_set, encoding in encode_sets(self.module, task, self._max_set(max_set, task)):
+            shares = np.stack([routing.utilisation.cpu().numpy() for routing in encoding.routing])
+            total += len(cell_set.cells) * shares
+        blocks = pd.RangeIndex(1, n_layers + 1, name="block")
+        experts = pd.RangeIndex(1, n_experts + 1, name="expert")
+        return pd.DataFrame(total / total.sum(1, keepdims=True), index=blocks, columns=experts)
+
+    def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
+        """Bring sections with coordinates into the common frame of the model.
+
+        Each section is turned, mirrored if that is allowed, and shifted so that its cells lie as
+        near as can be to where their expression predicts them. Distances within a section stay.
+
+        Parameters
+        ----------
+        adata
+            Cells with coordinates and expression, of any number of sections; those of the training
+            when ``None``.
+        key_added
+            Where to write.
+
+        Returns
+        -------
+        None
+            Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, in the units of training; NaN for
+            cells without a position.
+
+        Raises
+        ------
+        ValueError
+            If the model has no common frame, or a section has no cell with both a position and
+            expression.
+
+        Examples
+        --------
+        >>> model.register(atlas)
+        >>> atlas.obsm["spatial_registered"].shape
+        (400, 2)
+        """
+        self._require_trained()
+        self._check_output(key_added, None, OUTPUTS[0])
+        if not len(self.module.poses):
+            raise ValueError(
+                "This model has no common frame: it is learned with frame='learned' by a "
+                "training_mode that places cells."
+            )
+        adata = self._require_adata(adata)
+        adata.obsm[key_added] = registered_positions(self.module, self._read_query(adata))
+        record(adata, key_added, method="register", model=self._fingerprint())
+
+    def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write; made when absent.
+        overwrite
+            Whether a model already there may be replaced.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.load(folder).is_trained
+        True
+        """
+        self._require_trained()
+        payload = self._payload(self.training_record, self.history_ or {})
+        write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None) -> Self:
+        """Load a model that :meth:`save` wrote, or a checkpoint. Nothing in it is run.
+
+        Parameters
+        ----------
+        dir_path
+            The folder, or a checkpoint (``.ckpt``) of the command ``train``.
+        adata
+            Sections to train further on; they must have all genes of the model, in any order.
+            Placing other cells needs none.
+
+        Returns
+        -------
+        AlphaSTomics
+            The trained model.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> again = al.AlphaSTomics.load(folder)
+        >>> again.predict(cells, mode="expr_to_pos", progress_bar=False)
+        """
+        state, payload = read_saved(dir_path)
+        model = cls(registry=payload["registry"], **payload["init_arguments"])
+        if adata is not None:
+            cls.setup_anndata(adata, **payload["registry"]["setup_args"])
+            model._read_training(adata)
+            model._adata = adata
+        model.module.load_state_dict(state)
+        model.training_record = TrainingRecord(**payload["training"])
+        model.history_ = history_from_json(payload["history"])
+        model.is_trained_ = True
+        return model
+
+    @property
     def _setup(self) -> SetupArgs:
         return SetupArgs(**self.registry_["setup_args"])
 
+    @property
     def _categories(self) -> Categories:
         names = self.registry_[_keys.CATEGORIES_REGISTRY]
         return Categories(**{kind: tuple(values) for kind, values in names.items()})
 
     @property
-    def genes(self) -> pd.Index:
-        """Names of the genes the model reads, in its order."""
-        registries = self.registry_["field_registries"]
-        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+    def _options(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(self.init_params_["non_kwargs"])
 
-    def _require_adata(self, adata: AnnData | None) -> AnnData:
-        if adata is not None:
-            return adata
-        if self.adata is None:
-            raise ValueError(
-                "adata is missing: this model was loaded without one. Pass adata=, or load with "
-                "AlphaSTomics.load(folder, adata)."
-            )
-        return self.adata
+    def _payload(self, training: TrainingRecord, history: History) -> dict[str, Any]:
+        """Everything of a saved model but its weights."""
+        return {
+            "init_arguments": self._options,
+            "registry": self.registry_,
+            "training": training.to_json(),
+            "history": history_to_json(history),
+            "versions": versions(),
+        }
 
-    def _training_data(self, adata: AnnData) -> TissueData:
-        """Read sections to learn from, which must have the model's genes and dimension."""
-        data = read_training(adata, self._setup(), self._categories(), self.genes)
-        assert data.position is not None
-        n_dims = data.position.shape[1]
-        if n_dims != self.module.position_dim:
-            raise ValueError(
-                f"adata.obsm[{self._setup().spatial_key!r}] has {n_dims} columns, but the model is "
-                f"{self.module.position_dim}D: pass sections of its dimension."
-            )
-        return data
+    def _fingerprint(self) -> str:
+        weights = weights_fingerprint(self.module.state_dict())
+        return f"alphastomics {__version__}, weights {weights}"
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
             raise RuntimeError("The model is not trained: call model.train() first.")
 
-    def _init_arguments(self) -> dict[str, Any]:
-        return dict(self.init_params_["non_kwargs"])
+    def _require_adata(self, adata: AnnData | None) -> AnnData:
+        if adata is None:
+            adata = self.adata
+        if adata is None:
+            raise ValueError(
+                "adata is missing: this model was loaded without one. Pass adata=, or load with "
+                "AlphaSTomics.load(folder, adata)."
+            )
+        return adata
+
+    def _training_cells(self) -> CellTable:
+        """Training cells: of ``adata``, or on disk."""
+        if self._table is not None:
+            return self._table
+        return self._read_training(self._require_adata(None))
+
+    def _read_training(self, adata: AnnData) -> CellTable:
+        """Read training cells, which must have the genes and the dimension of the model."""
+        n_dims = self.module.position_dim
+        return read_training(adata, self._setup, self._categories, self.genes, n_dims)
+
+    def _read_query(self, adata: AnnData, name: str = "adata") -> CellTable:
+        """Read a query or reference, which must have the dimension of the model."""
+        n_dims = self.module.position_dim
+        return read_query(adata, self._setup, self._categories, self.genes, n_dims, name)
+
+    def _read_reference(self, reference: AnnData | None) -> CellTable | None:
+        """Read the cells of a reference that have a position."""
+        if reference is None:
+            return None
+        data = self._read_query(reference, "reference")
+        if not data.has_position.any():
+            raise ValueError(
+                f"reference has no coordinates in reference.obsm[{self._setup.spatial_key!r}]: "
+                "a reference is what the query is placed into; leave it out to place cells in the "
+                "model's own frame."
+            )
+        return data.subset(np.flatnonzero(data.has_position))
+
+    def _check_output(self, key_added: str, layer_added: str | None, output: Output) -> None:
+        """Raise if results would replace what the model reads."""
+        if key_added == self._setup.spatial_key:
+            raise ValueError(
+                f"key_added={key_added!r} is where the true coordinates are: choose another name."
+            )
+        if layer_added is not None and layer_added == self._setup.layer:
+            raise ValueError(
+                f"layer_added={layer_added!r} is what the model reads: choose another name."
+            )
+        check_choice("output", output, OUTPUTS)
+
+    def _task(
+        self,
+        adata: AnnData | None,
+        mode: Mode,
+        reference: AnnData | None,
+        standardize: Standardize,
+        *,
+        predicts: bool,
+    ) -> tuple[AnnData, InferenceTask]:
+        """Read the cells of a call, and make its task."""
+        self._require_trained()
+        check_choice("mode", mode, MODES)
+        check_choice("standardize", standardize, STANDARDIZE)
+        adata = self._require_adata(adata)
+        task = make_task(
+            self._read_query(adata),
+            self._read_reference(reference),
+            mode,
+            training_mode=self._options["training_mode"],
+            spatial_key=self._setup.spatial_key,
+            predicts=predicts,
+        )
+        if standardize == "query":
+            task = standardize_query(self.module, task)
+        return adata, task
+
+    def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
+        """Task of an embedding: by default what the model places, or else expression."""
+        if mode is None:
+            places_cells = self._options["training_mode"] != "pos_to_expr"
+            mode = "expr_to_pos" if places_cells else "pos_to_expr"
+        return self._task(adata, mode, None, "training", predicts=True)[1]
+
+    def _max_set(self, max_set: int | None, task: InferenceTask) -> int:
+        if max_set is None:
+            return MAX_SET if task.fill_position else MAX_PLACED_SET
+        check_at_least("max_set", max_set, MIN_SET)
+        return max_set
+
+    def _draw_settings(self, n_steps: int, n_rounds: int | None) -> DrawSettings:
+        rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)
+        check_at_least("n_steps", n_steps, 1)
+        check_at_least("n_rounds", rounds[0], 1)
+        return DrawSettings(*rounds, n_steps, self._options["schedule"])
+
+    def _writer(
+        self,
+        adata: AnnData,
+        reference: AnnData | None,
+        task: InferenceTask,
+        output: Output,
+        details: dict[str, Any],
+    ) -> ResultWriter:
+        quantile = None
+        if task.expression_known[: task.n_query].any():  # else no cell has a true position
+            pattern = "framed" if task.position_known.any() else "unframed"
+            quantile = self.training_record.calibration.get(pattern, {}).get(details["method"])
+        return ResultWriter(
+            adata,
+            task,
+            reference,
+            self.module.expression_transform,
+            self.genes,
+            self._setup.spatial_key,
+            output,
+            quantile,
+            {**details, "model": self._fingerprint()},
+        )
 
     def __repr__(self) -> str:
-        setup, record = self._setup(), self.training_record
+        setup, done = self._setup, self.training_record
         parameters = sum(p.numel() for p in self.module.parameters())
-        init = self._init_arguments()
+        init = self._options
         trained = "not trained"
         if self.is_trained_:
             trained = (
-                f"trained {record.steps} steps on {record.n_cells:,} cells of "
-                f"{len(record.train_sections)} sections ({', '.join(record.train_sections)})"
+                f"trained {done.steps} steps on {done.n_cells:,} cells of "
+                f"{len(done.train_sections)} sections ({', '.join(done.train_sections)})"
             )
-            if record.val_sections:
-                trained += f", validated on {', '.join(record.val_sections)}"
+            if done.val_sections:
+                trained += f", validated on {', '.join(done.val_sections)}"
         return (
             f"AlphaSTomics ({init['training_mode']}): {trained}\n"
             f"  data: {len(self.genes):,} genes ({setup.values}), "

@@ -1,9 +1,10 @@
-"""Writing estimates into AnnData."""
+"""Estimates as they are written into AnnData."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,23 +13,23 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from alphastomics import __version__, _keys
+from alphastomics import _keys
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalised_procrustes, medoid, mirror_ambiguity
-from alphastomics.model._filling import Array, Filled
-from alphastomics.model._request import Request
+from alphastomics.model._inference import Array, Estimates
+from alphastomics.model._task import InferenceTask
 
 Output = Literal["lognorm", "counts"]
 OUTPUTS: tuple[Output, ...] = ("lognorm", "counts")
 Point = Literal["medoid", "consensus"] | None
 POINTS: tuple[Point, ...] = ("medoid", "consensus", None)
-CHUNK = 4096
+CHUNK = 4096  # cells whose expression is written at a time
 
 
 def superpose_draws(
-    filled: Sequence[Filled], request: Request, *, allow_reflection: bool
+    draws: Sequence[Estimates], task: InferenceTask, *, allow_reflection: bool
 ) -> pd.DataFrame:
-    """Put the draws of every section without a frame into one, in place.
+    """Superpose the draws of every section without a known position, in place.
 
     Returns
     -------
@@ -36,13 +37,13 @@ def superpose_draws(
         A row for each such section: whether the draws disagree by a mirror image.
     """
     mirrors = {}
-    for section, cells in request.unframed_sections():
-        draws = generalised_procrustes(
-            np.stack([one.position[cells] for one in filled]), allow_reflection=allow_reflection
+    for section, cells in task.unframed_sections():
+        positions = generalised_procrustes(
+            np.stack([draw.position[cells] for draw in draws]), allow_reflection=allow_reflection
         )
-        for one, draw in zip(filled, draws, strict=True):
-            one.position[cells] = draw
-        report = mirror_ambiguity(draws)
+        for draw, position in zip(draws, positions, strict=True):
+            draw.position[cells] = position
+        report = mirror_ambiguity(positions)
         mirrors[section] = report
         if report["ambiguous"]:
             warnings.warn(
@@ -56,34 +57,27 @@ def superpose_draws(
     return pd.DataFrame.from_dict(mirrors, orient="index")
 
 
-def choose_draws(filled: Sequence[Filled], request: Request) -> NDArray[np.int64]:
-    """Find the medoid of the draws of each query cell's section, ``(n_query,)``.
+def choose_draws(draws: Sequence[Estimates], task: InferenceTask) -> NDArray[np.int64]:
+    """Medoid of the draws of the section of each query cell, ``(n_query,)``.
 
-    By positions where they were asked for, else by expression.
+    By positions where they are estimated, else by expression.
     """
-    chosen = np.zeros(request.n_query, dtype=np.int64)
-    sections = request.data.section[: request.n_query]
-    to_fill = request.to_fill[: request.n_query]
+    chosen = np.zeros(task.n_query, dtype=np.int64)
+    sections = task.data.section[: task.n_query]
+    to_fill = task.to_fill[: task.n_query]
     for section in pd.unique(sections):
         cells = np.flatnonzero((sections == section) & to_fill)
-        if len(cells) and len(filled) > 1:
-            values = [
-                one.position[cells] if request.fill_position else _some(one.expression, cells)
-                for one in filled
-            ]
-            chosen[sections == section] = medoid(np.stack(values))
+        if len(cells) and len(draws) > 1:
+            values = [draw.position if task.fill_position else draw.expression for draw in draws]
+            stacked = np.stack([np.asarray(v, dtype=np.float64)[cells] for v in values])
+            chosen[sections == section] = medoid(stacked)
     return chosen
-
-
-def _some(expression: NDArray[np.float32] | None, cells: NDArray[np.int64]) -> Array:
-    assert expression is not None
-    return np.asarray(expression[cells], dtype=np.float64)
 
 
 def point_estimate(
     values: Sequence[NDArray[Any]], chosen: NDArray[np.int64], point: Point
 ) -> NDArray[Any]:
-    """One value per query cell of draws, each ``(n, F)``: their mean, or the chosen ones."""
+    """Value of each query cell, from draws ``(n, F)``: their mean, or the chosen ones."""
     n_query = len(chosen)
     if point == "consensus":
         return np.asarray(np.mean([v[:n_query] for v in values], axis=0))
@@ -93,77 +87,131 @@ def point_estimate(
     return out
 
 
-def with_known_positions(position: Array, request: Request) -> Array:
-    """Positions ``(n_query, d)`` with the known ones as they came."""
-    position = position[: request.n_query].copy()
-    known = request.position_known[: request.n_query]
-    if known.any():
-        assert request.data.position is not None
-        position[known] = request.data.position[: request.n_query][known]
-    return position
+@dataclass
+class ResultWriter:
+    """Writes estimates of a task into an AnnData, each with its provenance.
 
-
-def write_radius(
-    adata: AnnData, request: Request, scale: Array, quantile: float | None, key_added: str
-) -> None:
-    """Write the 90 % radius of every cell, 0 where the position is known; nothing uncalibrated."""
-    column = key_added + _keys.RADIUS_SUFFIX
-    if quantile is None:
-        if column in adata.obs:  # of an earlier call: it would not belong to these positions
-            del adata.obs[column]
-        return
-    radius = quantile * scale[: request.n_query]
-    adata.obs[column] = np.where(request.position_known[: request.n_query], 0.0, radius)
-
-
-def write_images(
-    adata: AnnData, reference: AnnData | None, request: Request, spatial_key: str, key_added: str
-) -> bool:
-    """Let squidpy find the images behind positions that are in their frame (Visium).
-
-    Those of an earlier call go; anything else that has that name stays. Tells whether there are.
+    Attributes
+    ----------
+    adata, task
+        Query and what was estimated for it.
+    reference
+        Cells that the query was placed into, if any.
+    transform, genes
+        Of the model.
+    spatial_key, output
+        Key of measured coordinates, and scale of expression.
+    quantile
+        Ratio of the 90 % radius to the error scale; ``None`` if the model is not calibrated.
+    details
+        Provenance of all results.
     """
-    if adata.uns.get(_keys.UNS, {}).get(key_added, {}).get("images"):
-        adata.uns.pop(key_added, None)
-    images = adata.uns.get(spatial_key)
-    if not isinstance(images, dict) or key_added in adata.uns or request.unframed_sections():
-        return False
-    query = np.arange(request.n) < request.n_query
-    sections = request.data.section[query]
-    placed = set(sections[request.position_known[query]])
-    others = {} if reference is None else reference.uns.get(spatial_key, {})
-    if placed != set(sections) and others.keys() != images.keys():
-        return False  # the frame is that of another section
-    adata.uns[key_added] = images
-    return True
 
+    adata: AnnData
+    task: InferenceTask
+    reference: AnnData | None
+    transform: ExpressionTransform
+    genes: pd.Index
+    spatial_key: str
+    output: Output
+    quantile: float | None
+    details: dict[str, Any]
 
-def expression_matrix(
-    adata: AnnData,
-    request: Request,
-    logged: NDArray[np.float32],
-    depth: NDArray[np.float64],
-    transform: ExpressionTransform,
-    genes: pd.Index,
-    output: Output,
-) -> NDArray[np.float32]:
-    """Expression of the query's cells and genes, known values kept, ``(n_query, n_vars)``.
+    def write(self, estimates: Estimates, key_added: str, layer_added: str) -> None:
+        """Write estimated positions and expression, where they were missing."""
+        if self.task.fill_position:
+            self._write_positions(key_added, self._with_known(estimates.position), estimates.scale)
+        if estimates.expression is not None:
+            self._write_expression(layer_added, estimates.expression, estimates.depth)
 
-    NaN for genes that the model does not know.
-    """
-    column = genes.get_indexer(adata.var_names)  # of each of adata's genes in the model
-    found = np.flatnonzero(column >= 0)
-    out = np.full(adata.shape, np.nan, np.float32)
-    for start in range(0, request.n_query, CHUNK):
-        cells = np.arange(start, min(start + CHUNK, request.n_query))
-        filled = fill_in(request, cells, logged[cells], depth[cells], transform, output)
-        out[np.ix_(cells, found)] = filled[:, column[found]]
-    return out
+    def write_draws(
+        self, draws: Sequence[Estimates], point: Point, key_added: str, layer_added: str
+    ) -> None:
+        """Write all draws, or their point estimate."""
+        chosen = choose_draws(draws, self.task)
+        if self.task.fill_position:
+            positions = [self._with_known(draw.position) for draw in draws]
+            if point is None:
+                stacked = np.stack(positions, axis=1)  # (n_query, S, d)
+                self._write_positions(key_added + _keys.DRAWS_SUFFIX, stacked, draws[0].scale)
+            else:
+                estimate = point_estimate(positions, chosen, point)
+                self._write_positions(key_added, estimate, draws[0].scale)
+        values = [draw.expression for draw in draws if draw.expression is not None]
+        depths = [draw.depth for draw in draws]
+        if not values:
+            return
+        if point is None:
+            for i, (value, depth) in enumerate(zip(values, depths, strict=True)):
+                self._write_expression(f"{layer_added}_{i}", value, depth)
+            return
+        value = point_estimate(values, chosen, point)
+        self._write_expression(layer_added, value, point_estimate(depths, chosen, point))
+
+    def record(self, key_added: str, **details: Any) -> None:
+        """Write the provenance of a result."""
+        record(self.adata, key_added, **details, **self.details)
+
+    def _with_known(self, position: Array) -> Array:
+        """Positions ``(n_query, d)``, known ones unchanged."""
+        n, known = self.task.n_query, self.task.position_known[: self.task.n_query]
+        return np.where(known[:, None], self.task.data.position[:n], position[:n])
+
+    def _write_positions(self, key: str, position: Array, scale: Array) -> None:
+        self.adata.obsm[key] = position
+        self._write_radius(key + _keys.RADIUS_SUFFIX, scale)
+        self.record(key, images=self._link_images(key))
+
+    def _write_radius(self, column: str, scale: Array) -> None:
+        """Write the 90 % radius of every cell, 0 where the position is known."""
+        if self.quantile is None:
+            if column in self.adata.obs:  # of an earlier call: not of these positions
+                del self.adata.obs[column]
+            return
+        n = self.task.n_query
+        radius = self.quantile * scale[:n]
+        self.adata.obs[column] = np.where(self.task.position_known[:n], 0.0, radius)
+
+    def _link_images(self, key: str) -> bool:
+        """Link Visium images to positions in their frame, for squidpy; whether there are any.
+
+        Images of an earlier call are removed; anything else of that name stays.
+        """
+        uns, task = self.adata.uns, self.task
+        if uns.get(_keys.UNS, {}).get(key, {}).get("images"):
+            uns.pop(key, None)
+        images = uns.get(self.spatial_key)
+        if not isinstance(images, dict) or key in uns or task.unframed_sections():
+            return False
+        sections = task.data.section[: task.n_query]
+        placed = set(sections[task.position_known[: task.n_query]])
+        others = {} if self.reference is None else self.reference.uns.get(self.spatial_key, {})
+        if placed != set(sections) and others.keys() != images.keys():
+            return False  # the frame is that of another section
+        uns[key] = images
+        return True
+
+    def _write_expression(
+        self, layer: str, logged: NDArray[np.float32], depth: NDArray[np.float64]
+    ) -> None:
+        """Write expression ``(n_query, n_vars)``, NaN for genes that the model does not know."""
+        adata, n_query = self.adata, self.task.n_query
+        column = self.genes.get_indexer(adata.var_names)  # of each of adata's genes in the model
+        found = np.flatnonzero(column >= 0)
+        out = np.full(adata.shape, np.nan, np.float32)
+        for start in range(0, n_query, CHUNK):
+            cells = np.arange(start, min(start + CHUNK, n_query))
+            filled = known_and_estimated(
+                self.task, cells, logged[cells], depth[cells], self.transform, self.output
+            )
+            out[np.ix_(cells, found)] = filled[:, column[found]]
+        adata.layers[layer] = out
+        self.record(layer, output=self.output)
 
 
 @torch.inference_mode()
-def fill_in(
-    request: Request,
+def known_and_estimated(
+    task: InferenceTask,
     cells: NDArray[np.int64],
     logged: NDArray[np.float32],
     depth: NDArray[np.float64],
@@ -176,8 +224,8 @@ def fill_in(
     depth of cells without known genes.
     """
     device = transform.mean.device
-    values = torch.from_numpy(request.data.expression[cells].toarray().astype(np.float32))
-    known = request.data.measured(cells) & request.expression_known[cells, None]
+    values = torch.from_numpy(task.data.expression[cells].toarray().astype(np.float32))
+    known = task.data.measured(cells) & task.expression_known[cells, None]
     values, is_known = values.to(device), torch.from_numpy(known).to(device)
     estimate = torch.from_numpy(logged).to(device)
     if output == "counts":
@@ -189,7 +237,6 @@ def fill_in(
     return torch.where(is_known, values, estimate).cpu().numpy()
 
 
-def record(adata: AnnData, key_added: str, fingerprint: str, **how: Any) -> None:
-    """Write how a result was made."""
-    how["model"] = f"alphastomics {__version__}, weights {fingerprint}"
-    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), key_added: how}
+def record(adata: AnnData, key_added: str, **details: Any) -> None:
+    """Write the provenance of a result."""
+    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), key_added: details}

@@ -1,41 +1,226 @@
-"""One call of ``AlphaSTomics.train``."""
+"""Training: steps, optimizer, moving average of the weights, and one call of ``train``."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import lightning.pytorch as L
 import numpy as np
 import pandas as pd
 import torch
-from scvi.train import Trainer, TrainRunner
-from scvi.train._logger import SimpleLogger
+from scvi.train import Trainer
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
+from alphastomics._compat import SimpleLogger
 from alphastomics._quiet import quiet
 from alphastomics._threads import limited_threads
+from alphastomics.diffusion_model.batch import CellBatch
 from alphastomics.diffusion_model.corruption import Objective
-from alphastomics.model._checkpoints import progress_of, read_checkpoint, to_checkpoint
+from alphastomics.diffusion_model.losses import training_losses, validation_error
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.model._checkpoint import (
+    CHECKPOINT_KEY,
+    history_from_json,
+    progress_of,
+    read_checkpoint,
+    to_checkpoint,
+)
+from alphastomics.model._data import CellTable
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._devices import require_script, strategy_for, world_size
+from alphastomics.model._distributed import require_script, strategy_for, world_size
 from alphastomics.model._fitting import fit_places, fit_statistics
-from alphastomics.model._persistence import history_from_json
-from alphastomics.model._tissue import TissueData
-from alphastomics.model._training_plan import DenoisingPlan
 
-if TYPE_CHECKING:
-    from alphastomics.model._model import AlphaSTomics
-
+EMA_DECAY = 0.995
+WARMUP_STEPS = 50
+FINAL_LR_SHARE = 0.05
+FAST_LR = 3.0  # learning rate of the diffusion heads relative to that of the rest
+BETAS = (0.9, 0.99)
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
 BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 6, 256, 48
 LR, WEIGHT_DECAY = 1e-3, 0.01
 MATCHING_STEPS = 250
+
+History = dict[str, pd.DataFrame]
+
+
+@torch.no_grad()
+def _moving_average(
+    average: tuple[Tensor, ...] | list[Tensor],
+    new: tuple[Tensor, ...] | list[Tensor],
+    n_averaged: Tensor | int,
+) -> None:
+    """Exponential moving average whose decay grows to ``EMA_DECAY`` with the number of steps."""
+    n = float(n_averaged)
+    torch._foreach_lerp_(average, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+
+
+def learning_rate_share(step: int, total: int) -> float:
+    """Linear warm-up, then half a cosine down to 5 % (Loshchilov & Hutter 2017)."""
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+    return warm * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
+
+
+class DenoisingPlan(L.LightningModule):
+    """Training of a :class:`MaskedDiffusionModule`, with an average of its weights.
+
+    Parameters
+    ----------
+    module
+        The network, with its transforms fitted.
+    objective
+        What is hidden in training.
+    lr, weight_decay
+        Of AdamW; biases, norms and tokens are not decayed.
+    places_cells
+        Whether to validate the placing of cells, or else of expression.
+    total_steps
+        Steps over which the learning rate falls.
+    seed, first_batch
+        Noise and dropout of batch ``i`` are drawn from generators of ``(seed, first_batch + i)``,
+        so that they do not depend on what was drawn before. The batches of several processes count
+        as if one had them all.
+
+    Attributes
+    ----------
+    saved
+        Gives what a checkpoint holds beside the weights, as plain values.
+    """
+
+    def __init__(
+        self,
+        module: MaskedDiffusionModule,
+        objective: Objective,
+        *,
+        lr: float,
+        weight_decay: float,
+        places_cells: bool,
+        total_steps: int,
+        seed: int,
+        first_batch: int,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.average = AveragedModel(module, multi_avg_fn=_moving_average).requires_grad_(False)
+        self.objective = objective
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.places_cells = places_cells
+        self.total_steps = total_steps
+        self.seed = seed
+        self.first_batch = self.batches_seen = first_batch
+        self.saved: Callable[[], dict[str, Any]] = dict
+        self.pose_statistics = torch.zeros(())  # of the batches of a step
+
+    def training_step(self, sets: CellBatch, batch_idx: int) -> Tensor:
+        """Loss of a batch of sets."""
+        number = self.batches_seen + self.global_rank  # of all batches of all processes
+        entropy = np.random.SeedSequence([self.seed, number])
+        noise, dropout = (int(state) for state in entropy.generate_state(2))
+        generator = torch.Generator().manual_seed(noise)
+        torch.manual_seed(dropout)
+        losses = training_losses(self.module, sets, self.objective, generator)
+        total = losses.total()
+        self.pose_statistics = self.pose_statistics + losses.poses
+        named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
+        del named["train_loss_poses"]
+        least_used = named.pop("train_loss_least_used")
+        if self.module.architecture.num_experts:
+            named["least_used_expert"] = least_used
+        else:
+            del named["train_loss_routing"]
+        # The scale only learns from, and does not change, the other errors.
+        named["train_loss"] = total.detach() - losses.scale.detach()
+        for name, value in named.items():
+            self.log(
+                name,
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(sets.values),
+                prog_bar=name == "train_loss",
+                sync_dist=True,
+            )
+        self.batches_seen += self.trainer.world_size
+        return total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, refresh the poses of sections, and update the average."""
+        super().optimizer_step(*args, **kwargs)
+        if len(self.module.poses):
+            # All processes measure together, so that they keep one frame.
+            self.module.poses.update(
+                self.trainer.strategy.reduce(self.pose_statistics, reduce_op="sum")
+            )
+        self.pose_statistics = torch.zeros(())
+        self.average.update_parameters(self.module)
+
+    def validation_step(self, sets: CellBatch, batch_idx: int) -> None:
+        """Error of placing held-out sections, or of their expression, with averaged weights."""
+        self.average.eval()
+        module: Any = self.average.module
+        error = validation_error(module, sets, self.objective, places_cells=self.places_cells)
+        self.log(
+            "validation_loss",
+            error,
+            on_epoch=True,
+            batch_size=len(sets.values),
+            prog_bar=True,
+            sync_dist=True,  # the same sets everywhere, but all must agree on what is best
+        )
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
+        module, groups = self.module, []
+        fast: list[torch.nn.Module] = [module.position_head, module.expression_head]
+        if not self.places_cells:
+            # The closed-form estimate is near the best: there is little to learn, and few steps.
+            fast += [module.expression_embedding, module.expression_mean_head]
+        is_fast = {id(p) for part in fast for p in part.parameters()}
+        for of_fast, lr in ((False, self.lr), (True, FAST_LR * self.lr)):
+            weights = [p for p in module.parameters() if (id(p) in is_fast) == of_fast]
+            matrices = [p for p in weights if p.ndim > 1]
+            vectors = [p for p in weights if p.ndim <= 1]
+            groups.append({"params": matrices, "lr": lr, "weight_decay": self.weight_decay})
+            groups.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=self.lr,
+            betas=BETAS,
+            # Lightning does not clip gradients that a fused optimiser unscales.
+            fused=self.trainer.precision != "16-mixed",
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_share(step, self.total_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the number of batches and the payload of the model."""
+        checkpoint[CHECKPOINT_KEY] = {"batches_seen": self.batches_seen, **self.saved()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue with the batch after the last one."""
+        self.batches_seen = int(checkpoint[CHECKPOINT_KEY]["batches_seen"])
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group["fused"] = self.trainer.precision != "16-mixed"
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """Averaged weights, to be used for inference."""
+        return self.average.module.state_dict()
 
 
 @dataclass(frozen=True)
@@ -55,7 +240,7 @@ class TrainingRecord:
 
 
 def split_sections(
-    data: TissueData, val_sections: list[str], trained_before: list[str]
+    data: CellTable, val_sections: list[str], trained_before: list[str]
 ) -> list[str]:
     """Names of the training sections: those with positions that are not validation sections."""
     positioned = sorted(pd.unique(data.section[data.has_position]))
@@ -82,14 +267,99 @@ def split_sections(
 
 
 def default_steps(n_cells: int, cells_per_step: int) -> int:
-    """Count steps until each of ``n_cells`` was seen about 100 times, 250 to 600."""
+    """Number of steps in which each of ``n_cells`` is in about 100 sets, 250 to 600."""
     return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
+
+
+def matching_steps(steps: int) -> int:
+    """Number of steps of the fit of the reference matching, fewer for a short training."""
+    return min(MATCHING_STEPS, 20 + steps)
+
+
+class _Length(NamedTuple):
+    """Limits of a trainer: steps, and epochs that suffice for them."""
+
+    steps: int
+    epochs: int
+
+
+def _length(
+    n_cells: int,
+    n_sets: int,
+    batch_size: int,
+    set_size: int,
+    max_epochs: int | None,
+    max_steps: int | None,
+    trainer_options: Mapping[str, Any],
+) -> _Length:
+    """Length of a training of ``n_sets`` sets an epoch."""
+    processes = world_size(trainer_options)
+    batches_per_step = processes * trainer_options.get("accumulate_grad_batches", 1)
+    steps_per_epoch = -(-n_sets // (batch_size * batches_per_step))
+    if max_steps is None and max_epochs is None:
+        max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
+    limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
+    return _Length(min(limits), -(-min(limits) // steps_per_epoch))
+
+
+class Trained(NamedTuple):
+    """Record and history of a training, over all calls, and the trainer of the last one."""
+
+    record: TrainingRecord
+    history: History
+    trainer: L.Trainer
+
+
+@dataclass
+class _Progress:
+    """Record and history of a training that runs, continued from ``record`` and ``history``."""
+
+    plan: DenoisingPlan
+    loaders: SetDataModule
+    data: CellTable
+    sections: list[str]
+    val_sections: list[str]
+    record_before: TrainingRecord
+    history_before: History
+    resumes: bool
+
+    def record(self) -> TrainingRecord:
+        """Record of all steps so far."""
+        trained = sorted({*self.record_before.train_sections, *self.sections})
+        return TrainingRecord(
+            epochs=self.loaders.epochs_begun,
+            steps=self.record_before.steps + self.plan.trainer.global_step,
+            n_cells=int(np.isin(self.data.section, trained).sum()),
+            train_sections=trained,
+            val_sections=self.val_sections,
+        )
+
+    def history(self) -> History:
+        """Values logged so far; of a resumed epoch, those of its end."""
+        trainer = self.plan.trainer
+        logged = getattr(trainer.logger if trainer.is_global_zero else None, "history", {})
+        joined = dict(self.history_before)
+        for name, frame in logged.items():
+            if name not in joined:
+                joined[name] = frame
+                continue
+            first = joined[name]
+            if not self.resumes:  # the trainer counts from 0 again
+                index = range(len(first), len(first) + len(frame))
+                frame = frame.set_axis(pd.Index(index, name=first.index.name))
+            both = pd.concat([first, frame])
+            joined[name] = both[~both.index.duplicated(keep="last")]
+        return joined
 
 
 @limited_threads()
 def fit(
-    model: AlphaSTomics,
-    data: TissueData,
+    module: MaskedDiffusionModule,
+    data: CellTable,
+    options: Mapping[str, Any],
+    record: TrainingRecord,
+    history: History,
+    payload: Callable[[TrainingRecord, History], dict[str, Any]],
     *,
     max_epochs: int | None = None,
     max_steps: int | None = None,
@@ -103,187 +373,173 @@ def fit(
     compile: bool = False,
     activation_checkpointing: bool = False,
     ckpt_path: str | os.PathLike[str] | None = None,
-    **trainer_kwargs: Any,
-) -> None:
-    """Train ``model`` on ``data``; the arguments are those of ``AlphaSTomics.train``."""
-    init, record = model._init_arguments(), model.training_record
+    **trainer_options: Any,
+) -> Trained:
+    """Train a network, which gets the averaged weights, or its own again if that fails.
+
+    Parameters
+    ----------
+    module, data
+        Network and cells.
+    options
+        Arguments of ``AlphaSTomics``.
+    record, history
+        Of earlier calls.
+    payload
+        Content of a checkpoint beside the weights, given record and history.
+    max_epochs, ..., ckpt_path
+        As in ``AlphaSTomics.train``.
+    **trainer_options
+        Options of :class:`scvi.train.Trainer`.
+    """
     val_sections = sorted(val_sections)
     sections = split_sections(data, val_sections, record.train_sections)
-    options = SetOptions(
-        init["training_mode"],
-        init["position_mask_ratio"],
+    set_options = SetOptions(
+        options["training_mode"],
+        options["position_mask_ratio"],
         set_size,
         sets_per_section,
-        init["seed"],
+        options["seed"],
     )
-    train_sets = SectionSets(data, sections, options)
-    few = replace(options, sets_per_section=2)
+    train_sets = SectionSets(data, sections, set_options)
+    few = replace(set_options, sets_per_section=2)
     val_sets = SectionSets(data, val_sections, few, numbered=False) if val_sections else None
-
-    processes = world_size(trainer_kwargs)
-    strategy = strategy_for(trainer_kwargs.get("strategy", "auto"), processes)
-    batches_per_step = processes * trainer_kwargs.get("accumulate_grad_batches", 1)
-    steps_per_epoch = -(-len(train_sets) // (batch_size * batches_per_step))
     n_cells = int(np.isin(data.section, sections).sum())
-    if max_steps is None and max_epochs is None:
-        max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
-    limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
-
-    epochs = -(-min(limits) // steps_per_epoch)
+    length = _length(
+        n_cells, len(train_sets), batch_size, set_size, max_epochs, max_steps, trainer_options
+    )
+    epochs = length.epochs
     if ckpt_path is not None:
+        history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
         ended, seen = progress_of(ckpt_path)
         # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
         # short. The steps decide.
+        processes = world_size(trainer_options)
         per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
         epochs += 2 + ended - (seen - record.steps) // per_epoch
-    earlier = {} if ckpt_path is None else read_checkpoint(ckpt_path)[1]["history"]
-    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
-    if not model.is_trained_ and ckpt_path is None:
-        home = model.module.device
+
+    with _restored_on_error(module):
+        if ckpt_path is None:
+            show = trainer_options.get("enable_progress_bar", True)
+            _fit_priors(module, data, sections, options, record, length.steps, show)
+        plan = DenoisingPlan(
+            module,
+            Objective(**{f.name: options[f.name] for f in fields(Objective)}),
+            lr=lr,
+            weight_decay=weight_decay,
+            places_cells=options["training_mode"] != "pos_to_expr",
+            total_steps=length.steps,
+            seed=options["seed"],
+            first_batch=record.steps,
+        )
+        loaders = SetDataModule(
+            train_sets,
+            val_sets,
+            batch_size,
+            first_epoch=record.epochs,
+            batches_done=lambda: plan.batches_seen - plan.first_batch,
+            num_workers=num_workers,
+        )
+        progress = _Progress(
+            plan, loaders, data, sections, val_sections, record, history, ckpt_path is not None
+        )
+        plan.saved = lambda: {
+            "model": to_checkpoint(payload(progress.record(), progress.history()))
+        }
+        transformer = module.transformer
+        with (
+            transformer.compiled() if compile else nullcontext(),
+            transformer.recomputing() if activation_checkpointing else nullcontext(),
+        ):
+            trainer = _run(
+                plan,
+                loaders,
+                ckpt_path,
+                {
+                    "check_val_every_n_epoch": 1 if val_sections else None,
+                    **trainer_options,
+                    "max_epochs": epochs,
+                    "max_steps": length.steps,
+                },
+            )
+        module.load_state_dict(plan.averaged_state())
+    module.to(trainer.strategy.root_device)
+    return Trained(progress.record(), progress.history(), trainer)
+
+
+def _fit_priors(
+    module: MaskedDiffusionModule,
+    data: CellTable,
+    sections: list[str],
+    options: Mapping[str, Any],
+    record: TrainingRecord,
+    steps: int,
+    progress_bar: bool,
+) -> None:
+    """Fit transforms and priors before the first training; new sections need new poses."""
+    learns_frame = options["frame"] == "learned" and options["training_mode"] != "pos_to_expr"
+    if not record.steps:
+        home = module.device
         fit_statistics(
-            model.module.cpu(),
+            module.cpu(),
             data,
             sections,
-            training_mode=init["training_mode"],
-            position_mask_ratio=init["position_mask_ratio"],
-            learns_frame=init["frame"] == "learned" and init["training_mode"] != "pos_to_expr",
-            matching_steps=matching_steps(min(limits)),
-            seed=init["seed"],
-            progress_bar=trainer_kwargs.get("enable_progress_bar", True),
+            training_mode=options["training_mode"],
+            position_mask_ratio=options["position_mask_ratio"],
+            learns_frame=learns_frame,
+            matching_steps=matching_steps(steps),
+            seed=options["seed"],
+            progress_bar=progress_bar,
         )
-        model.module.to(home)
-
-    elif ckpt_path is None and len(model.module.poses) and sections != record.train_sections:
-        model.module.poses.start(len(sections))  # found again within a few steps
-        fit_places(model.module, data, sections, init["seed"])
-
-    def progress() -> tuple[TrainingRecord, dict[str, pd.DataFrame]]:
-        logger = plan.trainer.logger if plan.trainer.is_global_zero else None
-        return (
-            _extended(record, plan.trainer, loaders.epochs_begun, data, sections, val_sections),
-            # scvi-tools drops what is first logged in a later call.
-            _joined(
-                history_from_json(earlier),
-                {**getattr(logger, "history", {}), **(model.history_ or {})},
-            ),
-        )
-
-    plan = DenoisingPlan(
-        model.module,
-        Objective(**{f.name: init[f.name] for f in fields(Objective)}),
-        lr=lr,
-        weight_decay=weight_decay,
-        places_cells=init["training_mode"] != "pos_to_expr",
-        total_steps=min(limits),
-        seed=init["seed"],
-        first_batch=record.steps,
-        saved=lambda: {"model": to_checkpoint(model._payload(*progress()))},
-    )
-    loaders = SetDataModule(
-        train_sets,
-        val_sets,
-        batch_size,
-        first_epoch=record.epochs,
-        batches_done=lambda: plan.batches_seen - plan.first_batch,
-        num_workers=num_workers,
-    )
-    trainer_kwargs = {
-        "check_val_every_n_epoch": 1 if val_sections else None,
-        "log_every_n_steps": 1,
-        "logger": SimpleLogger(),  # else scvi-tools writes files where there are several processes
-        **trainer_kwargs,
-        "callbacks": list(trainer_kwargs.get("callbacks", [])),  # the trainer appends to it
-        "reload_dataloaders_every_n_epochs": 1,
-        "use_distributed_sampler": False,
-        "strategy": strategy,
-        "max_epochs": epochs,
-        "max_steps": min(limits),
-        "ckpt_path": ckpt_path,
-    }
-    transformer = model.module.transformer
-    with (
-        transformer.compiled() if compile else nullcontext(),
-        transformer.recomputing() if activation_checkpointing else nullcontext(),
-    ):
-        _run(model, plan, loaders, trainer_kwargs, before)
-    model.training_record, model.history_ = progress()
+        module.to(home)
+    elif len(module.poses) and sections != record.train_sections:
+        module.poses.start(len(sections))  # found again within a few steps
+        fit_places(module, data, sections, options["seed"])
 
 
-def matching_steps(steps: int) -> int:
-    """Count the steps of the fit of the reference matching, fewer for a short training."""
-    return min(MATCHING_STEPS, 20 + steps)
-
-
-class _Runner(TrainRunner):
-    """Runs a trainer, and lets errors through as they are."""
-
-    def _run_training_core(self) -> None:
-        self.trainer.fit(self.training_plan, self.data_splitter, ckpt_path=self.ckpt_path)
-        self._update_history()
-        self.model.is_trained_ = True
-        self.model.to_device(self.trainer.strategy.root_device)
-        self.model.trainer = self.trainer
+@contextmanager
+def _restored_on_error(module: MaskedDiffusionModule) -> Iterator[None]:
+    """Training mode of a network; its state is restored if training fails."""
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    try:
+        module.train()
+        yield
+    except BaseException:
+        module.load_state_dict(before)
+        raise
+    finally:
+        module.eval()
 
 
 def _run(
-    model: AlphaSTomics,
     plan: DenoisingPlan,
     loaders: SetDataModule,
-    options: dict[str, Any],
-    before: dict[str, Tensor],
-) -> None:
-    """Train; the model gets the averaged weights, or those ``before`` if that failed."""
-    try:
-        model.module.train()
-        with (
-            torch.random.fork_rng(),
-            quiet("lightning.pytorch"),
-            warnings.catch_warnings(),
-        ):
-            for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
-                warnings.filterwarnings("ignore", message=message, module="lightning")
-            # Of in-place operations on what the network gives, of which there are none; of gloo.
-            for message in (".*returned a view.*", ".*_get_pg_default.*", ".*Multiple backends.*"):
-                warnings.filterwarnings("ignore", message=message, module="torch.distributed")
-            if not options.get("early_stopping"):  # scvi-tools tells that it is off in any case
-                warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
-            runner = _Runner(model, training_plan=plan, data_splitter=loaders, **options)
-            require_script(runner.trainer)
-            runner()
-        after = plan.averaged_state()
-    except BaseException:
-        after = before
-        raise
-    finally:
-        model.module.load_state_dict(after)
-        model.module.eval()
-
-
-def _extended(
-    record: TrainingRecord,
-    trainer: Trainer,
-    epochs: int,
-    data: TissueData,
-    sections: list[str],
-    val_sections: list[str],
-) -> TrainingRecord:
-    """Add what a trainer has done so far."""
-    trained = sorted({*record.train_sections, *sections})
-    return TrainingRecord(
-        epochs=epochs,
-        steps=record.steps + trainer.global_step,
-        n_cells=int(np.isin(data.section, trained).sum()),
-        train_sections=trained,
-        val_sections=val_sections,
-    )
-
-
-def _joined(
-    first: dict[str, pd.DataFrame], then: dict[str, pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
-    """Put histories behind each other; an epoch that was gone on with counts as it ended."""
-    joined = dict(first)
-    for name, frame in then.items():
-        both = pd.concat([first[name], frame]) if name in first else frame
-        joined[name] = both[~both.index.duplicated(keep="last")]
-    return joined
+    ckpt_path: str | os.PathLike[str] | None,
+    options: Mapping[str, Any],
+) -> L.Trainer:
+    """Run a Trainer with these options."""
+    options = {
+        "log_every_n_steps": 1,
+        "logger": SimpleLogger(),  # else scvi-tools writes files where there are several processes
+        **options,
+        "callbacks": list(options.get("callbacks", [])),  # the trainer appends to it
+        "reload_dataloaders_every_n_epochs": 1,
+        "use_distributed_sampler": False,
+        "strategy": strategy_for(options.get("strategy", "auto"), world_size(options)),
+    }
+    if options.get("devices", "auto") == "auto":
+        options["devices"] = 1
+        if options.get("accelerator", "auto") == "auto" and not torch.cuda.is_available():
+            options["accelerator"] = "cpu"  # MPS lacks operations, as scvi-tools has it
+    with torch.random.fork_rng(), quiet("lightning.pytorch"), warnings.catch_warnings():
+        for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
+            warnings.filterwarnings("ignore", message=message, module="lightning")
+        # Harmless warnings of torch.distributed: views of outputs, the gloo backend.
+        for message in (".*returned a view.*", ".*_get_pg_default.*", ".*Multiple backends.*"):
+            warnings.filterwarnings("ignore", message=message, module="torch.distributed")
+        if not options.get("early_stopping"):  # scvi-tools warns that it is off in any case
+            warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
+        trainer = Trainer(**options)
+        require_script(trainer)
+        trainer.fit(plan, loaders, ckpt_path=ckpt_path)
+    return trainer

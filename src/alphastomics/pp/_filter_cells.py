@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import expression_known, read_matrix, sections_of
 from alphastomics._validate import check_at_least
-from alphastomics.pp._adata import expression_known, matrix_of
 
 
 def enough_expression(
@@ -83,7 +82,7 @@ def filter_cells(
     """
     check_at_least("min_genes", min_genes, 0)
     check_at_least("min_counts", min_counts, 0)
-    matrix, known = matrix_of(adata, layer), expression_known(adata.obs)
+    matrix, known = read_matrix(adata, layer), expression_known(adata.obs)
     section = sections_of(adata, section_key)
     keep = np.zeros(adata.n_obs, dtype=bool)
     for name in pd.unique(section):

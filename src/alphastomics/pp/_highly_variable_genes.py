@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import expression_known, read_matrix, read_panels, sections_of
 from alphastomics._validate import check_at_least, check_values
-from alphastomics.pp._adata import expression_known, matrix_of, panel_of
 
 Array = NDArray[np.float64]
 
@@ -131,12 +130,15 @@ def highly_variable_genes(
     10
     """
     check_at_least("n_top_genes", n_top_genes, 1)
-    matrix = matrix_of(adata, layer)
+    matrix = read_matrix(adata, layer)
     check_values(matrix, values, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
     section, known = sections_of(adata, section_key), expression_known(adata.obs)
+    panels, panel = read_panels(adata, section)
     variances = {
         name: residual_variance(
-            matrix[np.flatnonzero((section == name) & known)], panel_of(adata, name), values
+            matrix[np.flatnonzero((section == name) & known)],
+            panels[panel[np.flatnonzero(section == name)[0]]],
+            values,
         )
         for name in _choosing(adata.obs, section, sections)
     }

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import sections_of
 from alphastomics._validate import check_choice
 
 How = Literal["intersection", "union"]

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics import _keys
-from alphastomics._obs import sections_of
+from alphastomics._anndata import sections_of
 from alphastomics._validate import check_share
 
 Split = Literal["train", "val", "test"]

@@ -13,11 +13,11 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from alphastomics import _keys, metrics
+from alphastomics._anndata import Mask
 from alphastomics._validate import check_at_least
 from alphastomics.metrics._alignment import Array
 from alphastomics.metrics._draws import MIN_CELLS_OF_AUC
-from alphastomics.model._data import Categories, SetupArgs, read_query, read_training
-from alphastomics.model._tissue import Mask, TissueData
+from alphastomics.model._data import Categories, CellTable, SetupArgs, read_query, read_training
 from alphastomics.tl._floors import _shuffle_within
 from alphastomics.tl._score import score_table, scored_sections, true_positions
 
@@ -44,14 +44,14 @@ class _Section:
         return _Section(self.positions[cells], self.expression[cells], labels)
 
 
-def _depths(data: TissueData, cells: Cells, genes: Mask) -> Array:
+def _depths(data: CellTable, cells: Cells, genes: Mask) -> Array:
     """Total counts of cells over genes, at least 1, ``(n,)``."""
     total = np.asarray(data.expression[cells][:, genes].sum(1), dtype=np.float64)
     return np.maximum(total.ravel(), 1)
 
 
 def _read_section(
-    data: TissueData,
+    data: CellTable,
     cells: Cells,
     genes: Mask,
     values: str,
@@ -59,7 +59,6 @@ def _read_section(
     labels: pd.Series | None,
 ) -> _Section:
     """Positions, labels and log-normalized expression of cells; counts per ``depth`` counts."""
-    assert data.position is not None
     X = np.asarray(data.expression[cells][:, genes].toarray(), dtype=np.float64)
     if values == "counts":
         X *= (depth / _depths(data, cells, genes))[:, None]
@@ -181,7 +180,7 @@ def score_draws(
     positions = true_positions(adata, spatial_key, keys)
     sections = scored_sections(adata, positions, spatial_key, section_key, labels_key)
     setup = SetupArgs(layer, values, spatial_key, section_key, None)
-    data = read_query(adata, setup, Categories(), adata.var_names)
+    data = read_query(adata, setup, Categories(), adata.var_names, positions.shape[1])
     genes = np.asarray(data.panels.all(0))
     labels = None if labels_key is None else adata.obs[labels_key]
     rows = {}
@@ -331,7 +330,7 @@ def draw_baselines(
         raise KeyError(f"{labels_key!r} is not in atlas.obs, which holds {list(atlas.obs)}.")
     setup = SetupArgs(layer, values, spatial_key, section_key, None)
     training = read_training(atlas, setup)
-    query = read_query(adata, setup, Categories(), atlas.var_names)
+    query = read_query(adata, setup, Categories(), atlas.var_names, positions.shape[1])
     genes = np.asarray(query.panels.all(0) & training.panels.all(0))
     located = np.flatnonzero(training.has_position)
     labels, atlas_labels = (

@@ -61,8 +61,9 @@ def floor_positions(
 ) -> Iterator[tuple[str, Array]]:
     """Name and coordinates ``(n, d)`` of every floor."""
     train = read_training(atlas, setup)
-    query = read_query(cells, setup, read_categories(atlas, setup), atlas.var_names)
-    assert train.position is not None
+    n_dims = train.position.shape[1]
+    categories = read_categories(atlas, setup)
+    query = read_query(cells, setup, categories, atlas.var_names, n_dims)
     transform = ExpressionTransform(atlas.n_vars, setup.values)
     transform.fit([(train.expression, np.ones(atlas.n_vars, dtype=bool))])
     expression = {}
@@ -77,12 +78,11 @@ def floor_positions(
     for section in sections:
         members = located & (train.section == section)
         centred[members] = train.position[members] - train.position[members].mean(0)
-    n_dims = centred.shape[1]
     scale = np.sqrt(np.square(centred[located]).mean())  # of a coordinate
 
     rng = np.random.default_rng(seed)
     yield "random", rng.normal(size=(cells.n_obs, n_dims)) * scale
-    if setup.labels_key is not None and query.position is not None:
+    if setup.labels_key is not None and query.has_position.any():
         labels = cells.obs[setup.labels_key].astype(str).to_numpy()
         yield "shuffled within cell type", _shuffle_within(query.position, labels, rng)
 

@@ -1,0 +1,105 @@
+"""Reader of AnnData: matrices, sections, gene panels and missing values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from alphastomics import _keys
+
+Mask = NDArray[np.bool_]
+
+
+def as_names(column: pd.Series) -> pd.Series:
+    """Categories as text; whole numbers alike, also where a missing value made them floats."""
+    plain = pd.Series(np.asarray(column), index=column.index)
+    if pd.api.types.is_float_dtype(plain.dtype) and (plain.dropna() % 1 == 0).all():
+        plain = plain.astype("Int64")
+    return plain.astype(str)
+
+
+def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
+    """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
+    if section_key is None:
+        return np.full(adata.n_obs, "all", dtype=object)
+    if section_key not in adata.obs:
+        raise KeyError(
+            f"section_key {section_key!r} is not in adata.obs, which holds {list(adata.obs)}: "
+            "correct section_key=, or pass section_key=None when all cells are one section."
+        )
+    column = adata.obs[section_key]
+    if column.isna().any():
+        raise ValueError(
+            f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
+            "name their section or drop them."
+        )
+    return as_names(column).to_numpy(dtype=object)
+
+
+def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse.csr_matrix:
+    """Columns of a matrix in a new order ``(G,)``, 0 for -1; not copied if the order is theirs."""
+    if np.array_equal(column, np.arange(matrix.shape[1])):
+        return matrix
+    found = np.flatnonzero(column >= 0)
+    selector = sparse.csr_matrix(
+        (np.ones(len(found), dtype=matrix.dtype), (column[found], found)),
+        shape=(matrix.shape[1], len(column)),
+    )
+    return sparse.csr_matrix(matrix @ selector)
+
+
+def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
+    """Read ``.X`` or a layer as CSR ``(n_cells, n_genes)``, without changing the AnnData."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(
+            f"layer {layer!r} is not in adata.layers, which holds {sorted(adata.layers)}: "
+            "correct layer=, or use layer=None for adata.X."
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("adata.X is None: name the layer to read by layer=.")
+    if adata.isbacked and layer is None:
+        matrix = matrix[:]
+    return sparse.csr_matrix(matrix)
+
+
+def expression_known(obs: pd.DataFrame) -> Mask:
+    """Whether the expression of each cell was measured, ``(n_cells,)``."""
+    if _keys.EXPRESSION_KNOWN not in obs:
+        return np.ones(len(obs), dtype=bool)
+    column = obs[_keys.EXPRESSION_KNOWN]
+    if column.isna().any() or not column.isin([True, False]).all():
+        raise ValueError(
+            f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
+            f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
+        )
+    return column.to_numpy(dtype=bool)
+
+
+def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArray[np.int64]]:
+    """Gene panels ``(n_panels, n_genes)`` and the number of that of each cell, ``(n_cells,)``.
+
+    A section has the panel of its column of ``adata.varm["measured"]``; without that, all cells
+    have all genes.
+    """
+    if _keys.MEASURED not in adata.varm:
+        return np.ones((1, adata.n_vars), dtype=bool), np.zeros(adata.n_obs, dtype=np.int64)
+    table = adata.varm[_keys.MEASURED]
+    names = pd.unique(section)
+    if not isinstance(table, pd.DataFrame) or not set(names) <= set(map(str, table.columns)):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] must be a DataFrame with a boolean column for each "
+            f"section ({', '.join(map(repr, names[:5]))}, ...): it says which genes a section's "
+            "panel measures."
+        )
+    table = table.rename(columns=str)
+    panels = np.stack([table[name].to_numpy(dtype=bool) for name in names])
+    empty = names[~panels.any(1)]
+    if len(empty):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
+        )
+    return panels, pd.Index(names).get_indexer(pd.Index(section))

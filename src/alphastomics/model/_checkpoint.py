@@ -1,0 +1,352 @@
+"""Saved models and checkpoints: tensors and JSON, so that reading them runs no code.
+
+The folder of a model holds ``weights.safetensors``, the weights and the statistics of the training
+cells, and ``model.json``: everything else, the checksum of the weights and its own. A checkpoint is
+a file of Lightning, with the same JSON in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from alphastomics import __version__
+from alphastomics._files import temporary, whole
+
+FORMAT = "alphastomics-model"
+FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
+JSON_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+LAST, BEST = "last.ckpt", "best.ckpt"
+INTERVAL = 60.0  # seconds between checkpoints
+AVERAGE = "average.module."
+CHECKPOINT_KEY = "alphastomics"
+
+_ARRAY = "__array__"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a model depends on."""
+    others = {name: version(name) for name in ("anndata", "numpy", "scvi-tools", "torch")}
+    return {"alphastomics": __version__, **others}
+
+
+def plain(value: Any) -> Any:
+    """Convert NumPy values to JSON types; arrays are marked."""
+    if isinstance(value, np.ndarray):
+        return {_ARRAY: value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def restore(value: Any) -> Any:
+    """Invert :func:`plain`, with lists for tuples."""
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY}:
+            return np.asarray(value[_ARRAY])
+        return {k: restore(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [restore(v) for v in value]
+    return value
+
+
+def history_to_json(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
+    """Write a training history as plain lists."""
+    return {
+        name: {
+            "index_name": frame.index.name,
+            "index": [int(i) for i in frame.index],
+            "values": [float(v) for v in frame[name]],
+        }
+        for name, frame in (history or {}).items()
+    }
+
+
+def history_from_json(history: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Invert :func:`history_to_json`."""
+    return {
+        name: pd.DataFrame(
+            {name: entry["values"]}, index=pd.Index(entry["index"], name=entry["index_name"])
+        )
+        for name, entry in history.items()
+    }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _document_checksum(document: dict[str, Any]) -> str:
+    return _sha256(json.dumps(document, sort_keys=True).encode())
+
+
+def weights_fingerprint(state: dict[str, Tensor]) -> str:
+    """Short checksum of a state dict, which identifies the model of a result."""
+    return _sha256(_serialize(state))[:12]
+
+
+def _serialize(state: dict[str, Tensor]) -> bytes:
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+
+
+def write_model(
+    folder: str | os.PathLike[str],
+    state: dict[str, Tensor],
+    payload: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a model folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a model and ``overwrite`` is False.
+    """
+    path = Path(folder)
+    if (path / JSON_FILE).exists() and not overwrite:
+        raise FileExistsError(
+            f"{path} holds a saved model already: choose another folder or pass overwrite=True."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    weights = _serialize(state)
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
+    }
+    document["sha256"] = _document_checksum(document)
+    for name, content in (
+        (WEIGHTS_FILE, weights),
+        (JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode()),
+    ):
+        with whole(path / name) as part:
+            part.write_bytes(content)
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged or was altered: {why}. Copy the saved folder anew or save the model "
+        "again."
+    )
+
+
+def earlier_network(path: Path, written_by: str) -> ValueError:
+    """Error for weights of the network before diffusion heads."""
+    return ValueError(
+        f"{path} was written by alphastomics {written_by}, whose network this version does not "
+        f"have: load it with alphastomics=={written_by}, or train the model anew."
+    )
+
+
+def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model folder: the state dict and the payload.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    ValueError
+        If it was written by a newer version, or a file is truncated or altered.
+    """
+    path = Path(folder)
+    for name in (JSON_FILE, WEIGHTS_FILE):
+        if not (path / name).is_file():
+            raise FileNotFoundError(
+                f"{path} is not a saved alphastomics model: it has no {name}. Pass the folder that "
+                "AlphaSTomics.save wrote."
+            )
+    try:
+        document = json.loads((path / JSON_FILE).read_bytes())
+        written_format, version = document["format"], int(document["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path / JSON_FILE, "it is not the complete JSON of a model") from error
+    if written_format != FORMAT:
+        raise ValueError(f"{path / JSON_FILE} has format {written_format!r}, expected {FORMAT!r}.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has model format {version}, but this alphastomics reads formats up to "
+            f"{FORMAT_VERSION}: upgrade alphastomics."
+        )
+    if version < FORMAT_VERSION:
+        written_by = document.get("payload", {}).get("versions", {}).get("alphastomics", "0.1.0")
+        raise earlier_network(path, written_by)
+    if document.pop("sha256", None) != _document_checksum(document):
+        raise _damaged(path / JSON_FILE, "its content does not match its checksum")
+    payload = document["payload"]
+    weights = (path / WEIGHTS_FILE).read_bytes()
+    if _sha256(weights) != payload["weights_sha256"]:
+        raise _damaged(path / WEIGHTS_FILE, f"it does not match the checksum in {JSON_FILE}")
+    return safetensors.torch.load(weights), restore(payload)
+
+
+class Checkpoints(L.Callback):
+    """Writes ``last.ckpt`` every minute and ``best.ckpt`` when validation improves.
+
+    Without validation both are the end of training. After Ctrl-C the running step is finished and
+    saved before training stops.
+
+    Parameters
+    ----------
+    folder
+        Where to write.
+    interval
+        Seconds between two checkpoints.
+    """
+
+    def __init__(self, folder: Path, interval: float = INTERVAL) -> None:
+        self.folder = folder
+        self.interval = interval
+        self.best = float("inf")
+        self.written = time.monotonic()
+        self.stopped = False
+        self._before: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Defer Ctrl-C to the end of the step."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.written = time.monotonic()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.stopped = True
+            signal.signal(signal.SIGINT, self._before)
+
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._before = signal.signal(signal.SIGINT, stop)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
+        """Write when a minute is over or the user wants to stop, but not before an epoch's end.
+
+        What is logged of that epoch would be lost.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        ends = trainer.global_step >= trainer.max_steps > 0
+        ends_epoch = trainer.is_last_batch and trainer.num_training_batches > 1
+        if ends or ends_epoch or not loop._accumulated_batches_reached():
+            return
+        due = time.monotonic() - self.written >= self.interval
+        stopped = _in_any_process(trainer, self.stopped)
+        if stopped or _in_any_process(trainer, due):
+            self._write(trainer, LAST)
+        if stopped:
+            raise KeyboardInterrupt
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the best weights so far."""
+        loss = trainer.callback_metrics.get("validation_loss")
+        if loss is not None and float(loss) < self.best:
+            self.best = float(loss)
+            self._write(trainer, BEST)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the end of training."""
+        self._write(trainer, LAST)
+        if self.best == float("inf"):
+            self._write(trainer, BEST)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Restore the handler of Ctrl-C."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best validation loss so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Invert :meth:`state_dict`."""
+        self.best = float(state_dict["best"])
+
+    def _write(self, trainer: L.Trainer, name: str) -> None:
+        """Write a checkpoint: all processes take part, the first one writes."""
+        if trainer.is_global_zero:
+            with whole(self.folder / name) as part:
+                trainer.save_checkpoint(part)
+        else:
+            trainer.save_checkpoint(temporary(self.folder / name))
+        if name == LAST:
+            self.written = time.monotonic()
+
+
+def _in_any_process(trainer: L.Trainer, here: bool) -> bool:
+    """Whether a condition holds in any of the processes."""
+    return trainer.strategy.reduce_boolean_decision(here, all=False)
+
+
+def to_checkpoint(payload: dict[str, Any]) -> str:
+    """Payload of a model as text, so that reading it runs no code."""
+    return json.dumps(plain({**payload, "format_version": FORMAT_VERSION}), sort_keys=True)
+
+
+def replace_payload(path: Path, payload: dict[str, Any]) -> None:
+    """Write a checkpoint anew with another payload, whole or not at all."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
+    with whole(path) as part:
+        torch.save(checkpoint, part)
+
+
+def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights and the payload of a model folder or of a checkpoint."""
+    is_file = Path(path).suffix == ".ckpt" or Path(path).is_file()
+    return read_checkpoint(path) if is_file else read_model(path)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the averaged weights and the payload of a checkpoint; nothing in it is run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a checkpoint of this package, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {str(path)!r}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        payload = json.loads(checkpoint[CHECKPOINT_KEY]["model"])
+        weights = checkpoint["state_dict"]
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a checkpoint that alphastomics wrote, or it is damaged: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from None
+    if int(payload.get("format_version", 1)) < FORMAT_VERSION:
+        raise earlier_network(path, payload.get("versions", {}).get("alphastomics", "0.1.0"))
+    state = {
+        name.removeprefix(AVERAGE): tensor
+        for name, tensor in weights.items()
+        if name.startswith(AVERAGE)
+    }
+    return state, restore(payload)
+
+
+def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Number of epochs that the trainer of a checkpoint had ended, and of batches it had seen."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return int(checkpoint["epoch"]), int(checkpoint[CHECKPOINT_KEY]["batches_seen"])

@@ -1,0 +1,393 @@
+"""Inference task: which values are known, which are to be estimated, and in which sets of cells."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from alphastomics._anndata import Mask
+from alphastomics._validate import check_choice
+from alphastomics.diffusion_model.batch import SECTION, WINDOW
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.diffusion_model.transforms import CHUNK, LEAST_STD
+from alphastomics.model._data import CellTable, concatenate
+
+MODES = ("auto", "expr_to_pos", "pos_to_expr", "joint")
+MAX_SUPPORT = 8192
+SUPPORT_PER_CELL = 4  # of a set
+MAX_LANDMARKS = 1024
+MIN_SET = 2
+SHARED_CONTEXT = 4  # the context that all parts of a section share is 1 / 4 of a set
+Cells = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InferenceTask:
+    """Cells with their known and unknown values; query cells first, then those of a reference.
+
+    Attributes
+    ----------
+    data
+        All cells.
+    n_query
+        Number of cells that are written to.
+    position_known
+        Whether the position of a cell is given, ``(n,)``.
+    expression_known
+        Whether the measured genes of a cell are given, ``(n,)``.
+    fill_position, fill_expression
+        Whether positions and expression are estimated.
+    query_shift, query_scale
+        Mean and standard deviation of the query's standardized genes, each ``(G,)``, if it is to be
+        standardized by itself.
+    """
+
+    data: CellTable
+    n_query: int
+    position_known: Mask
+    expression_known: Mask
+    fill_position: bool
+    fill_expression: bool
+    query_shift: NDArray[np.float32] | None = None
+    query_scale: NDArray[np.float32] | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of cells, the reference included."""
+        return len(self.data.names)
+
+    @property
+    def to_fill(self) -> Mask:
+        """Query cells that lack a value that is estimated, ``(n,)``."""
+        lacking = np.zeros(self.n, dtype=bool)
+        if self.fill_position:
+            lacking |= ~self.position_known
+        if self.fill_expression:
+            all_measured = np.asarray(self.data.panels.all(axis=1))[self.data.panel]
+            lacking |= ~(self.expression_known & all_measured)
+        lacking[self.n_query :] = False
+        return lacking
+
+    def unframed_sections(self) -> list[tuple[str, NDArray[np.int64]]]:
+        """Name and cells of the query's sections whose frame no known position fixes."""
+        if self.position_known[self.n_query :].any():
+            return []
+        sections = self.data.section[: self.n_query]
+        cells = {name: np.flatnonzero(sections == name) for name in pd.unique(sections)}
+        return [(name, c) for name, c in cells.items() if not self.position_known[c].any()]
+
+
+def make_task(
+    query: CellTable,
+    reference: CellTable | None,
+    mode: str,
+    *,
+    training_mode: str,
+    spatial_key: str,
+    predicts: bool,
+) -> InferenceTask:
+    """Make the task of a mode, or raise if there is nothing to estimate or nothing is known.
+
+    Parameters
+    ----------
+    query, reference
+        Cells to fill in; cells to learn from that stay as they are.
+    mode
+        One of :data:`MODES`.
+    training_mode
+        That of the model, which may not have learned what the mode needs.
+    spatial_key
+        Key of the coordinates, for messages.
+    predicts
+        Whether the mean is estimated, for which some value must be known.
+    """
+    check_choice("mode", mode, MODES)
+    where = f"adata.obsm[{spatial_key!r}]"
+    position_known = query.has_position.copy()
+    expression_known = query.expression_known.copy()
+    if mode in ("expr_to_pos", "joint"):
+        position_known[:] = False
+    if mode in ("pos_to_expr", "joint"):
+        expression_known[:] = False
+    if mode == "auto":
+        fill_position = not position_known.all()
+        fill_expression = not expression_known.all() or _panels_differ(query)
+        if not (fill_position or fill_expression):
+            raise ValueError(
+                f"mode='auto' fills in what is missing, but nothing is missing: every cell has a "
+                f"position in {where} and its expression. Pass mode='expr_to_pos' to hide the "
+                "positions and place every cell anew, or mode='pos_to_expr' to hide expression."
+            )
+    else:
+        fill_position, fill_expression = mode != "pos_to_expr", mode != "expr_to_pos"
+
+    n_query = len(query.names)
+    data = query
+    if reference is not None:
+        data = concatenate(query, reference)
+        position_known = np.concatenate([position_known, reference.has_position])
+        expression_known = np.concatenate([expression_known, reference.expression_known])
+    _require_something_known(
+        mode, position_known, expression_known, n_query, where, predicts=predicts
+    )
+    require_direction(training_mode, position=fill_position, expression=fill_expression)
+    return InferenceTask(
+        data, n_query, position_known, expression_known, fill_position, fill_expression
+    )
+
+
+def _panels_differ(query: CellTable) -> bool:
+    """Whether cells lack genes that others of the same AnnData have."""
+    used = query.panels[np.unique(query.panel)]
+    return bool((used.any(0) & ~used.all(0)).any())
+
+
+def _require_something_known(
+    mode: str,
+    position_known: Mask,
+    expression_known: Mask,
+    n_query: int,
+    where: str,
+    *,
+    predicts: bool,
+) -> None:
+    if mode == "expr_to_pos" and not expression_known[:n_query].any():
+        raise ValueError(
+            "mode='expr_to_pos' hides everything: no cell's expression is known "
+            "(adata.obs['expression_known'] is False throughout). Use model.sample(mode='joint')."
+        )
+    if mode == "pos_to_expr" and not position_known.any():
+        raise ValueError(
+            f"mode='pos_to_expr' hides everything: no cell has a position in {where}. "
+            "Use mode='expr_to_pos' to place the cells."
+        )
+    if predicts and not (position_known.any() or expression_known.any()):
+        raise ValueError(
+            f"mode={mode!r} hides everything, and the mean of every tissue says nothing: use "
+            "model.sample or model.generate to draw one, or pass reference=."
+        )
+
+
+def require_direction(training_mode: str, *, position: bool, expression: bool) -> None:
+    """Raise if a model was trained for the other direction only."""
+    for needed, other, what in (
+        (position, "pos_to_expr", "place cells"),
+        (expression, "expr_to_pos", "predict expression"),
+    ):
+        if needed and training_mode == other:
+            raise ValueError(
+                f"This model was trained with training_mode={training_mode!r} and cannot {what}: "
+                "train one with training_mode='joint'."
+            )
+
+
+def genes_to_impute(
+    model_genes: pd.Index, query_genes: pd.Index, genes: Sequence[str] | str | None
+) -> Mask:
+    """Genes of the model to estimate, ``(G,)``: named ones, or those that the query lacks."""
+    if genes is None:
+        chosen = ~model_genes.isin(query_genes)
+        if not chosen.any():
+            raise ValueError(
+                "adata has all genes of the model, so there is nothing to impute: name by "
+                "genes= those to hide and fill in."
+            )
+        return np.asarray(chosen)
+    genes = [genes] if isinstance(genes, str) else list(genes)
+    unknown = [gene for gene in genes if gene not in model_genes]
+    if unknown:
+        raise ValueError(
+            f"genes names {unknown}, which the training data did not have: the model can only "
+            f"impute its {len(model_genes)} genes, such as {list(model_genes[:3])}."
+        )
+    if not genes:
+        raise ValueError(
+            "genes is empty: name the genes to impute, or pass None for all missing ones."
+        )
+    return np.asarray(model_genes.isin(genes))
+
+
+@torch.no_grad()
+def standardize_query(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceTask:
+    """Task in which the genes of the query are standardized by themselves."""
+    if task.fill_expression:
+        raise ValueError(
+            "standardize='query' is for placing cells: expression comes back in the scale of "
+            "training. Pass mode='expr_to_pos', or standardize='training'."
+        )
+    data, G = task.data, module.num_genes
+    cells = np.flatnonzero(task.expression_known[: task.n_query])
+    total, square, n = torch.zeros(3, G, dtype=torch.float64)
+    for chunk in np.array_split(cells, -(-len(cells) // CHUNK)):
+        measured = torch.from_numpy(data.measured(chunk))
+        values = torch.from_numpy(data.expression[chunk].toarray().astype(np.float32))
+        z = module.expression_transform(values.to(module.device), measured.to(module.device))
+        z = torch.where(measured, z.cpu().double(), 0.0)
+        total, square, n = total + z.sum(0), square + z.square().sum(0), n + measured.sum(0)
+    mean = total / n.clamp_min(1)
+    std = (square / n.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
+    std = torch.where(std < LEAST_STD, torch.inf, std)
+    return replace(task, query_shift=mean.float().numpy(), query_scale=std.float().numpy())
+
+
+class InferenceSet(NamedTuple):
+    """Cells that attend to each other in one pass of the network.
+
+    Attributes
+    ----------
+    section, part
+        Part ``part`` of a section of the query.
+    cells
+        Indices into the cells of the task, ``(N,)``: those to fill in and their context.
+    fill
+        Which of them are to be filled in, ``(N,)``.
+    scope
+        Whether they are a random part of the section or a window of it.
+    support
+        Known cells that the others are only matched with, ``(M,)``.
+    landmarks
+        Known cells that fix the frame of the section, the same for all its parts, ``(L,)``.
+    leads
+        Whether the other parts of the section end with these cells, their context.
+    """
+
+    section: str
+    part: int
+    cells: Cells
+    fill: NDArray[np.bool_]
+    scope: int
+    support: Cells
+    landmarks: Cells
+    leads: bool = False
+
+    @property
+    def targets(self) -> Cells:
+        """Cells to fill in."""
+        return self.cells[self.fill]
+
+    @property
+    def with_support(self) -> Cells:
+        """Cells and then the support set, ``(N + M,)``."""
+        return np.concatenate([self.cells, self.support])
+
+
+def inference_sets(
+    task: InferenceTask, max_set: int, *, shared_context: bool = False
+) -> Iterator[InferenceSet]:
+    """Cut the sections of a query into sets of at most ``max_set`` cells.
+
+    Every section of the query is filled in by itself, with the whole reference as its context.
+    Cells are taken in the order of their names, so that the order of the input changes nothing.
+
+    A section that does not fit one set is dealt at random into parts of equal size, each a fair
+    sample of it, with a sample of the known cells; where all positions are known and some
+    expression is, it is cut into windows instead, because near cells tell most.
+
+    With ``shared_context``, the first part of a section without known positions is a sample of a
+    quarter of a set, which is the context of all other parts.
+    """
+    data, to_fill = task.data, task.to_fill
+    n_support = min(MAX_SUPPORT, SUPPORT_PER_CELL * max_set)
+    order = np.argsort(data.names, kind="stable")
+    is_query = order < task.n_query
+    reference = order[~is_query]
+    for section in sorted(pd.unique(data.section[: task.n_query])):
+        own = order[is_query & (data.section[order] == section)]
+        fill = own[to_fill[own]]
+        if not len(fill):
+            continue
+        context = np.concatenate([own[~to_fill[own]], reference])
+        rng = np.random.default_rng(zlib.crc32(section.encode()))
+        placed = bool(task.position_known[fill].all())
+        both_known = task.position_known[context] & task.expression_known[context]
+        to_compare = context[both_known & (not placed)]
+        located = np.concatenate([own, reference])
+        landmarks = rng.permutation(located[task.position_known[located]])[:MAX_LANDMARKS]
+        leads = False
+        if len(fill) + len(context) <= max_set:
+            parts = [(fill, context)]
+            scope = SECTION
+        elif shared_context and not (len(context) or task.position_known[fill].any()):
+            parts, scope = _parts_with_shared_context(fill, max_set, rng), SECTION
+            leads = True
+        elif placed and len(context) and task.expression_known[context].any():
+            parts, scope = _windows(task, fill, context, max_set), WINDOW
+        else:
+            known = task.position_known
+            parts, scope = _random_parts(fill, context, known, max_set, rng), SECTION
+        for part, (targets, around) in enumerate(parts):
+            is_target = np.arange(len(targets) + len(around)) < len(targets)
+            cells = np.concatenate([targets, around])
+            support = rng.permutation(to_compare[~np.isin(to_compare, cells)])[:n_support]
+            leading = leads and part == 0
+            yield InferenceSet(section, part, cells, is_target, scope, support, landmarks, leading)
+
+
+def _parts_with_shared_context(
+    fill: Cells, max_set: int, rng: np.random.Generator
+) -> list[tuple[Cells, Cells]]:
+    """Split off a random sample, which is the context of all other parts."""
+    order = rng.permutation(fill)
+    shared, others = np.split(order, [max(1, max_set // SHARED_CONTEXT)])
+    n_parts = -(-len(others) // (max_set - len(shared)))
+    parts = [(part, shared) for part in np.array_split(others, n_parts)]
+    return [(shared, shared[:0]), *parts]
+
+
+def _random_parts(
+    fill: Cells,
+    context: Cells,
+    position_known: NDArray[np.bool_],
+    max_set: int,
+    rng: np.random.Generator,
+) -> list[tuple[Cells, Cells]]:
+    """Deal the cells to fill at random, half a set at most where there is context.
+
+    Cells that only lack expression are context of the other parts, so that all share one frame.
+    """
+    shared = fill[position_known[fill]]
+    size = max_set - min(len(context) + len(shared), max_set // 2)
+    n_parts = -(-len(fill) // size)
+    if n_parts > 1:
+        fill = rng.permutation(fill)
+    n_context = max_set - -(-len(fill) // n_parts)
+    parts = []
+    for part in np.array_split(fill, n_parts):
+        others = np.concatenate([shared[~np.isin(shared, part)], context])
+        parts.append((part, rng.permutation(others)[:n_context]))
+    return parts
+
+
+def _windows(
+    task: InferenceTask, fill: Cells, context: Cells, max_set: int
+) -> list[tuple[Cells, Cells]]:
+    """Tiles of the cells to fill, each with the context nearest to it."""
+    position = task.data.position
+    context = context[task.position_known[context]]
+    parts = []
+    # A tile and the known cells of its own area fill a set, with as much again around them.
+    share = len(fill) / (len(fill) + len(context))
+    for tile in _tiles(position, fill, max(1, int(max_set * share / 2))):
+        distance, _ = KDTree(position[tile]).query(position[context])
+        nearest = np.argsort(distance, kind="stable")[: max_set - len(tile)]
+        parts.append((tile, context[nearest]))
+    return parts
+
+
+def _tiles(position: NDArray[np.float64], cells: Cells, size: int) -> list[Cells]:
+    """Halve the cells along their longest extent until no tile is larger than ``size``."""
+    if len(cells) <= size:
+        return [cells]
+    points = position[cells]
+    axis = int(np.ptp(points, axis=0).argmax())
+    order = cells[np.argsort(points[:, axis], kind="stable")]
+    half = len(order) // 2
+    return _tiles(position, order[:half], size) + _tiles(position, order[half:], size)
