@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from alphastomics._files import FULL
+from alphastomics._optional import MissingExtraError
 
 WRONG, INTERRUPTED = 2, 130
 PACKAGE = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def told_plainly(if_interrupted: str) -> Iterator[None]:
     try:
         with warned_plainly():
             yield
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, MissingExtraError) as error:
         typer.echo(f"Error: {_text(error, if_interrupted)}", err=True)
         raise typer.Exit(WRONG) from None
     except KeyboardInterrupt:

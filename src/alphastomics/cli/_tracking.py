@@ -11,6 +11,7 @@ import typer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from alphastomics._optional import MissingExtraError, require
 from alphastomics.config import Config
 
 PROJECT = "alphastomics"
@@ -19,11 +20,24 @@ PROJECT = "alphastomics"
 def loggers(config: Config, folder: Path) -> list[Logger]:
     """Make the logger of a run that is written to ``folder``."""
     kind = config.training.logger
+    if kind == "wandb" and not _has_wandb(folder):
+        kind = "csv"
     if kind == "csv":
         return [CSVLogger(folder, name="", version="csv")]
     if kind == "tensorboard":
         return [TensorBoardLogger(folder, name="", version="tensorboard")]
     return [_wandb_logger(config, folder)] if kind == "wandb" else []
+
+
+def _has_wandb(folder: Path) -> bool:
+    """Whether Weights & Biases is installed; if not, where the run is logged is told."""
+    try:
+        require("wandb", "wandb", "Logging to Weights & Biases")
+    except MissingExtraError as error:
+        if rank_zero_only.rank == 0:
+            typer.echo(f"{error} This run is logged to {folder / 'csv'}.", err=True)
+        return False
+    return True
 
 
 def _wandb_logger(config: Config, folder: Path) -> Logger:

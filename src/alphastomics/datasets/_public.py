@@ -13,6 +13,7 @@ from typing import NamedTuple
 import anndata as ad
 from anndata import AnnData
 
+from alphastomics._optional import require
 from alphastomics._quiet import quiet
 
 ADDRESS = "https://exampledata.scverse.org/squidpy/"
@@ -180,8 +181,8 @@ def _read(
 
 def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_bar: bool) -> Path:
     """Give the path of a file in the cache, downloaded whole or not at all."""
-    import pooch
-    from requests.exceptions import RequestException
+    pooch = require("pooch", "datasets", "Downloading public data")
+    requests = require("requests", "datasets", "Downloading public data")
 
     named = cache_dir or os.environ.get(FOLDER_VARIABLE) or pooch.os_cache("alphastomics")
     folder = Path(named).expanduser().absolute()
@@ -200,7 +201,7 @@ def _fetch(file: PublicFile, cache_dir: str | os.PathLike[str] | None, progress_
                 path=folder,
                 downloader=pooch.HTTPDownloader(progressbar=progress_bar, timeout=30),
             )
-        except RequestException as error:  # before ValueError, which some of these are as well
+        except requests.RequestException as error:  # some are a ValueError as well
             raise ConnectionError(
                 f"{file.name}, as published, is not in {folder} and could not be downloaded "
                 f"({type(error).__name__}). Without a connection, get {address} elsewhere and "

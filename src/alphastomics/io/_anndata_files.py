@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._optional import require
 from alphastomics.io._errors import DataError, reading
 from alphastomics.io._layout import BLOCK_CELLS, Cells, runs
 from alphastomics.io._section import (
@@ -177,7 +178,6 @@ def read_rows(matrix: Any, rows: Cells) -> sparse.csr_matrix:
 
 
 def _centroids(path: Path, table: str) -> Array | None:
-    import spatialdata as sd
-
+    sd = require("spatialdata", "io", "Reading SpatialData")
     data = sd.read_zarr(path)
     return centroids(data, data.tables[table])

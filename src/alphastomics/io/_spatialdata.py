@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
+from alphastomics._optional import require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -26,8 +27,7 @@ Array = NDArray[np.float64]
 
 def centroids(data: SpatialData, cells: AnnData, coordinate_system: str = GLOBAL) -> Array | None:
     """Centroids of what the rows of a table annotate ``(n, d)``; NaN where there is nothing."""
-    from spatialdata import get_centroids
-
+    get_centroids = require("spatialdata", "io", "Reading SpatialData").get_centroids
     attributes = cells.uns.get(ATTRIBUTES)
     if attributes is None:
         return None
@@ -165,6 +165,7 @@ def add_positions(
     >>> sorted(sdata.shapes), sorted(sdata.tables)
     (['spatial_predicted'], ['table', 'table_spatial_predicted'])
     """
+    require("spatialdata", "io", "Writing SpatialData")
     from spatialdata.models import ShapesModel, TableModel
     from spatialdata.transformations import Identity
 

@@ -19,6 +19,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._optional import require
 from alphastomics.io._errors import DataError, reading
 from alphastomics.io._layout import Cells
 from alphastomics.io._section import (
@@ -61,8 +62,7 @@ def _csv_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.Dat
 
 
 def _parquet_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    import pyarrow.parquet as pq
-
+    pq = require("pyarrow.parquet", "io", "Reading Parquet")
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
             frame = batch.to_pandas()
