@@ -17,7 +17,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,9 @@ import torch
 from torch import nn
 
 from alphastomics.cli.compare import SMALL
+from alphastomics.config import Architecture
 from alphastomics.diffusion_model import MaskedDiffusionModule
 from alphastomics.diffusion_model.complexity import account, random_set
-from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.attention import SelfAttention
 from alphastomics.nn.moe import MixtureOfExperts
 from alphastomics.nn.transformer import FeedForward
@@ -133,7 +132,10 @@ def networks(args: argparse.Namespace, rate: float) -> pd.DataFrame:
 def experts(args: argparse.Namespace) -> pd.DataFrame:
     """Experts beside the dense layer of the same total width, 4,096 cells, forward and backward."""
     rows = []
-    for size in (replace(SMALL, dropout=0.0), Architecture(256, 8, 1, 2048, 0.0)):
+    for size in (
+        SMALL.replace(dropout=0.0),
+        Architecture(d_model=256, num_heads=8, num_layers=1, d_ff=2048, dropout=0.0),
+    ):
         x = torch.randn(1, 4096, size.d_model, device=args.device, requires_grad=True)
         dense = FeedForward(size).to(args.device)
         base = seconds(lambda dense=dense, x=x: dense(x).sum().backward(), args.device)
@@ -141,7 +143,7 @@ def experts(args: argparse.Namespace) -> pd.DataFrame:
             {"d_model": size.d_model, "d_ff": size.d_ff, "layer": "dense", "ms": 1e3 * base}
         )
         for num_experts, top_k in ((4, 2), (8, 2), (16, 4)):
-            layer = MixtureOfExperts(replace(size, num_experts=num_experts, moe_top_k=top_k))
+            layer = MixtureOfExperts(size.replace(num_experts=num_experts, moe_top_k=top_k))
             layer = layer.to(args.device)
             took = seconds(lambda layer=layer, x=x: layer(x)[0].sum().backward(), args.device)
             rows.append(
@@ -159,7 +161,7 @@ def experts(args: argparse.Namespace) -> pd.DataFrame:
 def attention(args: argparse.Namespace) -> tuple[pd.DataFrame, float, float]:
     """Time of both kernels by set size; exponent of the linear one, and where it is faster."""
     layers: dict[str, nn.Module] = {
-        kernel: SelfAttention(replace(SMALL, attention=kernel)).to(args.device).eval()
+        kernel: SelfAttention(SMALL.replace(attention=kernel)).to(args.device).eval()
         for kernel in ("softmax", "linear")
     }
     rows = []

@@ -1,5 +1,6 @@
 """The configuration: what may be in it, and what is said of what may not."""
 
+import inspect
 import runpy
 from pathlib import Path
 
@@ -7,9 +8,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import alphastomics as al
-from alphastomics.config import PRESETS, Config, ConfigError, load_config
+from alphastomics.config import (
+    PRESETS,
+    Config,
+    ConfigError,
+    ModelConfig,
+    TrainConfig,
+    load_config,
+)
 
 
 def written(tmp_path, text):
@@ -36,9 +45,29 @@ def test_exponents_are_numbers(tmp_path):
 def test_defaults_are_those_of_the_class(tissue):
     atlas = tissue.copy()
     al.AlphaSTomics.setup_anndata(atlas)
-    init = al.AlphaSTomics(atlas)._options
-    for name, value in Config().model_arguments().items():
-        assert init[name] == value, name
+    assert dict(al.AlphaSTomics(atlas).config) == Config().model_arguments()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(al.AlphaSTomics.__init__, ModelConfig), (al.AlphaSTomics.train, TrainConfig)],
+)
+def test_signatures_are_those_of_the_list_of_options(method, options):
+    parameters = inspect.signature(method, eval_str=True).parameters
+    for name, field in options.model_fields.items():
+        assert parameters[name].default == field.default, name
+        assert parameters[name].annotation == field.annotation, name
+        assert name in method.__doc__ if method.__doc__ else name in al.AlphaSTomics.__doc__
+
+
+def test_keys_of_the_file_have_the_types_of_the_options():
+    sections = {
+        f.annotation for f in Config.model_fields.values() if isinstance(f.annotation, type)
+    }
+    options = {**ModelConfig.model_fields, **TrainConfig.model_fields}
+    for section in (s for s in sections if issubclass(s, BaseModel)):
+        for name in section.model_fields.keys() & options.keys():
+            assert section.model_fields[name].annotation == options[name].annotation, name
 
 
 def test_switches_of_the_guide():

@@ -1,30 +1,109 @@
-"""The typed configuration of the commands: defaults, YAML, command line."""
+"""Options of the model, of training and of the commands: the one list of names, types and defaults.
+
+Signatures and command-line options follow from the classes here, or are tested against them.
+"""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import yaml
+from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from alphastomics._choices import Frame, Schedule
-from alphastomics.nn.architecture import Architecture, Attention, GateType
+TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
+Frame = Literal["learned", "registered"]
+Schedule = Literal["edm", "cosine"]
+Attention = Literal["softmax", "linear"]
+GateType = Literal["none", "headwise", "elementwise"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be: names the key, what was found and what may be there."""
+    """Invalid configuration: the message names the key, the value and what is allowed."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class TransformerSettings(_Section):
-    """Size and options of the transformer."""
+class Options(_Section):
+    """Options of a call in Python, checked with messages that name the argument."""
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        values = dict(zip(type(self).model_fields, args, strict=False)) | values
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        try:
+            super().__init__(**plain)
+        except ValidationError as error:
+            lines = [self._explain(detail) for detail in error.errors()]
+            raise ValueError("\n".join(lines)) from None
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        """Say which argument is wrong, and what it must be."""
+        if not error["loc"]:
+            return str(error["ctx"]["error"])
+        name, found = error["loc"][0], error["input"]
+        return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {found!r}."
+
+    def replace(self, **changes: Any) -> Self:
+        """Copy with some options changed, checked."""
+        return type(self)(**{**dict(self), **changes})
+
+
+def _allowed(field: FieldInfo, error: Any) -> str:
+    """Describe the values that an option may have."""
+    limits = {
+        name: getattr(limit, name)
+        for limit in field.metadata
+        for name in ("ge", "gt", "lt")
+        if hasattr(limit, name)
+    }
+    if error["type"] == "literal_error":
+        choices = [
+            c for kind in (field.annotation, *get_args(field.annotation)) for c in get_args(kind)
+        ]
+        return f"one of {', '.join(map(repr, dict.fromkeys(choices)))}"
+    if "ge" in limits and "lt" in limits:
+        return f"at least {limits['ge']} and below {limits['lt']}"
+    if "ge" in limits and error["type"] == "greater_than_equal":
+        return f"at least {limits['ge']}"
+    return str(error["msg"]).removeprefix("Input should be ")
+
+
+class Architecture(Options):
+    """Size and options of a stack of transformer blocks.
+
+    Attributes
+    ----------
+    d_model, num_heads, num_layers, d_ff
+        Width of a token; attention heads, a divisor of it; blocks; inner width of the feed-forward.
+    dropout
+        Dropout probability in training.
+    attention
+        ``"softmax"``, or ``"linear"``, whose cost is linear in the number of cells.
+    gate_type
+        Gate on the output of attention: ``"none"``, ``"headwise"`` (a number per head and cell),
+        ``"elementwise"``.
+    num_experts
+        Number of experts in the place of each feed-forward; 0 for a dense one.
+    moe_top_k
+        Number of experts a token goes through.
+    expert_width
+        Inner width of an expert; ``None`` for ``d_ff / num_experts``.
+    router_noise
+        Standard deviation of noise on the router's logits in training.
+    """
 
     d_model: int = Field(128, ge=1, description="width of a token")
     num_heads: int = Field(4, ge=1, description="attention heads, a divisor of d_model")
@@ -32,88 +111,192 @@ class TransformerSettings(_Section):
     d_ff: int = Field(256, ge=1, description="inner width of the feed-forward")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in training")
     attention: Attention = Field("softmax", description="attention kernel")
-    use_gated_attention: bool = Field(False, description="gate the output of attention")
-    gate_type: GateType = Field("elementwise", description="kind of gate, if there is one")
-    use_moe: bool = Field(False, description="experts in the place of each feed-forward")
-    num_experts: int = Field(8, ge=0, description="number of experts, if there are any")
+    gate_type: GateType = Field("none", description="gate on the output of attention")
+    num_experts: int = Field(0, ge=0, description="experts in the place of each feed-forward")
     moe_top_k: int = Field(2, ge=1, description="experts that a cell goes through")
     expert_width: int | None = Field(None, ge=1, description="inner width; d_ff / num_experts")
     router_noise: float = Field(0.0, ge=0, description="noise on the choice of experts")
 
     @model_validator(mode="after")
-    def _can_be(self) -> TransformerSettings:
-        self.architecture()
+    def _is_consistent(self) -> Self:
+        if self.d_model % self.num_heads:
+            raise ValueError(
+                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}: choose a "
+                "d_model that is a multiple of num_heads."
+            )
+        if self.num_experts and self.moe_top_k > self.num_experts:
+            raise ValueError(
+                f"moe_top_k={self.moe_top_k} is more than num_experts={self.num_experts}: a token "
+                "cannot go through more experts than there are."
+            )
+        if self.num_experts and self.expert_width is None and self.d_ff % self.num_experts:
+            raise ValueError(
+                f"d_ff={self.d_ff} is not divisible by num_experts={self.num_experts}: choose a "
+                "multiple, or pass expert_width."
+            )
         return self
 
-    def architecture(self) -> Architecture:
-        """Resolve the switches: without them there is no gate and are no experts."""
-        return Architecture(
-            self.d_model,
-            self.num_heads,
-            self.num_layers,
-            self.d_ff,
-            self.dropout,
-            self.attention,
-            self.gate_type if self.use_gated_attention else "none",
-            self.num_experts if self.use_moe else 0,
-            self.moe_top_k,
-            self.expert_width,
-            self.router_noise,
-        )
+    @property
+    def d_expert(self) -> int:
+        """Inner width of an expert."""
+        return self.expert_width or self.d_ff // max(self.num_experts, 1)
 
 
-class DiffusionSettings(_Section):
-    """Noise levels of the heads, draws and frames."""
+class Objective(Options):
+    """What is hidden in training, and the noise levels of the heads.
+
+    Attributes
+    ----------
+    schedule, diffusion_steps
+        See :func:`~alphastomics.diffusion_model.noise_schedule.draw_sigmas`.
+    expression_mask_ratio
+        Mean share of genes hidden; each set draws its own.
+    expression_noise
+        Mean standard deviation of noise on the standardized expression of cells that are to be
+        placed; each set draws its own between 0 and twice that.
+    """
 
     schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
-    diffusion_steps: int = Field(1000, ge=2, description="levels, if the schedule is cosine")
-    sampling_rounds: int | None = Field(
-        None, ge=1, description="rounds of a draw; by default 1 of positions, 4 of expression"
+    diffusion_steps: int = Field(
+        DIFFUSION_STEPS, ge=2, description="levels, if the schedule is cosine"
     )
-    sampling_steps: int = Field(12, ge=1, description="steps of the diffusion heads in a draw")
-    frame: Frame = Field("learned", description="frame in which positions are asked for")
+    expression_mask_ratio: float = Field(0.4, ge=0, lt=1, description="mean share of hidden genes")
+    expression_noise: float = Field(0.4, ge=0, description="mean noise on standardized expression")
+
+
+class ModelConfig(Architecture, Objective):
+    """Options of ``AlphaSTomics``, described there."""
+
+    training_mode: TrainingMode = Field("joint", description="what to learn")
+    position_mask_ratio: float = Field(0.33, ge=0, lt=1, description="share of hidden positions")
+    frame: Frame = Field("learned", description="frame of estimated positions")
     allow_reflection: bool = Field(True, description="sections may be mirror images")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+
+    @property
+    def architecture(self) -> Architecture:
+        """Options of the network alone."""
+        return Architecture(**{name: getattr(self, name) for name in Architecture.model_fields})
+
+    @property
+    def places_cells(self) -> bool:
+        """Whether positions are learned."""
+        return self.training_mode != "pos_to_expr"
 
 
-class TrainingSettings(_Section):
-    """Length, speed and devices of training."""
+class TrainConfig(Options):
+    """Options of ``AlphaSTomics.train``, described there."""
 
+    max_epochs: int | None = Field(
+        None, ge=1, description="epochs; by default as many as cells need"
+    )
+    max_steps: int | None = Field(None, ge=1, description="steps, whichever comes first")
     batch_size: int = Field(6, ge=1, description="sets of cells in a batch")
-    accumulate_grad_batches: int = Field(1, ge=1, description="batches in a step")
     set_size: int = Field(256, ge=3, description="most cells in a set")
     sets_per_section: int = Field(48, ge=1, description="sets of each section in an epoch")
-    epochs: int | None = Field(None, ge=1, description="epochs; by default as many as cells need")
-    max_steps: int | None = Field(None, ge=1, description="steps, whichever comes first")
-    early_stopping: int | None = Field(
-        None, ge=1, description="epochs without a better validation after which to stop"
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    lr: float = Field(1e-3, ge=0, description="highest learning rate")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
-    seed: int = Field(0, ge=0, description="seed of everything random")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
-    devices: int | str = Field("auto", description="number of devices")
-    num_nodes: int = Field(1, ge=1, description="number of machines")
-    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="floating-point precision"
-    )
+    precision: Precision = Field("32-true", description="floating-point precision")
     num_workers: int = Field(0, ge=0, description="processes that prepare sets")
     compile: bool = Field(False, description="compile the transformer with torch.compile")
     activation_checkpointing: bool = Field(
         False, description="compute activations again instead of keeping them, to save memory"
     )
+
+
+def _same(options: type[Options], name: str, **changes: Any) -> Any:
+    """Field of ``config.yaml`` with the limits, default and description of an option."""
+    field = copy.copy(options.model_fields[name])
+    for attribute, value in changes.items():
+        setattr(field, attribute, value)
+    return field
+
+
+class TransformerSettings(_Section):
+    """Size and options of the transformer."""
+
+    d_model: int = _same(Architecture, "d_model")
+    num_heads: int = _same(Architecture, "num_heads")
+    num_layers: int = _same(Architecture, "num_layers")
+    d_ff: int = _same(Architecture, "d_ff")
+    dropout: float = _same(Architecture, "dropout")
+    attention: Attention = _same(Architecture, "attention")
+    use_gated_attention: bool = Field(False, description="gate the output of attention")
+    gate_type: GateType = Field("elementwise", description="kind of gate, if there is one")
+    use_moe: bool = Field(False, description="experts in the place of each feed-forward")
+    num_experts: int = Field(8, ge=0, description="number of experts, if there are any")
+    moe_top_k: int = _same(Architecture, "moe_top_k")
+    expert_width: int | None = _same(Architecture, "expert_width")
+    router_noise: float = _same(Architecture, "router_noise")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        self.architecture()
+        return self
+
+    def architecture(self) -> Architecture:
+        """Resolve the switches: without them there is no gate and are no experts."""
+        values = self.model_dump(exclude={"use_gated_attention", "use_moe"})
+        if not self.use_gated_attention:
+            values["gate_type"] = "none"
+        if not self.use_moe:
+            values["num_experts"] = 0
+        return Architecture(**values)
+
+
+class DiffusionSettings(_Section):
+    """Noise levels of the heads, draws and frames."""
+
+    schedule: Schedule = _same(ModelConfig, "schedule")
+    diffusion_steps: int = _same(ModelConfig, "diffusion_steps")
+    sampling_rounds: int | None = Field(
+        None, ge=1, description="rounds of a draw; by default 1 of positions, 4 of expression"
+    )
+    sampling_steps: int = Field(12, ge=1, description="steps of the diffusion heads in a draw")
+    frame: Frame = _same(ModelConfig, "frame")
+    allow_reflection: bool = _same(ModelConfig, "allow_reflection")
+
+
+class TrainingSettings(_Section):
+    """Length, speed and devices of training."""
+
+    batch_size: int = _same(TrainConfig, "batch_size")
+    accumulate_grad_batches: int = Field(1, ge=1, description="batches in a step")
+    set_size: int = _same(TrainConfig, "set_size")
+    sets_per_section: int = _same(TrainConfig, "sets_per_section")
+    epochs: int | None = _same(TrainConfig, "max_epochs")
+    max_steps: int | None = _same(TrainConfig, "max_steps")
+    early_stopping: int | None = Field(
+        None, ge=1, description="epochs without a better validation after which to stop"
+    )
+    learning_rate: float = _same(TrainConfig, "lr", metadata=[Gt(0)])
+    weight_decay: float = _same(TrainConfig, "weight_decay")
+    seed: int = _same(ModelConfig, "seed")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
+    devices: int | str = Field("auto", description="number of devices")
+    num_nodes: int = Field(1, ge=1, description="number of machines")
+    strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
+    precision: Precision = _same(TrainConfig, "precision")
+    num_workers: int = _same(TrainConfig, "num_workers")
+    compile: bool = _same(TrainConfig, "compile")
+    activation_checkpointing: bool = _same(TrainConfig, "activation_checkpointing")
     logger: Literal["wandb", "tensorboard", "csv", "none"] = Field(
         "wandb", description="experiment tracking; wandb runs offline without a login"
     )
+
+    def train_options(self) -> dict[str, Any]:
+        """Arguments of ``AlphaSTomics.train``."""
+        values = self.model_dump(exclude={"early_stopping", "seed", "logger"})
+        return {**values, "max_epochs": values.pop("epochs"), "lr": values.pop("learning_rate")}
 
 
 class MaskingSettings(_Section):
     """Genes and positions hidden in training beyond those of the mode."""
 
     enable: bool = Field(True, description="hide genes and positions, and add noise")
-    expression_mask_ratio: float = Field(0.4, ge=0, lt=1, description="mean share of hidden genes")
-    expression_noise: float = Field(0.4, ge=0, description="mean noise on standardised expression")
-    position_mask_ratio: float = Field(0.33, ge=0, lt=1, description="share of hidden positions")
+    expression_mask_ratio: float = _same(ModelConfig, "expression_mask_ratio")
+    expression_noise: float = _same(ModelConfig, "expression_noise")
+    position_mask_ratio: float = _same(ModelConfig, "position_mask_ratio")
 
 
 class DataSettings(_Section):
@@ -124,7 +307,7 @@ class DataSettings(_Section):
 
 
 class Config(_Section):
-    """Everything that a training run is told.
+    """Configuration of a training run.
 
     Attributes
     ----------
@@ -141,8 +324,8 @@ class Config(_Section):
     ('joint', ['training_mode:', 'expr_to_pos'])
     """
 
-    training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = Field(
-        "joint", description="what to learn"
+    training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = _same(
+        ModelConfig, "training_mode"
     )
     exp_name: str | None = Field(None, description="name of the run; by default config and time")
     output_dir: str | None = Field(None, description="by default outputs/<exp_name>")
@@ -157,7 +340,7 @@ class Config(_Section):
         return str(yaml.safe_dump(self.model_dump(), sort_keys=False))
 
     def commented(self) -> str:
-        """Write every key with what it means: the ``config.yaml`` of the repository."""
+        """Write every key with its description: the ``config.yaml`` of the repository."""
         lines: list[str] = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -173,18 +356,15 @@ class Config(_Section):
 
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of ``AlphaSTomics``."""
-        hides = self.masking.enable
-        architecture = self.TransformerLayer_setting.architecture()
+        masking = self.masking.model_dump(exclude={"enable"})
+        if not self.masking.enable:
+            masking = dict.fromkeys(masking, 0.0)
+        diffusion = self.diffusion.model_dump(exclude={"sampling_rounds", "sampling_steps"})
         return {
-            **vars(architecture),
+            **dict(self.TransformerLayer_setting.architecture()),
+            **masking,
+            **diffusion,
             "training_mode": self.training_mode,
-            "expression_mask_ratio": self.masking.expression_mask_ratio if hides else 0.0,
-            "expression_noise": self.masking.expression_noise if hides else 0.0,
-            "position_mask_ratio": self.masking.position_mask_ratio if hides else 0.0,
-            "frame": self.diffusion.frame,
-            "allow_reflection": self.diffusion.allow_reflection,
-            "schedule": self.diffusion.schedule,
-            "diffusion_steps": self.diffusion.diffusion_steps,
             "seed": self.training.seed,
         }
 

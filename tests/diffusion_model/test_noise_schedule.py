@@ -1,11 +1,12 @@
 """Noise levels of training and of sampling, and the preconditioning."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
-from alphastomics._choices import SCHEDULES
+from alphastomics.config import Schedule
 from alphastomics.diffusion_model import noise_schedule
 
 
@@ -19,7 +20,7 @@ def test_preconditioning_is_edm_table_1_for_data_of_unit_variance():
     torch.testing.assert_close(c.c_noise, sigma.log() / 4)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_sampling_noise_falls_from_the_highest_level_to_zero(schedule):
     sigma = noise_schedule.sampling_sigmas(12, schedule)
     assert len(sigma) == 13
@@ -29,7 +30,7 @@ def test_sampling_noise_falls_from_the_highest_level_to_zero(schedule):
     assert (sigma.diff() < 0).all()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_one_step_goes_from_the_highest_level_to_zero(schedule):
     sigma = noise_schedule.sampling_sigmas(1, schedule)
     assert sigma.tolist() == pytest.approx([noise_schedule.SIGMA_MAX, 0.0], rel=1e-4)
@@ -50,7 +51,7 @@ def quantile(sigma, schedule):
     return torch.special.ndtr((sigma.log() - noise_schedule.P_MEAN) / noise_schedule.P_STD)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("n", [1, 10, 500])
 def test_every_batch_has_the_quantiles_of_its_schedule(schedule, n):
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +84,7 @@ def test_the_cosine_schedule_has_as_many_levels_as_diffusion_steps():
     assert len(edm.unique()) > 900
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_the_same_generator_gives_the_same_levels(schedule):
     first, again, other = (
         noise_schedule.draw_sigmas(20, schedule, torch.Generator().manual_seed(seed))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.attention import SelfAttention, linear_attention
 
 

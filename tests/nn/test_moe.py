@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.moe import MixtureOfExperts
 
 D = 16

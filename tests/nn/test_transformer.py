@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.spatial_bias import KnownPositions
 from alphastomics.nn.transformer import SetTransformer
 

@@ -34,22 +34,7 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
         )
     return {
         "checkpoint_dir": folder / CHECKPOINTS,
-        "max_epochs": training.epochs,
-        "max_steps": training.max_steps,
-        "batch_size": training.batch_size,
-        "set_size": training.set_size,
-        "sets_per_section": training.sets_per_section,
-        "lr": training.learning_rate,
-        "weight_decay": training.weight_decay,
-        "num_workers": training.num_workers,
-        "compile": training.compile,
-        "activation_checkpointing": training.activation_checkpointing,
-        "accelerator": training.accelerator,
-        "devices": training.devices,
-        "num_nodes": training.num_nodes,
-        "strategy": training.strategy,
-        "accumulate_grad_batches": training.accumulate_grad_batches,
-        "precision": training.precision,
+        **training.train_options(),
         "callbacks": callbacks,
         "logger": [SimpleLogger(), *loggers(config, folder)],
         "default_root_dir": str(folder),
@@ -59,7 +44,7 @@ def trainer_options(config: Config, folder: Path, *, has_validation: bool) -> di
 def check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     """Raise unless a checkpoint is one of the same model; count the steps it was trained."""
     _, payload = read_checkpoint(checkpoint)
-    mine, theirs = model._options, payload["init_arguments"]
+    mine, theirs = dict(model.config), payload["init_arguments"]
     different = [
         f"{name} is {theirs.get(name)!r} in it and {value!r} now"
         for name, value in mine.items()

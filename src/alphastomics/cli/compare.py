@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
 from io import StringIO
 
 import pandas as pd
 import torch
 
 from alphastomics.cli.compare_configs import SMALL, Format
+from alphastomics.config import Architecture
 from alphastomics.diffusion_model.complexity import account, random_set
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.nn.architecture import Architecture
 
 REPEATS = 7
 
 
 def configurations(size: Architecture) -> dict[str, Architecture]:
     """Name the options to compare at one size."""
-    dense = replace(size, gate_type="none", num_experts=0)
+    dense = size.replace(gate_type="none", num_experts=0)
 
     def experts(num_experts: int, top_k: int, of: Architecture = dense) -> Architecture:
-        return replace(of, num_experts=num_experts, moe_top_k=top_k, expert_width=None)
+        return of.replace(num_experts=num_experts, moe_top_k=top_k, expert_width=None)
 
-    gated = replace(dense, gate_type="elementwise")
+    gated = dense.replace(gate_type="elementwise")
     return {
         "Baseline": dense,
-        "Gated, headwise": replace(dense, gate_type="headwise"),
+        "Gated, headwise": dense.replace(gate_type="headwise"),
         "Gated, elementwise": gated,
         "MoE, 2 of 4": experts(4, 2),
         "MoE, 2 of 8": experts(8, 2),
         "MoE, 4 of 16": experts(16, 4),
         "Gated + MoE, 2 of 8": experts(8, 2, gated),
-        "Linear attention": replace(dense, attention="linear"),
+        "Linear attention": dense.replace(attention="linear"),
     }
 
 
@@ -62,15 +61,16 @@ def compare(
 
     Examples
     --------
-    >>> from alphastomics.nn.architecture import Architecture
-    >>> table = compare(Architecture(16, 2, 1, 16), num_genes=10, n_cells=16)
+    >>> from alphastomics.config import Architecture
+    >>> size = Architecture(d_model=16, num_heads=2, num_layers=1, d_ff=16)
+    >>> table = compare(size, num_genes=10, n_cells=16)
     >>> float(table.loc["MoE, 2 of 4", "FFN active %"])
     50.0
     """
     torch.manual_seed(seed)
     rows = {}
     for name, architecture in configurations(size).items():
-        module = MaskedDiffusionModule(num_genes, **asdict(architecture))
+        module = MaskedDiffusionModule(num_genes, **dict(architecture))
         cost = account(module, n_cells)
         forward, both = _milliseconds(module, n_cells)
         rows[name] = {

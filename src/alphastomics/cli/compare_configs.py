@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from alphastomics.cli._errors import told_plainly
-from alphastomics.config import load_config
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture, load_config
 
 # The setting of the published table.
 SMALL = Architecture(d_model=128, num_heads=4, num_layers=2, d_ff=256)
@@ -41,7 +40,7 @@ def compare_configs_command(
     with told_plainly("Nothing was written."):
         from alphastomics.cli.compare import compare, render
 
-        size = Architecture(d_model, num_heads, num_layers, d_ff)
+        size = Architecture(d_model=d_model, num_heads=num_heads, num_layers=num_layers, d_ff=d_ff)
         if config is not None:
             size = load_config(config).TransformerLayer_setting.architecture()
         table = compare(size, num_genes=num_genes, n_cells=n_cells, seed=seed)

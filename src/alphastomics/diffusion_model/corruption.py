@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphastomics._choices import Schedule
+from alphastomics.config import Objective
 from alphastomics.diffusion_model.alignment import centroid, random_orthogonal
 from alphastomics.diffusion_model.batch import CellBatch, StandardizedCells
 from alphastomics.diffusion_model.masking import PANEL_SHARE, hide_genes
-from alphastomics.diffusion_model.noise_schedule import DIFFUSION_STEPS
-
-if TYPE_CHECKING:
-    from alphastomics.diffusion_model.module import MaskedDiffusionModule
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Masks of training and noise levels of the heads.
-
-    Attributes
-    ----------
-    schedule, diffusion_steps
-        See :func:`~alphastomics.diffusion_model.noise_schedule.draw_sigmas`.
-    expression_mask_ratio
-        Mean share of genes hidden; each set draws its own.
-    expression_noise
-        Mean standard deviation of noise on the standardized expression of cells that are to be
-        placed; each set draws its own between 0 and twice that.
-    """
-
-    schedule: Schedule = "edm"
-    diffusion_steps: int = DIFFUSION_STEPS
-    expression_mask_ratio: float = 0.4
-    expression_noise: float = 0.4
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 
 class Targets(NamedTuple):

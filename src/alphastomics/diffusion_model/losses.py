@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from alphastomics.config import Objective
 from alphastomics.diffusion_model.alignment import superpose
 from alphastomics.diffusion_model.arrangement import distance_correlation
 from alphastomics.diffusion_model.batch import CellBatch
-from alphastomics.diffusion_model.corruption import Objective, Targets, make_targets
+from alphastomics.diffusion_model.corruption import Targets, make_targets
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import draw_sigmas
 from alphastomics.nn.moe import Routing
@@ -240,7 +240,7 @@ def validation_error(
     module: MaskedDiffusionModule, batch: CellBatch, objective: Objective, *, places_cells: bool
 ) -> Tensor:
     """Error of the mean: of placing all cells given their expression, or of hidden expression."""
-    plain = replace(objective, expression_mask_ratio=0.0, expression_noise=0.0)
+    plain = objective.replace(expression_mask_ratio=0.0, expression_noise=0.0)
     if places_cells:
         nothing, everything = torch.zeros_like(batch.located), torch.ones_like(batch.located)
         batch = batch._replace(position_known=nothing, expression_known=everything)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alphastomics._choices import Frame
+from alphastomics.config import Architecture, Frame
 from alphastomics.diffusion_model.alignment import SectionPoses
 from alphastomics.diffusion_model.arrangement import refine
 from alphastomics.diffusion_model.batch import SCOPES, StandardizedCells
 from alphastomics.diffusion_model.heads import DiffusionHead
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
-from alphastomics.nn.architecture import Architecture
 from alphastomics.nn.embeddings import ExpressionEmbedding, OptionalEmbedding, PositionEmbedding
 from alphastomics.nn.moe import Routing
 from alphastomics.nn.spatial_bias import KnownPositions
@@ -100,7 +99,7 @@ class MaskedDiffusionModule(nn.Module):
         Whether sections may be mirror images of each other.
     **architecture
         Size and options of the transformer, the fields of
-        :class:`~alphastomics.nn.architecture.Architecture`.
+        :class:`~alphastomics.config.Architecture`.
 
     Examples
     --------

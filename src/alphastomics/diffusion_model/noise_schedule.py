@@ -13,12 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alphastomics._choices import Schedule
+from alphastomics.config import DIFFUSION_STEPS, Schedule
 
 # ln(sigma / sigma_data) of training ~ N(P_MEAN, P_STD^2), and the levels of sampling. EDM's values
 # (P_mean -1.2, sigma_max 80, sigma_min .002 at sigma_data .5) are for images, whose pixels are
 # redundant; the position of a cell carries little, so training dwells on more noise.
-DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 P_MEAN, P_STD = -0.8, 1.4
 SIGMA_MIN, SIGMA_MAX = 0.02, 10.0
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alphastomics._choices import Schedule
+from alphastomics.config import Schedule
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._validate import MIN_CELLS
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._data import CellTable
 from alphastomics.priors.samples import SectionSample
 from alphastomics.priors.stored_reference import MAX_CELLS as REFERENCE_CELLS
 from alphastomics.priors.stored_reference import MAX_SECTIONS as REFERENCE_SECTIONS
-
-if TYPE_CHECKING:
-    from alphastomics.diffusion_model.module import MaskedDiffusionModule
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000

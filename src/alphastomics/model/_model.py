@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,12 +20,20 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
-from alphastomics._choices import FRAMES, SCHEDULES, Frame, Schedule
 from alphastomics._quiet import quiet
-from alphastomics._validate import check_at_least, check_choice, check_share
-from alphastomics.diffusion_model.masking import TRAINING_MODES
+from alphastomics._validate import check_at_least, check_choice
+from alphastomics.config import (
+    DIFFUSION_STEPS,
+    Attention,
+    Frame,
+    GateType,
+    ModelConfig,
+    Precision,
+    Schedule,
+    TrainConfig,
+    TrainingMode,
+)
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.noise_schedule import DIFFUSION_STEPS
 from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.model._calibration import cross_validate, on_sections
 from alphastomics.model._checkpoint import (
@@ -49,7 +57,7 @@ from alphastomics.model._data import (
     read_query,
     read_training,
 )
-from alphastomics.model._distributed import PRECISIONS, Devices, check_devices
+from alphastomics.model._distributed import Devices, check_devices
 from alphastomics.model._inference import (
     EXPRESSION_ROUNDS,
     N_STEPS,
@@ -78,17 +86,7 @@ from alphastomics.model._task import (
     require_direction,
     standardize_query,
 )
-from alphastomics.model._training import (
-    BATCH_SIZE,
-    LR,
-    SET_SIZE,
-    SETS_PER_SECTION,
-    WEIGHT_DECAY,
-    History,
-    TrainingRecord,
-    fit,
-)
-from alphastomics.nn.architecture import Architecture, Attention, GateType
+from alphastomics.model._training import History, TrainingRecord, fit
 
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 Standardize = Literal["training", "query"]
@@ -176,7 +174,7 @@ class AlphaSTomics(BaseModelClass):
         self,
         adata: AnnData | None = None,
         *,
-        training_mode: str = "joint",
+        training_mode: TrainingMode = "joint",
         d_model: int = 128,
         num_heads: int = 4,
         num_layers: int = 4,
@@ -198,48 +196,29 @@ class AlphaSTomics(BaseModelClass):
         seed: int = 0,
         registry: dict[str, Any] | None = None,
     ) -> None:
-        check_choice("training_mode", training_mode, TRAINING_MODES)
-        check_choice("frame", frame, FRAMES)
-        check_choice("schedule", schedule, SCHEDULES)
-        check_at_least("diffusion_steps", diffusion_steps, 2)
-        Architecture(
-            d_model=d_model,
-            num_heads=num_heads,
-            num_layers=num_layers,
-            d_ff=d_ff,
-            dropout=dropout,
-            attention=attention,
-            gate_type=gate_type,
-            num_experts=num_experts,
-            moe_top_k=moe_top_k,
-            expert_width=expert_width,
-            router_noise=router_noise,
-        )
-        check_at_least("expression_noise", expression_noise, 0)
-        check_share("expression_mask_ratio", expression_mask_ratio)
-        check_share("position_mask_ratio", position_mask_ratio)
+        given = locals()
+        self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
         super().__init__(adata, registry)
-        self.history_: History | None = None
-        self._table: CellTable | None = None  # training cells that are not read from adata
-        self.init_params_ = self._get_init_params(locals())
         self.module = self._new_module()
         self.module.eval()
         self.training_record = TrainingRecord()
+        self.history_: History | None = None
+        self._table: CellTable | None = None  # training cells that are not read from adata
 
     def _new_module(self) -> MaskedDiffusionModule:
         """Network with its initial weights."""
-        init, setup, categories = self._options, self._setup, self._categories
+        config, setup, categories = self.config, self._setup, self._categories
         with torch.random.fork_rng():
-            torch.manual_seed(init["seed"])
+            torch.manual_seed(config.seed)
             return MaskedDiffusionModule(
                 len(self.genes),
                 int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
                 values=setup.values,
                 num_labels=len(categories.labels),
                 num_batches=len(categories.batches),
-                frame=init["frame"],
-                allow_reflection=init["allow_reflection"],
-                **{f.name: init[f.name] for f in fields(Architecture)},
+                frame=config.frame,
+                allow_reflection=config.allow_reflection,
+                **dict(config.architecture),
             )
 
     @classmethod
@@ -309,14 +288,14 @@ class AlphaSTomics(BaseModelClass):
         max_steps: int | None = None,
         *,
         val_sections: Sequence[str] | str | None = None,
-        batch_size: int = BATCH_SIZE,
-        set_size: int = SET_SIZE,
-        sets_per_section: int = SETS_PER_SECTION,
-        lr: float = LR,
-        weight_decay: float = WEIGHT_DECAY,
+        batch_size: int = 6,
+        set_size: int = 256,
+        sets_per_section: int = 48,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
-        precision: str = "32-true",
+        precision: Precision = "32-true",
         num_workers: int = 0,
         compile: bool = False,
         activation_checkpointing: bool = False,
@@ -375,16 +354,8 @@ class AlphaSTomics(BaseModelClass):
         >>> model.history["validation_loss"].shape  # one epoch
         (1, 1)
         """
-        for name, value in (
-            ("batch_size", batch_size),
-            ("set_size", set_size),
-            ("sets_per_section", sets_per_section),
-        ):
-            check_at_least(name, value, 3 if name == "set_size" else 1)
-        check_choice("precision", precision, PRECISIONS)
-        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps)):
-            if limit is not None:
-                check_at_least(name, limit, 1)
+        given = locals()
+        config = TrainConfig(**{name: given[name] for name in TrainConfig.model_fields})
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
@@ -393,46 +364,29 @@ class AlphaSTomics(BaseModelClass):
         if checkpoint_dir is not None:
             written = Checkpoints(Path(checkpoint_dir))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
-        self._fit(
-            data,
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            val_sections=held_out,
-            batch_size=batch_size,
-            set_size=set_size,
-            sets_per_section=sets_per_section,
-            lr=lr,
-            weight_decay=weight_decay,
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,
-            num_workers=num_workers,
-            compile=compile,
-            activation_checkpointing=activation_checkpointing,
-            ckpt_path=ckpt_path,
-            enable_progress_bar=progress_bar,
-            **trainer_kwargs,
-        )
-        self._calibrate_on(data, held_out)
-
-    def _fit(self, data: CellTable, **options: Any) -> None:
-        """Train the module on cells."""
         self.training_record, self.history_, self.trainer = fit(
             self.module,
             data,
-            self._options,
+            self.config,
+            config,
             self.training_record,
             self.history_ or {},
             self._payload,
-            **options,
+            val_sections=held_out,
+            ckpt_path=ckpt_path,
+            accelerator=accelerator,
+            devices=devices,
+            enable_progress_bar=progress_bar,
+            **trainer_kwargs,
         )
         self.is_trained_ = True
+        self._calibrate_on(data, held_out)
 
     def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
         """Calibrate on sections that were not in training; without any, nothing is calibrated."""
         calibration = {}
-        if sections and self._options["training_mode"] != "pos_to_expr":
-            seed = self._options["seed"]
+        if sections and self.config.places_cells:
+            seed = self.config.seed
             settings = self._draw_settings(N_STEPS, None)
             calibration = on_sections(self.module, data, sections, settings, seed)
         self.training_record = replace(self.training_record, calibration=calibration)
@@ -477,12 +431,15 @@ class AlphaSTomics(BaseModelClass):
         True
         """
         self._require_trained()
-        if self._options["training_mode"] == "pos_to_expr":
+        if not self.config.places_cells:
             raise ValueError(
                 "A model trained with training_mode='pos_to_expr' places no cells and has no "
                 "radius to calibrate."
             )
         data, done = self._training_cells(), self.training_record
+
+        names = TrainConfig.model_fields
+        options = {name: train_options.pop(name) for name in names if name in train_options}
 
         def train(fold: CellTable) -> MaskedDiffusionModule:
             module = self._new_module()
@@ -490,17 +447,17 @@ class AlphaSTomics(BaseModelClass):
             fit(
                 module,
                 fold,
-                self._options,
+                self.config,
+                TrainConfig(**options, max_steps=steps),
                 TrainingRecord(),
                 {},
                 self._payload,
-                max_steps=steps,
                 enable_progress_bar=progress_bar,
                 **train_options,
             )
             return module
 
-        settings, seed = self._draw_settings(N_STEPS, None), self._options["seed"]
+        settings, seed = self._draw_settings(N_STEPS, None), self.config.seed
         calibration = cross_validate(data, done.train_sections, train, settings, seed)
         self.training_record = replace(done, calibration=calibration)
 
@@ -760,7 +717,7 @@ class AlphaSTomics(BaseModelClass):
             fill_position=False,
             fill_expression=True,
         )
-        require_direction(self._options["training_mode"], position=False, expression=True)
+        require_direction(self.config.training_mode, position=False, expression=True)
         options: dict[str, Any] = {
             "max_set": self._max_set(max_set, task),
             "progress_bar": progress_bar,
@@ -908,7 +865,7 @@ class AlphaSTomics(BaseModelClass):
         self._require_trained()
         check_at_least("n_cells", n_cells, 1)
         check_choice("output", output, OUTPUTS)
-        require_direction(self._options["training_mode"], position=True, expression=True)
+        require_direction(self.config.training_mode, position=True, expression=True)
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
         new = new_cells(n_cells, self.genes, setup, labels)
         label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
@@ -980,7 +937,7 @@ class AlphaSTomics(BaseModelClass):
         (200, 32)
         """
         task = self._embedding_task(adata, mode)
-        tokens = np.full((task.n, self._options["d_model"]), np.nan, np.float32)
+        tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
         for cell_set, encoding in encode_sets(self.module, task, self._max_set(max_set, task)):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
@@ -1017,7 +974,7 @@ class AlphaSTomics(BaseModelClass):
         >>> routed.get_expert_utilisation(cells).sum(axis=1).round(3).tolist()
         [1.0, 1.0]
         """
-        n_layers, n_experts = self._options["num_layers"], self._options["num_experts"]
+        n_layers, n_experts = self.config.num_layers, self.config.num_experts
         if not n_experts:
             raise ValueError(
                 "This model has no experts: they are an option, AlphaSTomics(adata, num_experts=8)."
@@ -1140,15 +1097,10 @@ class AlphaSTomics(BaseModelClass):
         names = self.registry_[_keys.CATEGORIES_REGISTRY]
         return Categories(**{kind: tuple(values) for kind, values in names.items()})
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(self.init_params_["non_kwargs"])
-
     def _payload(self, training: TrainingRecord, history: History) -> dict[str, Any]:
         """Everything of a saved model but its weights."""
         return {
-            "init_arguments": self._options,
+            "init_arguments": self.config.model_dump(),
             "registry": self.registry_,
             "training": training.to_json(),
             "history": history_to_json(history),
@@ -1232,7 +1184,7 @@ class AlphaSTomics(BaseModelClass):
             self._read_query(adata),
             self._read_reference(reference),
             mode,
-            training_mode=self._options["training_mode"],
+            training_mode=self.config.training_mode,
             spatial_key=self._setup.spatial_key,
             predicts=predicts,
         )
@@ -1243,7 +1195,7 @@ class AlphaSTomics(BaseModelClass):
     def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
         """Task of an embedding: by default what the model places, or else expression."""
         if mode is None:
-            places_cells = self._options["training_mode"] != "pos_to_expr"
+            places_cells = self.config.places_cells
             mode = "expr_to_pos" if places_cells else "pos_to_expr"
         return self._task(adata, mode, None, "training", predicts=True)[1]
 
@@ -1257,7 +1209,7 @@ class AlphaSTomics(BaseModelClass):
         rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)
         check_at_least("n_steps", n_steps, 1)
         check_at_least("n_rounds", rounds[0], 1)
-        return DrawSettings(*rounds, n_steps, self._options["schedule"])
+        return DrawSettings(*rounds, n_steps, self.config.schedule)
 
     def _writer(
         self,
@@ -1286,7 +1238,7 @@ class AlphaSTomics(BaseModelClass):
     def __repr__(self) -> str:
         setup, done = self._setup, self.training_record
         parameters = sum(p.numel() for p in self.module.parameters())
-        init = self._options
+        config = self.config
         trained = "not trained"
         if self.is_trained_:
             trained = (
@@ -1296,9 +1248,9 @@ class AlphaSTomics(BaseModelClass):
             if done.val_sections:
                 trained += f", validated on {', '.join(done.val_sections)}"
         return (
-            f"AlphaSTomics ({init['training_mode']}): {trained}\n"
+            f"AlphaSTomics ({config.training_mode}): {trained}\n"
             f"  data: {len(self.genes):,} genes ({setup.values}), "
             f"{self.module.position_dim}D positions in obsm[{setup.spatial_key!r}]\n"
-            f"  network: {parameters:,} parameters, d_model={init['d_model']}, "
-            f"num_heads={init['num_heads']}, num_layers={init['num_layers']}, d_ff={init['d_ff']}"
+            f"  network: {parameters:,} parameters, d_model={config.d_model}, "
+            f"num_heads={config.num_heads}, num_layers={config.num_layers}, d_ff={config.d_ff}"
         )

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import lightning.pytorch as L
@@ -21,8 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from alphastomics._compat import SimpleLogger
 from alphastomics._quiet import quiet
 from alphastomics._threads import limited_threads
+from alphastomics.config import ModelConfig, Objective, TrainConfig
 from alphastomics.diffusion_model.batch import CellBatch
-from alphastomics.diffusion_model.corruption import Objective
 from alphastomics.diffusion_model.losses import training_losses, validation_error
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._checkpoint import (
@@ -45,8 +45,6 @@ BETAS = (0.9, 0.99)
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
-BATCH_SIZE, SET_SIZE, SETS_PER_SECTION = 6, 256, 48
-LR, WEIGHT_DECAY = 1e-3, 0.01
 MATCHING_STEPS = 250
 
 History = dict[str, pd.DataFrame]
@@ -286,18 +284,17 @@ class _Length(NamedTuple):
 def _length(
     n_cells: int,
     n_sets: int,
-    batch_size: int,
-    set_size: int,
-    max_epochs: int | None,
-    max_steps: int | None,
+    training: TrainConfig,
     trainer_options: Mapping[str, Any],
 ) -> _Length:
     """Length of a training of ``n_sets`` sets an epoch."""
     processes = world_size(trainer_options)
     batches_per_step = processes * trainer_options.get("accumulate_grad_batches", 1)
-    steps_per_epoch = -(-n_sets // (batch_size * batches_per_step))
+    steps_per_epoch = -(-n_sets // (training.batch_size * batches_per_step))
+    max_steps, max_epochs = training.max_steps, training.max_epochs
     if max_steps is None and max_epochs is None:
-        max_steps = default_steps(n_cells, batch_size * batches_per_step * set_size)
+        cells_per_step = training.batch_size * batches_per_step * training.set_size
+        max_steps = default_steps(n_cells, cells_per_step)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
     return _Length(min(limits), -(-min(limits) // steps_per_epoch))
 
@@ -356,22 +353,13 @@ class _Progress:
 def fit(
     module: MaskedDiffusionModule,
     data: CellTable,
-    options: Mapping[str, Any],
+    config: ModelConfig,
+    training: TrainConfig,
     record: TrainingRecord,
     history: History,
     payload: Callable[[TrainingRecord, History], dict[str, Any]],
     *,
-    max_epochs: int | None = None,
-    max_steps: int | None = None,
     val_sections: Sequence[str] = (),
-    batch_size: int = BATCH_SIZE,
-    set_size: int = SET_SIZE,
-    sets_per_section: int = SETS_PER_SECTION,
-    lr: float = LR,
-    weight_decay: float = WEIGHT_DECAY,
-    num_workers: int = 0,
-    compile: bool = False,
-    activation_checkpointing: bool = False,
     ckpt_path: str | os.PathLike[str] | None = None,
     **trainer_options: Any,
 ) -> Trained:
@@ -381,13 +369,13 @@ def fit(
     ----------
     module, data
         Network and cells.
-    options
-        Arguments of ``AlphaSTomics``.
+    config, training
+        Options of the model and of training.
     record, history
         Of earlier calls.
     payload
         Content of a checkpoint beside the weights, given record and history.
-    max_epochs, ..., ckpt_path
+    val_sections, ckpt_path
         As in ``AlphaSTomics.train``.
     **trainer_options
         Options of :class:`scvi.train.Trainer`.
@@ -395,19 +383,17 @@ def fit(
     val_sections = sorted(val_sections)
     sections = split_sections(data, val_sections, record.train_sections)
     set_options = SetOptions(
-        options["training_mode"],
-        options["position_mask_ratio"],
-        set_size,
-        sets_per_section,
-        options["seed"],
+        config.training_mode,
+        config.position_mask_ratio,
+        training.set_size,
+        training.sets_per_section,
+        config.seed,
     )
     train_sets = SectionSets(data, sections, set_options)
     few = replace(set_options, sets_per_section=2)
     val_sets = SectionSets(data, val_sections, few, numbered=False) if val_sections else None
     n_cells = int(np.isin(data.section, sections).sum())
-    length = _length(
-        n_cells, len(train_sets), batch_size, set_size, max_epochs, max_steps, trainer_options
-    )
+    length = _length(n_cells, len(train_sets), training, trainer_options)
     epochs = length.epochs
     if ckpt_path is not None:
         history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
@@ -415,30 +401,30 @@ def fit(
         # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
         # short. The steps decide.
         processes = world_size(trainer_options)
-        per_epoch = -(-len(train_sets) // (batch_size * processes)) * processes
+        per_epoch = -(-len(train_sets) // (training.batch_size * processes)) * processes
         epochs += 2 + ended - (seen - record.steps) // per_epoch
 
     with _restored_on_error(module):
         if ckpt_path is None:
             show = trainer_options.get("enable_progress_bar", True)
-            _fit_priors(module, data, sections, options, record, length.steps, show)
+            _fit_priors(module, data, sections, config, record, length.steps, show)
         plan = DenoisingPlan(
             module,
-            Objective(**{f.name: options[f.name] for f in fields(Objective)}),
-            lr=lr,
-            weight_decay=weight_decay,
-            places_cells=options["training_mode"] != "pos_to_expr",
+            config,
+            lr=training.lr,
+            weight_decay=training.weight_decay,
+            places_cells=config.places_cells,
             total_steps=length.steps,
-            seed=options["seed"],
+            seed=config.seed,
             first_batch=record.steps,
         )
         loaders = SetDataModule(
             train_sets,
             val_sets,
-            batch_size,
+            training.batch_size,
             first_epoch=record.epochs,
             batches_done=lambda: plan.batches_seen - plan.first_batch,
-            num_workers=num_workers,
+            num_workers=training.num_workers,
         )
         progress = _Progress(
             plan, loaders, data, sections, val_sections, record, history, ckpt_path is not None
@@ -448,8 +434,8 @@ def fit(
         }
         transformer = module.transformer
         with (
-            transformer.compiled() if compile else nullcontext(),
-            transformer.recomputing() if activation_checkpointing else nullcontext(),
+            transformer.compiled() if training.compile else nullcontext(),
+            transformer.recomputing() if training.activation_checkpointing else nullcontext(),
         ):
             trainer = _run(
                 plan,
@@ -458,6 +444,7 @@ def fit(
                 {
                     "check_val_every_n_epoch": 1 if val_sections else None,
                     **trainer_options,
+                    "precision": training.precision,
                     "max_epochs": epochs,
                     "max_steps": length.steps,
                 },
@@ -471,30 +458,30 @@ def _fit_priors(
     module: MaskedDiffusionModule,
     data: CellTable,
     sections: list[str],
-    options: Mapping[str, Any],
+    config: ModelConfig,
     record: TrainingRecord,
     steps: int,
     progress_bar: bool,
 ) -> None:
     """Fit transforms and priors before the first training; new sections need new poses."""
-    learns_frame = options["frame"] == "learned" and options["training_mode"] != "pos_to_expr"
+    learns_frame = config.frame == "learned" and config.places_cells
     if not record.steps:
         home = module.device
         fit_statistics(
             module.cpu(),
             data,
             sections,
-            training_mode=options["training_mode"],
-            position_mask_ratio=options["position_mask_ratio"],
+            training_mode=config.training_mode,
+            position_mask_ratio=config.position_mask_ratio,
             learns_frame=learns_frame,
             matching_steps=matching_steps(steps),
-            seed=options["seed"],
+            seed=config.seed,
             progress_bar=progress_bar,
         )
         module.to(home)
     elif len(module.poses) and sections != record.train_sections:
         module.poses.start(len(sections))  # found again within a few steps
-        fit_places(module, data, sections, options["seed"])
+        fit_places(module, data, sections, config.seed)
 
 
 @contextmanager

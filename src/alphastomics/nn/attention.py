@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, pad, scaled_dot_product_attention
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.spatial_bias import KnownPositions, SpatialBias
 
 CHUNK = 4096  # cells that linear attention takes at a time: what it computes stays in the cache

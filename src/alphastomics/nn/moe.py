@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.grouped_matmul import from_groups, grouped_product, to_groups
 
 

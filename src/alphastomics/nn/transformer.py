@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.attention import SelfAttention
 from alphastomics.nn.moe import MixtureOfExperts, Routing
 from alphastomics.nn.spatial_bias import KnownPositions
