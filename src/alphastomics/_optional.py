@@ -14,10 +14,11 @@ def require(module: str, extra: str, purpose: str) -> Any:
     """Import a module of an extra, or say for what ``purpose`` to install it."""
     package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:  # there, but broken
             raise
         raise MissingExtraError(
             f"{purpose} needs {package}: pip install 'alphastomics[{extra}]'.", name=package
         ) from None
+    return importlib.import_module(module)
