@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from alphastomics.io._layout import BLOCK_CELLS, deal_blocks, hilbert_index, runs
+from alphastomics.io._store import BLOCK_CELLS, deal_blocks, hilbert_index, runs
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])

@@ -73,7 +73,7 @@ class Options:
     def fingerprint(self, stamps: list[tuple[str, int, int]]) -> str:
         """Checksum of the options and of the names, sizes and times of the raw files."""
         from alphastomics import __version__
-        from alphastomics.io._manifest import FORMAT_VERSION
+        from alphastomics.io._processed import FORMAT_VERSION
 
         told: list[Any] = [asdict(self), self.gene_list, stamps, FORMAT_VERSION, __version__]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -24,7 +24,7 @@ from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
 from alphastomics.cli._progress import STORES, Progress, Record, alone_in
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import checksum, file_names, stamps
-from alphastomics.io._manifest import MANIFEST_FILE, Provenance, Statistics
+from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 

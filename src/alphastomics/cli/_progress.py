@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from alphastomics.io import DataError, Manifest
 from alphastomics.io._files import remove, write_file, writing
-from alphastomics.io._manifest import MANIFEST_FILE, read_manifest
+from alphastomics.io._processed import MANIFEST_FILE, read_manifest
 
 STORES = "sections"
 PROGRESS = ".progress"

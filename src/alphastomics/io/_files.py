@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders, read and written with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alphastomics._files import FULL, whole
-from alphastomics.io._errors import DataError
+from alphastomics._optional import MissingExtraError
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME_LENGTH = 80
+
+
+class DataError(ValueError):
+    """Names the file or option, says what was found and what to do.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> al.io.open_data("nowhere")
+    Traceback (most recent call last):
+    alphastomics.io._files.DataError: ...nowhere holds no processed data...
+    """
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a decoder raises for a damaged file into one clear error."""
+    try:
+        yield
+    except (DataError, MemoryError, MissingExtraError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read as {kind}: {why}. It may be damaged or incomplete: copy it "
+            "again, or move it out of the folder."
+        ) from error
 
 
 def write_file(path: Path, content: bytes) -> None:

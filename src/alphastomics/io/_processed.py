@@ -1,36 +1,171 @@
-"""Processed data, opened without reading the expression."""
+"""Processed data: the manifest, checked when read, and sections whose expression stays on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alphastomics import _keys
-from alphastomics.io._errors import DataError, reading
-from alphastomics.io._files import checksum
-from alphastomics.io._layout import Cells
-from alphastomics.io._lazy_rows import LazyRows
-from alphastomics.io._manifest import Manifest, SectionEntry, Split, read_manifest
+from alphastomics.io._files import DataError, checksum, reading, write_file
+from alphastomics.io._store import KIND, Cells, LazyRows
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+Split = Literal["train", "val", "test"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SectionEntry(_Strict):
+    """Entry of a section in the manifest.
+
+    Attributes
+    ----------
+    name, split, n_cells
+        Name, ``"train"``, ``"val"`` or ``"test"``, number of cells.
+    has_coordinates
+        Whether any cell has a position.
+    file, source, checksum
+        Store and raw file, relative to their folders; SHA-256 of the store.
+    measured
+        Genes of the section, where it lacks some of the manifest.
+
+    Examples
+    --------
+    >>> entry = SectionEntry(
+    ...     name="BZ5", file="sections/BZ5.zarr", n_cells=1049, split="test", has_coordinates=True,
+    ...     measured=None, source="BZ5.h5ad", checksum="5d41402a",
+    ... )
+    >>> entry.name, entry.split
+    ('BZ5', 'test')
+    """
+
+    name: str
+    file: str
+    n_cells: int = Field(ge=1)
+    split: Split
+    has_coordinates: bool
+    measured: list[str] | None
+    source: str
+    checksum: str
+
+
+class Statistics(_Strict):
+    """Statistics of the measured cells of training sections."""
+
+    n_cells: int = Field(ge=0)
+    median_total: float = Field(description="over genes that all training sections measure")
+    mean: list[float] = Field(description="of each gene, over cells whose section measures it")
+    expressed: list[float] = Field(description="share of these cells that express the gene")
+
+
+class Provenance(_Strict):
+    """Options, package versions, seed, and fingerprint of raw files and options."""
+
+    options: dict[str, Any]
+    versions: dict[str, str]
+    seed: int
+    fingerprint: str
+
+
+class Manifest(_Strict):
+    """Manifest of a folder of processed data.
+
+    Attributes
+    ----------
+    genes
+        Names of the genes.
+    values
+        ``"counts"``, ``"lognorm"`` or ``"intensity"``.
+    n_dims, units
+        2 or 3, and unit of the coordinates, if the raw data name it.
+    labels_key, batch_key
+        Names of cell type and of donor or platform in ``.obs``.
+    sections
+        :class:`SectionEntry` of each section.
+    statistics
+        Statistics of the training cells.
+    provenance
+        Options, versions, seed, fingerprint.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> manifest = al.io.open_data("processed").manifest  # doctest: +SKIP
+    >>> [section.name for section in manifest.sections]  # doctest: +SKIP
+    ['BZ5', 'BZ9', 'BZ14']
+    """
+
+    format: Literal["alphastomics-data"] = "alphastomics-data"
+    format_version: int = FORMAT_VERSION
+    genes: list[str]
+    values: Literal["counts", "lognorm", "intensity"]
+    n_dims: Literal[2, 3]
+    units: str | None
+    labels_key: str | None
+    batch_key: str | None
+    sections: list[SectionEntry]
+    statistics: Statistics
+    provenance: Provenance
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a folder, whole or not at all."""
+        write_file(folder / MANIFEST_FILE, (self.model_dump_json(indent=1) + "\n").encode())
+
+
+class _Head(BaseModel):
+    format: str
+    format_version: int
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a folder."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise DataError(
+            f"{folder} holds no processed data: it has no {MANIFEST_FILE}. Make it with "
+            "`alphastomics preprocess`, or run that again if it was interrupted."
+        )
+    content = path.read_bytes()
+    try:
+        head = _Head.model_validate_json(content)
+        if head.format == "alphastomics-data" and head.format_version > FORMAT_VERSION:
+            raise DataError(
+                f"{path} has format {head.format_version}, but this alphastomics reads formats up "
+                f"to {FORMAT_VERSION}: upgrade alphastomics."
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path} is damaged or was altered: {where}: {first['msg']}. Copy it again or run "
+            "preprocess again."
+        ) from None
 
 
 @dataclass(frozen=True)
 class ProcessedSection:
-    """One section of processed data; each property is read when first asked for.
+    """Section of processed data; each property is read at its first use.
 
     Attributes
     ----------
     entry
-        What the manifest says of it.
+        Entry of the section in the manifest.
     path
-        Its store, which :func:`anndata.read_zarr` reads too.
+        Store, which :func:`anndata.read_zarr` reads too.
     genes
         Names of the genes, those of all sections.
 
@@ -39,13 +174,12 @@ class ProcessedSection:
     >>> import tempfile
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
-    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
-    >>> section = al.io.open_data(f"{folder.name}/data").sections()[0]
-    >>> section.name, section.position.shape, section.expression.shape
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     _ = preprocess(f"{folder}/raw.h5ad", f"{folder}/data", progress=False)
+    ...     section = al.io.open_data(f"{folder}/data").sections()[0]
+    ...     section.name, section.position.shape, section.expression.shape
     ('section_0', (50, 2), (50, 60))
-    >>> folder.cleanup()
     """
 
     entry: SectionEntry
@@ -79,7 +213,7 @@ class ProcessedSection:
 
     @cached_property
     def blocks(self) -> Cells:
-        """Where blocks start, and the number of cells: ``(n_blocks + 1,)``."""
+        """First row of each block, and the number of cells: ``(n_blocks + 1,)``."""
         return np.asarray(self._read(f"uns/{_keys.UNS}/{_keys.BLOCKS}"), dtype=np.int64)
 
     @cached_property
@@ -88,34 +222,33 @@ class ProcessedSection:
         return LazyRows.open(self.path)
 
     def _read(self, key: str) -> Any:
-        with reading(self.path, "a store of processed data"):
+        with reading(self.path, KIND):
             return ad.io.read_elem(zarr.open_group(str(self.path), mode="r")[key])
 
 
 @dataclass(frozen=True)
 class ProcessedData:
-    """A folder of processed data.
+    """Folder of processed data, opened by :func:`open_data`.
 
     Attributes
     ----------
     folder
-        Where it is.
+        Path of the folder.
     manifest
-        What it holds.
+        Names, splits, genes and statistics.
 
     Examples
     --------
     >>> import tempfile
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
-    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
-    >>> data = al.io.open_data(f"{folder.name}/data")
-    >>> data.verify()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     _ = preprocess(f"{folder}/raw.h5ad", f"{folder}/data", progress=False)
+    ...     data = al.io.open_data(f"{folder}/data")
+    ...     data.verify()
     >>> len(data.genes), len(data.sections("train"))
     (60, 2)
-    >>> folder.cleanup()
     """
 
     folder: Path
@@ -135,7 +268,7 @@ class ProcessedData:
 
     def sections(self, split: Split | None = None) -> list[ProcessedSection]:
         """Sections of a split, or all of them, in the order of the manifest."""
-        return [part for part in self._sections if split in (None, part.entry.split)]
+        return [section for section in self._sections if split in (None, section.entry.split)]
 
     def verify(self) -> None:
         """Raise if a store is not what ``preprocess`` wrote; reads all of them."""
@@ -148,9 +281,7 @@ class ProcessedData:
 
 
 def open_data(folder: str | Path) -> ProcessedData:
-    """Open a folder that ``alphastomics preprocess`` wrote.
-
-    Only the manifest is read; sections are read when asked for.
+    """Open a folder that ``alphastomics preprocess`` wrote; sections are read at their use.
 
     Parameters
     ----------
@@ -160,7 +291,7 @@ def open_data(folder: str | Path) -> ProcessedData:
     Returns
     -------
     ProcessedData
-        What the folder holds.
+        Manifest and sections.
 
     Raises
     ------
@@ -172,15 +303,11 @@ def open_data(folder: str | Path) -> ProcessedData:
     >>> import tempfile
     >>> import alphastomics as al
     >>> from alphastomics.cli.preprocess import preprocess
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(f"{folder.name}/raw.h5ad")
-    >>> _ = preprocess(f"{folder.name}/raw.h5ad", f"{folder.name}/data", progress=False)
-    >>> data = al.io.open_data(f"{folder.name}/data")
-    >>> [section.name for section in data.sections("train")]
-    ['section_0', 'section_1']
-    >>> data.sections()[0].expression[[3, 0, 3]].shape
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     _ = preprocess(f"{folder}/raw.h5ad", f"{folder}/data", progress=False)
+    ...     al.io.open_data(f"{folder}/data").sections()[0].expression[[3, 0, 3]].shape
     (3, 60)
-    >>> folder.cleanup()
     """
     path = Path(folder).resolve()
     data = ProcessedData(path, read_manifest(path))

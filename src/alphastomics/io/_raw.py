@@ -1,4 +1,4 @@
-"""Raw data: which sections there are, each read when asked for."""
+"""Raw data of any format: which sections there are, each read on demand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 import anndata as ad
 
 from alphastomics import _keys
-from alphastomics.io._anndata_files import h5ad_sections, zarr_sections
-from alphastomics.io._errors import DataError
+from alphastomics.io._anndata_files import h5ad_sections, tenx_kind, tenx_sections, zarr_sections
+from alphastomics.io._files import DataError
 from alphastomics.io._section import RawKeys, RawSection
-from alphastomics.io._tables import csv_sections, parquet_sections
-from alphastomics.io._tenx import kind_of, tenx_sections
+from alphastomics.io._tables import table_sections
 
 READABLE = (
     ".h5ad, .zarr (AnnData or SpatialData), .csv and .parquet in LUNA's layout, and 10x outputs "
@@ -30,8 +29,8 @@ def find_sections(
 ) -> list[RawSection]:
     """Find the sections of a raw file or of all raw files in a folder, without reading their cells.
 
-    Files are taken in the order of their names, folders in folders too; hidden ones and those of
-    other kinds are left out.
+    Files are taken in the order of their names, with those of subfolders; hidden files and those
+    of other kinds are left out.
 
     Parameters
     ----------
@@ -44,14 +43,14 @@ def find_sections(
         Name in ``.obsm`` of the coordinates.
     section_key
         Name in ``.obs`` of the section. A file without the default name is one section, named as
-        the file; LUNA's ``cell_section`` is found by itself.
+        the file; LUNA's ``cell_section`` needs no option.
     also_obs
         Numeric columns of tables that are no genes.
 
     Returns
     -------
     list of RawSection
-        One of each section; ``load()`` reads it as AnnData.
+        Sections, whose ``load()`` reads them as AnnData.
 
     Raises
     ------
@@ -62,12 +61,10 @@ def find_sections(
     --------
     >>> import tempfile
     >>> import alphastomics as al
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> raw = f"{folder.name}/raw.h5ad"
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
-    >>> [(section.name, section.n_cells) for section in al.io.find_sections(raw)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     [(section.name, section.n_cells) for section in al.io.find_sections(folder)]
     [('section_0', 50), ('section_1', 50)]
-    >>> folder.cleanup()
     """
     root = Path(raw_dir)
     keys = RawKeys(layer, spatial_key, section_key)
@@ -85,7 +82,7 @@ def find_sections(
 
 
 def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnData]:
-    """Read raw sections one after the other; options as in :func:`find_sections`.
+    """Read raw sections one after the other.
 
     Parameters
     ----------
@@ -95,18 +92,21 @@ def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnDat
     Returns
     -------
     iterator of AnnData
-        One of each section, read when it is its turn.
+        Sections, each read when it is its turn.
+
+    Raises
+    ------
+    DataError
+        As in :func:`find_sections`.
 
     Examples
     --------
     >>> import tempfile
     >>> import alphastomics as al
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> raw = f"{folder.name}/raw.h5ad"
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
-    >>> [section.shape for section in al.io.read_sections(raw)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     [section.shape for section in al.io.read_sections(folder)]
     [(50, 60), (50, 60)]
-    >>> folder.cleanup()
     """
     for section in find_sections(raw_dir, **keys):  # type: ignore[arg-type]
         yield section.load()
@@ -114,7 +114,7 @@ def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnDat
 
 def _walk(path: Path) -> Iterator[Path]:
     """Files and folders that may hold sections."""
-    if path.is_file() or _is_zarr(path) or kind_of(path):
+    if path.is_file() or _is_zarr(path) or tenx_kind(path):
         yield path
         return
     for inside in sorted(path.iterdir()):
@@ -132,11 +132,9 @@ def _read(path: Path, keys: RawKeys, also_obs: Sequence[str]) -> list[RawSection
         return h5ad_sections(path, keys)
     if _is_zarr(path):
         return zarr_sections(path, keys)
-    if path.name.endswith((".csv", ".csv.gz")):
-        return csv_sections(path, keys, also_obs)
-    if path.suffix == ".parquet":
-        return parquet_sections(path, keys, also_obs)
-    kind = kind_of(path)
+    if path.name.endswith((".csv", ".csv.gz", ".parquet")):
+        return table_sections(path, keys, also_obs)
+    kind = tenx_kind(path)
     return tenx_sections(path, kind, keys) if kind else []
 
 

@@ -1,9 +1,10 @@
-"""A raw section that is known but not yet read."""
+"""Section of raw data that is known but not yet read, and the checks that all formats share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -14,15 +15,15 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._validate import check_position_rows
-from alphastomics.io._errors import DataError
-from alphastomics.io._layout import Cells
+from alphastomics.io._files import DataError
+from alphastomics.io._store import Cells
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RawKeys:
-    """Where raw files hold what, as the options of ``preprocess`` say."""
+    """Names of layer, coordinates and section in raw files."""
 
     layer: str | None = None
     spatial_key: str = _keys.SPATIAL
@@ -31,7 +32,7 @@ class RawKeys:
 
 @dataclass(frozen=True)
 class RawSection:
-    """One section of raw data. Its cells are read by ``load()``, everything else is known.
+    """Section of raw data; everything but its cells is known before ``load()``.
 
     Attributes
     ----------
@@ -40,15 +41,15 @@ class RawSection:
     path
         File or folder that holds it.
     n_cells
-        Number of its cells.
+        Number of cells.
     genes
-        Names of the genes that it measures.
+        Names of the genes that the section measures.
     n_dims
         2 or 3, or None where no cell has coordinates.
     columns
         Names in ``.obs``.
     units
-        Unit of the coordinates, if the file says.
+        Unit of the coordinates, if the file names it.
     load
         Reads the section as AnnData: all genes, ``.X`` CSR, ``.obsm["spatial"]`` if there are
         coordinates, ``.obs["section"]``.
@@ -57,13 +58,11 @@ class RawSection:
     --------
     >>> import tempfile
     >>> import alphastomics as al
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> raw = f"{folder.name}/raw.h5ad"
-    >>> al.datasets.simulate_tissue(n_sections=2, n_cells=50).write_h5ad(raw)
-    >>> section = al.io.find_sections(raw)[0]
-    >>> section.n_dims, len(section.genes), section.load().obsm["spatial"].shape
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     al.datasets.simulate_tissue(2, 50).write_h5ad(f"{folder}/raw.h5ad")
+    ...     section = al.io.find_sections(f"{folder}/raw.h5ad")[0]
+    ...     section.n_dims, len(section.genes), section.load().obsm["spatial"].shape
     (2, 60, (50, 2))
-    >>> folder.cleanup()
     """
 
     name: str
@@ -74,6 +73,34 @@ class RawSection:
     columns: tuple[str, ...]
     units: str | None
     load: Callable[[], ad.AnnData]
+
+
+def list_sections(
+    path: Path,
+    obs: pd.DataFrame,
+    genes: pd.Index,
+    position: Array | None,
+    load: Callable[[str, Cells], ad.AnnData],
+    *,
+    name: str,
+    section_key: str,
+    columns: tuple[str, ...],
+    units: str | None = None,
+) -> list[RawSection]:
+    """List the sections of a file; a file without a column of sections is one, ``name``."""
+    return [
+        RawSection(
+            name=section,
+            path=path,
+            n_cells=len(rows),
+            genes=genes,
+            n_dims=n_dims_of(None if position is None else position[rows], path),
+            columns=columns,
+            units=units,
+            load=partial(load, section, rows),
+        )
+        for section, rows in _split_rows(obs, path, name, section_key).items()
+    ]
 
 
 def make_section(
@@ -90,9 +117,9 @@ def make_section(
             f"{path}: section {name!r} has duplicated cell names, "
             f"{obs.index[obs.index.duplicated()][0]!r} among them: make them unique in the file."
         )
-    obs = obs.copy()
-    obs.index = obs.index.astype(str)
-    obs[_keys.SECTION] = pd.Categorical([name] * len(obs))
+    obs = obs.set_axis(obs.index.astype(str)).assign(
+        **{_keys.SECTION: pd.Categorical([name] * len(obs))}
+    )
     section = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=genes))
     if position is not None and n_dims_of(position, path) is not None:
         section.obsm[_keys.SPATIAL] = np.asarray(position, dtype=np.float64)
@@ -122,12 +149,9 @@ def check_genes(genes: pd.Index, path: Path) -> pd.Index:
     return genes.astype(str)
 
 
-def split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> dict[str, Cells]:
-    """Rows of each section of a file, in order of appearance; all of them are ``name`` without key.
-
-    A key other than the default has to be there.
-    """
-    if obs.empty:
+def _split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> dict[str, Cells]:
+    """Rows of each section in order of appearance; a key other than the default must exist."""
+    if not len(obs):
         raise DataError(f"{path} holds no cells.")
     if section_key not in obs:
         if section_key == _keys.SECTION:
@@ -142,4 +166,4 @@ def split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> di
             f"{int(obs[section_key].isna().sum())} cells: name their section or drop them."
         )
     code, names = pd.factorize(obs[section_key].astype(str))
-    return {str(name): np.flatnonzero(code == i) for i, name in enumerate(names)}
+    return {str(section): np.flatnonzero(code == i) for i, section in enumerate(names)}

@@ -1,14 +1,14 @@
-"""Sections of tables in LUNA's layout: a row a cell, a column a gene, and some of other meaning.
+"""Sections of tables in LUNA's layout, CSV or Parquet: a row is a cell, a column is a gene.
 
 ``coord_X``, ``coord_Y`` and, in volumes, ``coord_Z`` are positions, ``cell_section`` is the section
 and ``cell_class`` the type. A column without a name, or called ``cell_id``, names the cells.
-Further columns of text are kept in ``.obs``; all other numeric ones are genes.
+Further columns of text stay in ``.obs``; all other numeric ones are genes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
@@ -20,16 +20,16 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._optional import require
-from alphastomics.io._errors import DataError, reading
-from alphastomics.io._layout import Cells
+from alphastomics.io._files import DataError, reading
 from alphastomics.io._section import (
+    Array,
     RawKeys,
     RawSection,
     check_genes,
+    list_sections,
     make_section,
-    n_dims_of,
-    split_rows,
 )
+from alphastomics.io._store import Cells
 
 COORDINATES = ("coord_X", "coord_Y", "coord_Z")
 SECTION = "cell_section"
@@ -38,43 +38,12 @@ NAMES = "cell_id"
 CELL_NAMES = ("", "Unnamed: 0", NAMES, "index")
 ROWS_AT_ONCE = 1024
 
-Chunks = Callable[[list[str] | None], Iterator[pd.DataFrame]]
 
-
-def csv_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> list[RawSection]:
-    """Find the sections of a CSV file; ``also_obs`` are numeric columns that are no genes."""
-    return _sections(path, "CSV", partial(_csv_chunks, path), keys, also_obs)
-
-
-def parquet_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> list[RawSection]:
-    """Find the sections of a Parquet file; ``also_obs`` are numeric columns that are no genes."""
-    return _sections(path, "Parquet", partial(_parquet_chunks, path), keys, also_obs)
-
-
-def _csv_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    yield from pd.read_csv(
-        path,
-        usecols=columns,
-        chunksize=ROWS_AT_ONCE,
-        low_memory=False,
-        float_precision="round_trip",
-    )
-
-
-def _parquet_chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    pq = require("pyarrow.parquet", "io", "Reading Parquet")
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            frame = batch.to_pandas()
-            named = isinstance(frame.index, pd.RangeIndex)
-            yield frame if named else frame.rename_axis(NAMES).reset_index()
-
-
-def _sections(
-    path: Path, kind: str, chunks: Chunks, keys: RawKeys, also_obs: Sequence[str]
-) -> list[RawSection]:
+def table_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> list[RawSection]:
+    """Find the sections of a table; ``also_obs`` are numeric columns that are no genes."""
+    kind = "Parquet" if path.suffix == ".parquet" else "CSV"
     with reading(path, kind):
-        first = next(chunks(None), pd.DataFrame())
+        first = next(_chunks(path), pd.DataFrame())
         if first.empty:
             raise DataError(f"{path} holds no cells.")
         section_key = _section_column(first, path, keys.section_key)
@@ -85,35 +54,47 @@ def _sections(
                 f"but {list(map(str, first.columns[:4]))}. Move it out of the folder if it holds "
                 "no expression."
             )
-        others = [*coordinates, *([section_key] if section_key else []), CELL_TYPE, *also_obs]
+        not_genes = {*coordinates, section_key, CELL_TYPE, *also_obs}
         genes = [
             str(column)
             for column, dtype in first.dtypes.items()
-            if column not in (*others, *CELL_NAMES)
+            if column not in (*not_genes, *CELL_NAMES)
             and is_numeric_dtype(dtype)
             and not is_bool_dtype(dtype)
         ]
         index = check_genes(pd.Index(genes), path)
         if keys.layer is not None:
             raise DataError(f"--layer: {path} is a table and has no layers.")
-        light = [str(column) for column in first if column in others]
-        table = pd.concat(list(chunks(light))) if light else first
-    position = _positions(table, coordinates)
-    columns = tuple(str(c) for c in first if c not in (*genes, *coordinates, *CELL_NAMES))
-    rows = split_rows(table, path, path.stem, section_key or _keys.SECTION)
-    return [
-        RawSection(
-            name=name,
-            path=path,
-            n_cells=len(of),
-            genes=index,
-            n_dims=n_dims_of(None if position is None else position[of], path),
-            columns=columns,
-            units=None,
-            load=partial(_load, path, kind, name, chunks, genes, coordinates, of),
+        table = pd.concat(list(_chunks(path, [str(c) for c in first if c in not_genes])))
+    return list_sections(
+        path,
+        table,
+        index,
+        _positions(table, coordinates),
+        _Table(path, kind, genes, coordinates).load,
+        name=path.stem,
+        section_key=section_key or _keys.SECTION,
+        columns=tuple(str(c) for c in first if c not in (*genes, *coordinates, *CELL_NAMES)),
+    )
+
+
+def _chunks(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Read a table in chunks of rows."""
+    if path.suffix != ".parquet":
+        yield from pd.read_csv(
+            path,
+            usecols=columns,
+            chunksize=ROWS_AT_ONCE,
+            low_memory=False,
+            float_precision="round_trip",
         )
-        for name, of in rows.items()
-    ]
+        return
+    pq = require("pyarrow.parquet", "io", "Reading Parquet")
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            frame = batch.to_pandas()
+            unnamed = isinstance(frame.index, pd.RangeIndex)
+            yield frame if unnamed else frame.rename_axis(NAMES).reset_index()
 
 
 def _section_column(first: pd.DataFrame, path: Path, section_key: str) -> str | None:
@@ -127,55 +108,50 @@ def _section_column(first: pd.DataFrame, path: Path, section_key: str) -> str | 
     return SECTION if SECTION in first else None
 
 
-def _positions(table: pd.DataFrame, coordinates: list[str]) -> NDArray[np.float64] | None:
+def _positions(table: pd.DataFrame, coordinates: list[str]) -> Array | None:
     return table[coordinates].to_numpy(dtype=np.float64) if coordinates else None
 
 
-def _load(
-    path: Path,
-    kind: str,
-    name: str,
-    chunks: Chunks,
-    genes: list[str],
-    coordinates: list[str],
-    rows: Cells,
-) -> ad.AnnData:
-    """Read the rows of one section, going through the file in chunks."""
-    matrices, tables = [], []
-    with reading(path, kind):
-        start = 0
-        for chunk in chunks(None):
-            inside = rows[slice(*np.searchsorted(rows, [start, start + len(chunk)]))] - start
-            if len(inside):
-                found = chunk.iloc[inside]
-                matrices.append(sparse.csr_matrix(_values(found, genes, path)))
-                table = found.drop(columns=genes)
-                table.index = pd.Index(_names(found, start + inside, name))
-                tables.append(table)
-            start += len(chunk)
-        obs = pd.concat(tables)
-    position = _positions(obs, coordinates)
-    unnamed = [c for c in obs if c in (*CELL_NAMES, *coordinates)]
-    matrix = sparse.vstack(matrices, format="csr")
-    return make_section(
-        name, path, matrix, obs.drop(columns=unnamed), pd.Index(genes).astype(str), position
-    )
+@dataclass(frozen=True)
+class _Table:
+    path: Path
+    kind: str
+    genes: list[str]
+    coordinates: list[str]
+
+    def load(self, name: str, rows: Cells) -> ad.AnnData:
+        """Read the rows of one section, going through the file in chunks."""
+        matrices, tables, start = [], [], 0
+        with reading(self.path, self.kind):
+            for chunk in _chunks(self.path):
+                inside = rows[slice(*np.searchsorted(rows, [start, start + len(chunk)]))] - start
+                if len(inside):
+                    found = chunk.iloc[inside]
+                    matrices.append(sparse.csr_matrix(self.values(found)))
+                    names = _cell_names(found, start + inside, name)
+                    tables.append(found.drop(columns=self.genes).set_axis(names))
+                start += len(chunk)
+            obs = pd.concat(tables)
+        position = _positions(obs, self.coordinates)
+        obs = obs.drop(columns=[c for c in obs if c in (*CELL_NAMES, *self.coordinates)])
+        matrix = sparse.vstack(matrices, format="csr")
+        return make_section(name, self.path, matrix, obs, pd.Index(self.genes), position)
+
+    def values(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Expression ``(n, n_genes)``, without missing values."""
+        values = table[self.genes].to_numpy(dtype=np.float64)
+        missing = np.isnan(values).any(0)
+        if missing.any():
+            raise DataError(
+                f"{self.path}: expression of gene {self.genes[int(missing.argmax())]!r} is missing "
+                "for some cells: fill it in, or drop the gene or these cells."
+            )
+        return values
 
 
-def _values(table: pd.DataFrame, genes: list[str], path: Path) -> NDArray[np.float64]:
-    values = table[genes].to_numpy(dtype=np.float64)
-    if np.isnan(values).any():
-        gene = genes[int(np.isnan(values).any(0).argmax())]
-        raise DataError(
-            f"{path}: expression of gene {gene!r} is missing for some cells: fill it in, or drop "
-            "the gene or these cells."
-        )
-    return values
-
-
-def _names(table: pd.DataFrame, number: NDArray[np.int64], section: str) -> list[str]:
+def _cell_names(table: pd.DataFrame, number: Cells, section: str) -> pd.Index:
     """Names of the cells, or their section and row where the file has none."""
     for column in CELL_NAMES:
         if column in table:
-            return table[column].astype(str).tolist()
-    return [f"{section}_{i}" for i in number]
+            return pd.Index(table[column].astype(str))
+    return pd.Index([f"{section}_{i}" for i in number])
