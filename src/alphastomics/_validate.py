@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,9 +13,27 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 VALUES = ("counts", "lognorm", "intensity")
 MIN_CELLS = 3
 PIECE = 10_000_000  # values checked at a time
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
+    """Let a function take an argument by its former name, with a warning."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if old in kwargs:
+                warnings.warn(f"{old} is now called {new}.", FutureWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -84,7 +105,7 @@ def _check_piece(data: NDArray[np.floating], values: str, where: str) -> None:
         raise ValueError(
             f"{where} holds fractional values ({fraction:g} for one), but values='counts' expects "
             "whole numbers: name the layer with raw counts by layer=, or pass values='lognorm' "
-            "(log-normalised) or values='intensity' (continuous, not yet logged)."
+            "(log-normalized) or values='intensity' (continuous, not yet logged)."
         )
 
 

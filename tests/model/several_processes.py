@@ -49,10 +49,10 @@ def main(n_processes, folder, how):
     learned = {"gradients": gradients.kept, "weights": model.module.state_dict()}
     into = folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt"
     distributed = several if n_processes > 1 else None
-    quiet = {"max_set": 64, "progress_bar": False, "distributed": distributed}
+    quiet = {"max_cells_per_set": 64, "progress_bar": False, "distributed": distributed}
     model.predict(cells, mode="expr_to_pos", **quiet)
     model.sample(cells, mode="joint", n_samples=2, n_rounds=2, n_steps=3, **quiet)
-    quiet["max_set"] = 300  # a single set, and nothing to do for the second process
+    quiet["max_cells_per_set"] = 300  # a single set, and nothing to do for the second process
     model.predict(cells, mode="expr_to_pos", key_added="together", **quiet)
     torch.save(
         {

@@ -183,8 +183,8 @@ def test_query_errors_leave_the_query_alone(trained):
         model.sample(known, n_steps=0)
     with pytest.raises(ValueError, match="n_rounds must be at least 1, found 0"):
         model.sample(known, n_rounds=0)
-    with pytest.raises(ValueError, match="max_set must be at least"):
-        model.predict(known, mode="expr_to_pos", max_set=0)
+    with pytest.raises(ValueError, match="max_cells_per_set must be at least"):
+        model.predict(known, mode="expr_to_pos", max_cells_per_set=0)
     with pytest.raises(ValueError, match="output must be one of 'lognorm', 'counts', found 'raw'"):
         model.predict(known, mode="pos_to_expr", output="raw")
     with pytest.raises(ValueError, match="point must be 'medoid', 'consensus' or None"):

@@ -143,7 +143,7 @@ def limit_memory(monkeypatch, module, most):
 def test_sets_that_do_not_fit_are_halved_and_it_is_said_once(trained, monkeypatch, call):
     model, cells = trained
     smaller, halved = cells.copy(), cells.copy()
-    getattr(model, call)(smaller, mode="expr_to_pos", max_set=75, **QUIET)
+    getattr(model, call)(smaller, mode="expr_to_pos", max_cells_per_set=75, **QUIET)
     limit_memory(monkeypatch, model.module, 80)
     with pytest.warns(UserWarning, match="A set of 300 cells does not fit the memory") as said:
         getattr(model, call)(halved, mode="expr_to_pos", **QUIET)
@@ -197,8 +197,8 @@ def test_a_model_that_placed_cells_through_a_trainer_can_be_trained_further(trai
 
 def test_a_chunk_of_one_is_refused(trained):
     model, cells = trained
-    with pytest.raises(ValueError, match="max_set must be at least 2, found 1"):
-        model.predict(cells.copy(), mode="expr_to_pos", max_set=1, **QUIET)
+    with pytest.raises(ValueError, match="max_cells_per_set must be at least 2, found 1"):
+        model.predict(cells.copy(), mode="expr_to_pos", max_cells_per_set=1, **QUIET)
 
 
 def test_all_sets_of_a_draw_have_the_first_one_as_their_context(trained, monkeypatch):
@@ -211,7 +211,7 @@ def test_all_sets_of_a_draw_have_the_first_one_as_their_context(trained, monkeyp
         return forward(cells)
 
     monkeypatch.setattr(model.module, "forward", watched)
-    options = {"max_set": 128, "n_steps": 4, "n_rounds": 2}
+    options = {"max_cells_per_set": 128, "n_steps": 4, "n_rounds": 2}
     model.sample(cells.copy(), mode="expr_to_pos", **options, **QUIET)
     *_, (_, of_leader), _ = shown[:3]
     assert of_leader.shape[1] == 32  # of 300 cells, the others in three sets

@@ -67,23 +67,25 @@ def test_same_seed_same_draws(patchy, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("max_set", [2, 40, 170])
-def test_sections_larger_than_a_set_are_filled_in_whole(patchy, half, mode, max_set):
+@pytest.mark.parametrize("max_cells_per_set", [2, 40, 170])
+def test_sections_larger_than_a_set_are_filled_in_whole(patchy, half, mode, max_cells_per_set):
     model, cells = patchy
-    if max_set == 2:
+    if max_cells_per_set == 2:
         cells = cells[::10].copy()
-    for value in results(model, cells, mode, max_set=max_set).values():
+    for value in results(model, cells, mode, max_cells_per_set=max_cells_per_set).values():
         assert np.isfinite(value).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("max_set", [2, 40, 140])
-def test_sections_and_references_larger_than_a_set(patchy, mode, max_set):
+@pytest.mark.parametrize("max_cells_per_set", [2, 40, 140])
+def test_sections_and_references_larger_than_a_set(patchy, mode, max_cells_per_set):
     model, cells = patchy
-    if max_set == 2:
+    if max_cells_per_set == 2:
         cells = cells[::10].copy()
     query, reference = cells[::2].copy(), cells[1::2].copy()
-    for value in results(model, query, mode, reference=reference, max_set=max_set).values():
+    for value in results(
+        model, query, mode, reference=reference, max_cells_per_set=max_cells_per_set
+    ).values():
         assert np.isfinite(value).all()
 
 
@@ -91,9 +93,9 @@ def test_a_set_of_one_cell_is_refused_or_works(patchy):
     model, cells = patchy
     cells = cells[60::20].copy()
     try:
-        model.predict(cells, max_set=1, **QUIET)
+        model.predict(cells, max_cells_per_set=1, **QUIET)
     except ValueError as error:
-        assert "max_set must be at least" in str(error)  # noqa: PT017
+        assert "max_cells_per_set must be at least" in str(error)  # noqa: PT017
 
 
 def test_every_part_of_a_section_is_placed_in_its_frame(trained):
@@ -103,7 +105,7 @@ def test_every_part_of_a_section_is_placed_in_its_frame(trained):
     cells.obsm["spatial"] += 1e6
     cells.obsm["spatial"][3:] = np.nan
     cells.obs["expression_known"] = np.arange(300) >= 3
-    model.predict(cells, max_set=50, **QUIET)
+    model.predict(cells, max_cells_per_set=50, **QUIET)
     assert (cells.obsm["spatial_predicted"] > 9e5).all()
 
 

@@ -136,7 +136,7 @@ def test_sections_of_a_query_are_placed_apart(trained, tissue):
 def test_large_sections_are_placed_in_parts(trained):
     model, cells = trained
     cells = cells.copy()
-    whole, parts = predicted(model, cells), predicted(model, cells, max_set=100)
+    whole, parts = predicted(model, cells), predicted(model, cells, max_cells_per_set=100)
     assert not np.array_equal(whole, parts)
     assert al.metrics.procrustes_rmse(whole, parts) < 0.5
 

@@ -22,16 +22,16 @@ def task(tissue):
     )
 
 
-@pytest.mark.parametrize("max_set", [2, 3, 64, 299])
-def test_every_set_ends_with_the_shared_context(task, max_set):
-    first, *others = inference_sets(task, max_set, shared_context=True)
+@pytest.mark.parametrize("max_cells_per_set", [2, 3, 64, 299])
+def test_every_set_ends_with_the_shared_context(task, max_cells_per_set):
+    first, *others = inference_sets(task, max_cells_per_set, shared_context=True)
     shared = first.cells
     assert first.leads
-    assert len(shared) == max(1, max_set // 4)
+    assert len(shared) == max(1, max_cells_per_set // 4)
     assert first.fill.all()
     for part in others:
         assert not part.leads
-        assert len(part.cells) <= max_set
+        assert len(part.cells) <= max_cells_per_set
         assert np.array_equal(part.cells[-len(shared) :], shared)
         assert np.array_equal(part.fill, np.arange(len(part.cells)) < len(part.cells) - len(shared))
     filled = np.concatenate([part.targets for part in (first, *others)])

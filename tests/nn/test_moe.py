@@ -63,7 +63,7 @@ def test_balance_is_one_when_even_and_high_when_one_expert_gets_all():
     layer = experts(4, 1)
     x = torch.randn(1, 4000, D, dtype=torch.double)
     even = layer(x)[1]
-    assert even.utilisation.sum().item() == pytest.approx(1)
+    assert even.utilization.sum().item() == pytest.approx(1)
     with torch.no_grad():
         layer.router.weight.zero_()
         layer.router.weight[2, 0] = 100.0
@@ -71,7 +71,7 @@ def test_balance_is_one_when_even_and_high_when_one_expert_gets_all():
     skewed = layer(x)[1]
     assert even.balance.item() == pytest.approx(1, abs=0.1)
     assert skewed.balance.item() == pytest.approx(4, abs=1e-3)
-    assert skewed.utilisation.tolist() == [0, 0, 1, 0]
+    assert skewed.utilization.tolist() == [0, 0, 1, 0]
     assert skewed.z > even.z
 
 

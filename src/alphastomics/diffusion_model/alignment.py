@@ -142,11 +142,11 @@ class SectionPoses(DynamicBufferModule):
 def procrustes(moving: Tensor, fixed: Tensor, *, allow_reflection: bool = True) -> Tensor:
     """Turn, scale and shift ``moving`` onto ``fixed`` ``(B, N, d)`` (Umeyama 1991)."""
     weight = torch.ones_like(moving[..., 0])
-    centre = centroid(fixed, weight)
-    M, F = moving - centroid(moving, weight), fixed - centre
+    center = centroid(fixed, weight)
+    M, F = moving - centroid(moving, weight), fixed - center
     turned = M @ kabsch(M, F, weight, allow_reflection=allow_reflection)
     scale = (turned * F).sum((1, 2)) / M.square().sum((1, 2)).clamp_min(1e-12)
-    return scale[:, None, None] * turned + centre
+    return scale[:, None, None] * turned + center
 
 
 def random_orthogonal(

@@ -212,7 +212,7 @@ def routing_loss(routings: Sequence[Routing]) -> Tensor:
 
 
 def _least_used(routings: Sequence[Routing]) -> Tensor:
-    shares = [len(routing.utilisation) * routing.utilisation.min() for routing in routings]
+    shares = [len(routing.utilization) * routing.utilization.min() for routing in routings]
     return torch.stack(shares).min() if shares else torch.ones(())
 
 

@@ -1,4 +1,4 @@
-"""Between measured units and the standardised space in which the network works."""
+"""Between measured units and the standardized space in which the network works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
-CLIP = 10.0  # standardised expression beyond this is cut
+CLIP = 10.0  # standardized expression beyond this is cut
 LEAST_STD = 1e-3  # a gene that varies less in training carries no information
 CHUNK = 4096
 
@@ -38,13 +38,13 @@ def _chunks(panels: Sequence[Panel]) -> Iterator[tuple[sparse.csr_matrix, NDArra
 
 
 class ExpressionTransform(nn.Module):
-    """Standardises expression with statistics of the training cells, stored as buffers.
+    """Standardizes expression with statistics of the training cells, stored as buffers.
 
-    Counts are divided by a size factor, log1p-transformed and standardised per gene. The size
+    Counts are divided by a size factor, log1p-transformed and standardized per gene. The size
     factor of a cell is its total over the *counted* genes divided by the median total the training
     cells have over the same genes, so that hiding genes does not change the values of the others.
     That median is taken as the median total over all genes times the share of the counted ones.
-    ``"intensity"`` values enter at log1p, ``"lognorm"`` values at the standardisation.
+    ``"intensity"`` values enter at log1p, ``"lognorm"`` values at the standardization.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class ExpressionTransform(nn.Module):
         self.share.copy_(torch.from_numpy(share / share.sum()))
 
     def log(self, values: Tensor, counted: Tensor) -> Tensor:
-        """Log-normalised values ``(..., G)``; only ``counted`` genes enter total and reference."""
+        """Log-normalized values ``(..., G)``; only ``counted`` genes enter total and reference."""
         return self.log_at_depth(values, self.depth(values, counted))
 
     def log_at_depth(self, values: Tensor, depth: Tensor) -> Tensor:
@@ -135,19 +135,19 @@ class ExpressionTransform(nn.Module):
         return total.clamp_min(1.0) / reference.clamp_min(1e-12)
 
     def forward(self, values: Tensor, counted: Tensor) -> Tensor:
-        """Standardised values ``(..., G)``."""
+        """Standardized values ``(..., G)``."""
         return self.standardize(self.log(values, counted))
 
     def standardize(self, logged: Tensor) -> Tensor:
         """Standardized values of log-normalized ones, ``(..., G)``."""
         return (logged - self.mean).div_(self.std).clamp_(-CLIP, CLIP)
 
-    def inverse(self, standardised: Tensor) -> Tensor:
-        """Log-normalised values ``(..., G)``; those below zero are set to zero (not for lognorm).
+    def inverse(self, standardized: Tensor) -> Tensor:
+        """Log-normalized values ``(..., G)``; those below zero are set to zero (not for lognorm).
 
         A gene that did not vary in training gets its mean.
         """
-        logged = torch.where(self.std.isinf(), 0.0, standardised * self.std) + self.mean
+        logged = torch.where(self.std.isinf(), 0.0, standardized * self.std) + self.mean
         return logged if self.values == "lognorm" else logged.clamp_min(0.0)
 
     def unlog(self, logged: Tensor, depth: Tensor | None = None) -> Tensor:
@@ -181,9 +181,9 @@ class PositionTransform(nn.Module):
         self.scale.fill_(float(np.sqrt(squares.mean())))
 
     def forward(self, position: Tensor) -> Tensor:
-        """From measured units to the standardised space."""
+        """From measured units to the standardized space."""
         return position / self.scale
 
     def inverse(self, position: Tensor) -> Tensor:
-        """From the standardised space to measured units."""
+        """From the standardized space to measured units."""
         return position * self.scale

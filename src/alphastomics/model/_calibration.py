@@ -72,7 +72,7 @@ def section_ratios(
     for pattern, task in _tasks(data, seed):
         if pattern not in patterns:
             continue
-        quiet: dict[str, Any] = {"max_set": MAX_SET, "progress_bar": False}
+        quiet: dict[str, Any] = {"max_cells": MAX_SET, "progress_bar": False}
         (draw,) = draw_missing(module, task, settings, n_samples=1, seed=seed, **quiet)
         mean = predict_missing(module, task, arrange=True, **quiet)
         for method, estimates in (("predict", mean), ("sample", draw)):

@@ -185,8 +185,8 @@ class SectionSets(Dataset[CellBatch]):
         cells = cells[self.data.has_position[cells]]
         # Mostly dense ones: what near cells express tells most.
         n = self.options.set_size * (len(cells) / self.options.set_size) ** rng.random() ** 3
-        centre = self.data.position[rng.choice(cells)]
-        distance = np.square(self.data.position[cells] - centre).sum(1)
+        center = self.data.position[rng.choice(cells)]
+        distance = np.square(self.data.position[cells] - center).sum(1)
         return np.asarray(cells[np.argsort(distance, kind="stable")[: max(round(n), MIN_CELLS)]])
 
     def _choose(

@@ -252,7 +252,7 @@ def predict_missing(
     task: InferenceTask,
     *,
     arrange: bool,
-    max_set: int,
+    max_cells: int,
     progress_bar: bool,
     devices: Devices | None = None,
 ) -> Estimates:
@@ -276,7 +276,7 @@ def predict_missing(
         module,
         task,
         lambda sets: estimate,
-        max_set=max_set,
+        max_cells=max_cells,
         description="Predicting",
         progress_bar=progress_bar,
         devices=devices,
@@ -308,11 +308,11 @@ def _positions(
 
 @torch.inference_mode()
 def encode_sets(
-    module: MaskedDiffusionModule, task: InferenceTask, max_set: int
+    module: MaskedDiffusionModule, task: InferenceTask, max_cells: int
 ) -> Iterator[tuple[InferenceSet, Encoding]]:
     """Every set and its encoding by the network."""
     reader = SetReader(module, task)
-    for cell_set in inference_sets(task, max_set):
+    for cell_set in inference_sets(task, max_cells):
         yield cell_set, module(reader.read(cell_set))
 
 
@@ -433,7 +433,7 @@ def draw_missing(
     *,
     n_samples: int,
     seed: int,
-    max_set: int,
+    max_cells: int,
     progress_bar: bool,
     devices: Devices | None = None,
 ) -> list[Estimates]:
@@ -447,7 +447,7 @@ def draw_missing(
         module,
         task,
         lambda sets: SetSampler(module, task, settings, seed, sets),
-        max_set=max_set,
+        max_cells=max_cells,
         n_draws=n_samples,
         shared_context=settings.position_rounds > 1,
         description="Sampling",
@@ -511,7 +511,7 @@ def _estimate_in_sets(
     task: InferenceTask,
     estimator_for: Callable[[list[InferenceSet]], Estimator],
     *,
-    max_set: int,
+    max_cells: int,
     n_draws: int = 1,
     shared_context: bool = False,
     description: str,
@@ -528,7 +528,7 @@ def _estimate_in_sets(
         Network and cells.
     estimator_for
         Makes the estimator, given all sets.
-    max_set, shared_context
+    max_cells, shared_context
         As in :func:`inference_sets`.
     n_draws
         Number of estimates of every set.
@@ -539,7 +539,7 @@ def _estimate_in_sets(
     """
     total, has_warned = n_draws * int(task.to_fill.sum()), False
     while True:
-        sets = list(inference_sets(task, max_set, shared_context=shared_context))
+        sets = list(inference_sets(task, max_cells, shared_context=shared_context))
         try:
             with tqdm(total=total, desc=description, disable=not progress_bar) as bar:
                 draws = _estimate_all(
@@ -548,14 +548,15 @@ def _estimate_in_sets(
             break
         except OutOfMemoryError:
             largest = max(sets, key=lambda cell_set: len(cell_set.with_support))
-            max_set = (max_set if has_warned else min(max_set, len(largest.cells))) // 2
-            if max_set < MIN_SET:
+            max_cells = (max_cells if has_warned else min(max_cells, len(largest.cells))) // 2
+            if max_cells < MIN_SET:
                 raise
             if not has_warned:
                 warnings.warn(
                     f"A set of {len(largest.with_support):,} cells does not fit the memory of "
-                    f"{module.device}: going on in sets of {max_set:,} cells, or of half as many "
-                    "again if these do not fit. Pass max_set= to begin with smaller ones.",
+                    f"{module.device}: going on in sets of {max_cells:,} cells, or of half as many "
+                    "again if these do not fit. To begin with smaller ones, pass "
+                    "max_cells_per_set=.",
                     stacklevel=2,
                 )
             has_warned = True

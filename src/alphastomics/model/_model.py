@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
 from alphastomics._quiet import quiet
-from alphastomics._validate import check_at_least, check_choice
+from alphastomics._validate import check_at_least, check_choice, renamed_argument
 from alphastomics.config import (
     DIFFUSION_STEPS,
     Attention,
@@ -99,15 +100,16 @@ MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unkn
 class AlphaSTomics(BaseModelClass):
     """Model of the architecture of a tissue, which estimates what is unknown of its cells.
 
-    A masked transformer over the cells of a section turns what is known of them into a context
-    vector for each cell, and diffusion heads turn that into distributions of what is unknown
-    (masked autoregressive diffusion, Li et al. 2024). :meth:`predict` gives everything missing its
-    best estimate in one pass of the network, :meth:`sample` draws from the learned tissue.
+    A masked transformer over the cells of a section turns the known values into a context vector
+    for each cell, and diffusion heads turn that into distributions of the unknown ones (masked
+    autoregressive diffusion, Li et al. 2024). :meth:`predict` estimates missing values in one pass
+    of the network, :meth:`sample` draws them from the learned tissue. Both write into the AnnData
+    and return ``None``.
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        Training cells, registered by :meth:`setup_anndata`.
     training_mode
         What to learn: ``"expr_to_pos"``, positions given expression; ``"pos_to_expr"``, expression
         given positions; ``"joint"``, every pattern of known and unknown.
@@ -135,11 +137,11 @@ class AlphaSTomics(BaseModelClass):
     expression_mask_ratio
         Share of genes hidden from each cell in training, in [0, 1).
     expression_noise
-        Standard deviation of the noise added to standardised expression of cells that are to be
+        Standard deviation of the noise added to standardized expression of cells that are to be
         placed, in training.
     position_mask_ratio
-        Mean share of positions hidden in training sets that have only some hidden, in [0, 1). With
-        0 no set has, and the model does not learn to place cells among others.
+        Mean share of hidden positions in training sets with known and hidden positions, in [0, 1).
+        With 0 there are no such sets, and the model does not learn to place cells among others.
     frame
         ``"learned"``: sections come in arbitrary rotations, and the network settles on a frame of
         its own, into which it registers the training sections. ``"registered"``: sections share the
@@ -242,7 +244,7 @@ class AlphaSTomics(BaseModelClass):
         layer
             Layer with the expression values; ``None`` for ``.X``.
         values
-            ``"counts"`` (whole numbers), ``"lognorm"`` (log-normalised) or ``"intensity"``
+            ``"counts"`` (whole numbers), ``"lognorm"`` (log-normalized) or ``"intensity"``
             (continuous, not logged).
         spatial_key
             Name in ``.obsm`` of the coordinates, ``(n_cells, 2)`` or ``(n_cells, 3)``, in any
@@ -250,7 +252,7 @@ class AlphaSTomics(BaseModelClass):
         section_key
             Name in ``.obs`` of the section; ``None`` when all cells are one section.
         labels_key
-            Name in ``.obs`` of cell types, for scores and colours; never an input to placement.
+            Name in ``.obs`` of cell types, for scores and colors; never an input to placement.
         batch_key
             Name in ``.obs`` of donor or platform, a condition of training and of queries that have
             it.
@@ -309,9 +311,9 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         max_epochs, max_steps
-            When to stop, one or both. When neither is given, after every training cell was seen
-            about 100 times, but 250 to 600 steps. An epoch draws ``sets_per_section`` sets from
-            every training section; a step takes a batch of every process, or
+            Length of training, the shorter one if both are given; by default as many steps as show
+            every training cell about 100 times, 250 to 600. An epoch draws ``sets_per_section``
+            sets from every training section; a step takes a batch of every process, or
             ``accumulate_grad_batches`` of them.
         val_sections
             Names of sections to hold out and validate on after every epoch.
@@ -461,6 +463,7 @@ class AlphaSTomics(BaseModelClass):
         calibration = cross_validate(data, done.train_sections, train, settings, seed)
         self.training_record = replace(done, calibration=calibration)
 
+    @renamed_argument("max_set", "max_cells_per_set")
     def predict(
         self,
         adata: AnnData | None = None,
@@ -472,15 +475,15 @@ class AlphaSTomics(BaseModelClass):
         key_added: str = _keys.PREDICTED,
         layer_added: str = _keys.EXPRESSION_PREDICTED,
         standardize: Standardize = "training",
-        max_set: int | None = None,
+        max_cells_per_set: int | None = None,
         distributed: Devices | None = None,
         progress_bar: bool = True,
     ) -> None:
-        """Fill in what is missing with its expected value, in one pass of the network.
+        """Fill in missing values with their expectation, in one pass of the network.
 
         The conditional mean has the least squared error of all estimates, and shrinks where the
-        data leave a value open; :meth:`sample` keeps the spread of the tissue instead. The cells
-        of a section see each other. What is known is kept, bit for bit.
+        data leave a value open; :meth:`sample` has the spread of the tissue instead. Cells of a
+        section attend to each other. Known values stay as they are, bit for bit.
 
         Parameters
         ----------
@@ -490,12 +493,12 @@ class AlphaSTomics(BaseModelClass):
             in ``.obs``. A position is missing where its row of the coordinates is NaN or there are
             none; a cell's expression where ``.obs["expression_known"]`` is False.
         mode
-            ``"auto"``: fill in what is missing, positions, expression or both; it is an error if
-            nothing is. ``"expr_to_pos"``: hide all positions and place every cell.
+            ``"auto"``: fill in what is missing, positions, expression or both, of which there must
+            be some. ``"expr_to_pos"``: hide all positions and place every cell.
             ``"pos_to_expr"``: hide all expression and predict it. ``"joint"``: hide both.
         reference
             Cells with known positions, all in one frame, such as the other half of the section or
-            the two neighbouring slices: the query is filled in given them, in their frame and
+            the two neighboring slices: the query is filled in given them, in their frame and
             units. Coordinates of the query must be in the same frame.
         estimate
             How cells are placed. ``"mean"``: the conditional mean, which has the least squared
@@ -503,18 +506,18 @@ class AlphaSTomics(BaseModelClass):
             other rank as the true ones are expected to, turned and scaled onto the mean; among
             known cells, the likeliest place instead of the mean of several.
         output
-            Expression is written ``"lognorm"``, log-normalised as the network reads it, values
+            Expression is written ``"lognorm"``, log-normalized as the network reads it, values
             below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
             median depth of training.
         key_added, layer_added
             Where to write positions and expression.
         standardize
-            ``"training"``: genes of the query are standardised with the statistics of training.
+            ``"training"``: genes of the query are standardized with the statistics of training.
             ``"query"``: with their own, for cells of another platform or animal that are of the
-            same composition; only where nothing but positions is asked for.
-        max_set
+            same composition; only for placing cells.
+        max_cells_per_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
-            that memory stays bounded; by default 2,048 where positions are asked for, else 8,192.
+            that memory stays bounded; by default 2,048 for placing cells, else 8,192.
             If memory does not suffice, all is done again in parts of half the size.
         distributed
             Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
@@ -528,13 +531,14 @@ class AlphaSTomics(BaseModelClass):
         Returns
         -------
         None
-            Writes, where positions are asked for, ``.obsm[key_added]``, shape
+            Writes, where positions are missing, ``.obsm[key_added]``, shape
             ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
             ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
-            of 90 %. Without any known position the frame is the model's own, centred on the origin.
-            Where expression is asked for, ``.layers[layer_added]``, shape ``(n_cells, n_genes)``,
-            NaN for genes the model does not know. In ``.uns["alphastomics"]``, how it was made; in
-            ``.uns[key_added]`` the images of Visium, if positions are in their frame.
+            of 90 %. Without any known position the frame is that of the model, centered on the
+            origin. Where expression is missing, ``.layers[layer_added]``, shape
+            ``(n_cells, n_genes)``, NaN for genes the model does not know. In
+            ``.uns["alphastomics"]``, provenance; in ``.uns[key_added]`` the images of Visium, if
+            positions are in their frame.
 
         Raises
         ------
@@ -542,8 +546,7 @@ class AlphaSTomics(BaseModelClass):
             If the model is not trained.
         ValueError
             If nothing is missing or the mode hides everything, if the model was not trained for
-            what is asked, if no gene is shared with the model, or coordinates are of another
-            dimension.
+            the mode, if no gene is shared with the model, or coordinates are of another dimension.
 
         Examples
         --------
@@ -558,7 +561,7 @@ class AlphaSTomics(BaseModelClass):
             self.module,
             task,
             arrange=estimate == "arrangement",
-            max_set=self._max_set(max_set, task),
+            max_cells=self._set_size(max_cells_per_set, task),
             progress_bar=progress_bar,
             devices=check_devices(distributed),
         )
@@ -567,6 +570,7 @@ class AlphaSTomics(BaseModelClass):
             estimates, key_added, layer_added
         )
 
+    @renamed_argument("max_set", "max_cells_per_set")
     def sample(
         self,
         adata: AnnData | None = None,
@@ -582,18 +586,20 @@ class AlphaSTomics(BaseModelClass):
         layer_added: str = _keys.EXPRESSION_SAMPLED,
         seed: int = 0,
         standardize: Standardize = "training",
-        max_set: int | None = None,
+        max_cells_per_set: int | None = None,
         distributed: Devices | None = None,
         progress_bar: bool = True,
     ) -> None:
-        """Fill in what is missing with draws from the learned tissue.
+        """Fill in missing values with draws from the learned tissue.
 
-        Without any known position, several draws of a section are put into one frame by generalised
-        Procrustes superposition; with one, the frame is given and nothing is superposed.
+        Without any known position, several draws of a section are superposed by generalized
+        Procrustes analysis; a known position gives the frame.
 
         Parameters
         ----------
-        adata, mode, reference, output, layer_added, standardize, max_set, distributed, progress_bar
+        adata, mode, reference, output, layer_added
+            As in :meth:`predict`.
+        standardize, max_cells_per_set, distributed, progress_bar
             As in :meth:`predict`.
         n_samples
             Number of draws.
@@ -605,9 +611,9 @@ class AlphaSTomics(BaseModelClass):
         n_steps
             Steps of the diffusion heads, which take no pass of the transformer.
         point
-            What to keep of several draws of positions: ``"medoid"``, the draw nearest to all
-            others; ``"consensus"``, their mean; ``None``, all of them. Of expression the draw of
-            the medoid is kept, or the mean.
+            Estimate from several draws of positions: ``"medoid"``, the draw nearest to all
+            others; ``"consensus"``, their mean; ``None``, all of them. Of expression that
+            of the medoid, or the mean.
         key_added
             Where to write.
         seed
@@ -640,7 +646,7 @@ class AlphaSTomics(BaseModelClass):
             settings,
             n_samples=n_samples,
             seed=seed,
-            max_set=self._max_set(max_set, task),
+            max_cells=self._set_size(max_cells_per_set, task),
             progress_bar=progress_bar,
             devices=check_devices(distributed),
         )
@@ -654,6 +660,7 @@ class AlphaSTomics(BaseModelClass):
         writer = self._writer(adata, reference, task, output, details)
         writer.write_draws(draws, point, key_added, layer_added)
 
+    @renamed_argument("max_set", "max_cells_per_set")
     def impute(
         self,
         adata: AnnData | None = None,
@@ -665,18 +672,18 @@ class AlphaSTomics(BaseModelClass):
         key_added: str = _keys.EXPRESSION_IMPUTED,
         n_steps: int = N_STEPS,
         seed: int = 0,
-        max_set: int | None = None,
+        max_cells_per_set: int | None = None,
         progress_bar: bool = True,
     ) -> None:
-        """Fill in genes that a panel lacks, given the genes it has and positions if known.
+        """Estimate genes that a panel lacks, given its genes and positions if known.
 
         Parameters
         ----------
-        adata, reference, output, max_set, progress_bar
+        adata, reference, output, max_cells_per_set, progress_bar
             As in :meth:`predict`.
         genes
-            Genes of the model to fill in; those that ``adata`` lacks when ``None``. Where ``adata``
-            has one of them it is hidden first, so that nothing of it leaks.
+            Genes of the model to estimate; those that ``adata`` lacks when ``None``. A gene that
+            ``adata`` has is hidden first, so that nothing of it leaks.
         draw
             Whether to draw values instead of taking their mean.
         key_added
@@ -719,7 +726,7 @@ class AlphaSTomics(BaseModelClass):
         )
         require_direction(self.config.training_mode, position=False, expression=True)
         options: dict[str, Any] = {
-            "max_set": self._max_set(max_set, task),
+            "max_cells": self._set_size(max_cells_per_set, task),
             "progress_bar": progress_bar,
         }
         if draw:
@@ -755,7 +762,7 @@ class AlphaSTomics(BaseModelClass):
         seed: int = 0,
         progress_bar: bool = True,
     ) -> AnnData:
-        """Predict what cells at given positions express.
+        """Predict the expression of cells at given positions.
 
         Parameters
         ----------
@@ -908,22 +915,23 @@ class AlphaSTomics(BaseModelClass):
             uns={_keys.UNS: cells.uns[_keys.UNS]},
         )
 
+    @renamed_argument("max_set", "max_cells_per_set")
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
         *,
         mode: Mode | None = None,
-        max_set: int | None = None,
+        max_cells_per_set: int | None = None,
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Embed cells in the context of their section: the last tokens of the network.
 
         Parameters
         ----------
-        adata, max_set
+        adata, max_cells_per_set
             As in :meth:`predict`.
         mode
-            What to hide first: ``"expr_to_pos"`` (the default of a model that places cells) embeds
-            expression, ``"pos_to_expr"`` positions, ``"auto"`` everything that is there.
+            Values to hide: ``"expr_to_pos"`` (the default of a model that places cells) embeds
+            expression, ``"pos_to_expr"`` positions, ``"auto"`` everything that is known.
 
         Returns
         -------
@@ -938,22 +946,25 @@ class AlphaSTomics(BaseModelClass):
         """
         task = self._embedding_task(adata, mode)
         tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
-        for cell_set, encoding in encode_sets(self.module, task, self._max_set(max_set, task)):
+        for cell_set, encoding in encode_sets(
+            self.module, task, self._set_size(max_cells_per_set, task)
+        ):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
-    def get_expert_utilisation(
+    @renamed_argument("max_set", "max_cells_per_set")
+    def get_expert_utilization(
         self,
         adata: AnnData | None = None,
         *,
         mode: Mode | None = None,
-        max_set: int | None = None,
+        max_cells_per_set: int | None = None,
     ) -> pd.DataFrame:
         """Count how often cells go through each expert; see :func:`alphastomics.pl.experts`.
 
         Parameters
         ----------
-        adata, mode, max_set
+        adata, mode, max_cells_per_set
             As in :meth:`get_latent_representation`.
 
         Returns
@@ -971,7 +982,7 @@ class AlphaSTomics(BaseModelClass):
         --------
         >>> routed = al.AlphaSTomics(atlas, d_model=32, num_layers=2, num_experts=4)
         >>> routed.train(max_steps=2, progress_bar=False)
-        >>> routed.get_expert_utilisation(cells).sum(axis=1).round(3).tolist()
+        >>> routed.get_expert_utilization(cells).sum(axis=1).round(3).tolist()
         [1.0, 1.0]
         """
         n_layers, n_experts = self.config.num_layers, self.config.num_experts
@@ -981,12 +992,19 @@ class AlphaSTomics(BaseModelClass):
             )
         task = self._embedding_task(adata, mode)
         total = np.zeros((n_layers, n_experts))
-        for cell_set, encoding in encode_sets(self.module, task, self._max_set(max_set, task)):
-            shares = np.stack([routing.utilisation.cpu().numpy() for routing in encoding.routing])
+        for cell_set, encoding in encode_sets(
+            self.module, task, self._set_size(max_cells_per_set, task)
+        ):
+            shares = np.stack([routing.utilization.cpu().numpy() for routing in encoding.routing])
             total += len(cell_set.cells) * shares
         blocks = pd.RangeIndex(1, n_layers + 1, name="block")
         experts = pd.RangeIndex(1, n_experts + 1, name="expert")
         return pd.DataFrame(total / total.sum(1, keepdims=True), index=blocks, columns=experts)
+
+    def get_expert_utilisation(self, *args: Any, **kwargs: Any) -> pd.DataFrame:
+        """Former name of :meth:`get_expert_utilization`."""
+        warnings.warn("Use get_expert_utilization.", FutureWarning, stacklevel=2)
+        return self.get_expert_utilization(*args, **kwargs)
 
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
@@ -1199,11 +1217,11 @@ class AlphaSTomics(BaseModelClass):
             mode = "expr_to_pos" if places_cells else "pos_to_expr"
         return self._task(adata, mode, None, "training", predicts=True)[1]
 
-    def _max_set(self, max_set: int | None, task: InferenceTask) -> int:
-        if max_set is None:
+    def _set_size(self, max_cells_per_set: int | None, task: InferenceTask) -> int:
+        if max_cells_per_set is None:
             return MAX_SET if task.fill_position else MAX_PLACED_SET
-        check_at_least("max_set", max_set, MIN_SET)
-        return max_set
+        check_at_least("max_cells_per_set", max_cells_per_set, MIN_SET)
+        return max_cells_per_set
 
     def _draw_settings(self, n_steps: int, n_rounds: int | None) -> DrawSettings:
         rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)

@@ -280,9 +280,9 @@ class InferenceSet(NamedTuple):
 
 
 def inference_sets(
-    task: InferenceTask, max_set: int, *, shared_context: bool = False
+    task: InferenceTask, max_cells: int, *, shared_context: bool = False
 ) -> Iterator[InferenceSet]:
-    """Cut the sections of a query into sets of at most ``max_set`` cells.
+    """Cut the sections of a query into sets of at most ``max_cells`` cells.
 
     Every section of the query is filled in by itself, with the whole reference as its context.
     Cells are taken in the order of their names, so that the order of the input changes nothing.
@@ -295,7 +295,7 @@ def inference_sets(
     quarter of a set, which is the context of all other parts.
     """
     data, to_fill = task.data, task.to_fill
-    n_support = min(MAX_SUPPORT, SUPPORT_PER_CELL * max_set)
+    n_support = min(MAX_SUPPORT, SUPPORT_PER_CELL * max_cells)
     order = np.argsort(data.names, kind="stable")
     is_query = order < task.n_query
     reference = order[~is_query]
@@ -312,17 +312,17 @@ def inference_sets(
         located = np.concatenate([own, reference])
         landmarks = rng.permutation(located[task.position_known[located]])[:MAX_LANDMARKS]
         leads = False
-        if len(fill) + len(context) <= max_set:
+        if len(fill) + len(context) <= max_cells:
             parts = [(fill, context)]
             scope = SECTION
         elif shared_context and not (len(context) or task.position_known[fill].any()):
-            parts, scope = _parts_with_shared_context(fill, max_set, rng), SECTION
+            parts, scope = _parts_with_shared_context(fill, max_cells, rng), SECTION
             leads = True
         elif placed and len(context) and task.expression_known[context].any():
-            parts, scope = _windows(task, fill, context, max_set), WINDOW
+            parts, scope = _windows(task, fill, context, max_cells), WINDOW
         else:
             known = task.position_known
-            parts, scope = _random_parts(fill, context, known, max_set, rng), SECTION
+            parts, scope = _random_parts(fill, context, known, max_cells, rng), SECTION
         for part, (targets, around) in enumerate(parts):
             is_target = np.arange(len(targets) + len(around)) < len(targets)
             cells = np.concatenate([targets, around])
@@ -332,12 +332,12 @@ def inference_sets(
 
 
 def _parts_with_shared_context(
-    fill: Cells, max_set: int, rng: np.random.Generator
+    fill: Cells, max_cells: int, rng: np.random.Generator
 ) -> list[tuple[Cells, Cells]]:
     """Split off a random sample, which is the context of all other parts."""
     order = rng.permutation(fill)
-    shared, others = np.split(order, [max(1, max_set // SHARED_CONTEXT)])
-    n_parts = -(-len(others) // (max_set - len(shared)))
+    shared, others = np.split(order, [max(1, max_cells // SHARED_CONTEXT)])
+    n_parts = -(-len(others) // (max_cells - len(shared)))
     parts = [(part, shared) for part in np.array_split(others, n_parts)]
     return [(shared, shared[:0]), *parts]
 
@@ -346,7 +346,7 @@ def _random_parts(
     fill: Cells,
     context: Cells,
     position_known: NDArray[np.bool_],
-    max_set: int,
+    max_cells: int,
     rng: np.random.Generator,
 ) -> list[tuple[Cells, Cells]]:
     """Deal the cells to fill at random, half a set at most where there is context.
@@ -354,11 +354,11 @@ def _random_parts(
     Cells that only lack expression are context of the other parts, so that all share one frame.
     """
     shared = fill[position_known[fill]]
-    size = max_set - min(len(context) + len(shared), max_set // 2)
+    size = max_cells - min(len(context) + len(shared), max_cells // 2)
     n_parts = -(-len(fill) // size)
     if n_parts > 1:
         fill = rng.permutation(fill)
-    n_context = max_set - -(-len(fill) // n_parts)
+    n_context = max_cells - -(-len(fill) // n_parts)
     parts = []
     for part in np.array_split(fill, n_parts):
         others = np.concatenate([shared[~np.isin(shared, part)], context])
@@ -367,7 +367,7 @@ def _random_parts(
 
 
 def _windows(
-    task: InferenceTask, fill: Cells, context: Cells, max_set: int
+    task: InferenceTask, fill: Cells, context: Cells, max_cells: int
 ) -> list[tuple[Cells, Cells]]:
     """Tiles of the cells to fill, each with the context nearest to it."""
     position = task.data.position
@@ -375,9 +375,9 @@ def _windows(
     parts = []
     # A tile and the known cells of its own area fill a set, with as much again around them.
     share = len(fill) / (len(fill) + len(context))
-    for tile in _tiles(position, fill, max(1, int(max_set * share / 2))):
+    for tile in _tiles(position, fill, max(1, int(max_cells * share / 2))):
         distance, _ = KDTree(position[tile]).query(position[context])
-        nearest = np.argsort(distance, kind="stable")[: max_set - len(tile)]
+        nearest = np.argsort(distance, kind="stable")[: max_cells - len(tile)]
         parts.append((tile, context[nearest]))
     return parts
 

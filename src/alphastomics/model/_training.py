@@ -194,7 +194,7 @@ class DenoisingPlan(L.LightningModule):
             groups,
             lr=self.lr,
             betas=BETAS,
-            # Lightning does not clip gradients that a fused optimiser unscales.
+            # Lightning does not clip gradients that a fused optimizer unscales.
             fused=self.trainer.precision != "16-mixed",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -73,7 +73,7 @@ class Gate(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention with RMS-normed queries and keys.
 
-    Normalising queries and keys bounds the logits, so that attention stays well behaved when a
+    Normalizing queries and keys bounds the logits, so that attention stays well behaved when a
     set at inference is much larger than the sets of training (Henry et al. 2020,
     arXiv:2010.04245; Dehghani et al. 2023, arXiv:2302.05442).
 

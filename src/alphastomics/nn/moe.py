@@ -22,19 +22,19 @@ class Routing(NamedTuple):
         ``num_experts`` when one gets all.
     z
         Router z-loss (Zoph et al. 2022, eq. 5): keeps the logits small.
-    utilisation
+    utilization
         Share of the choices that fell on each expert, ``(E,)``.
     """
 
     balance: Tensor
     z: Tensor
-    utilisation: Tensor
+    utilization: Tensor
 
 
 class MixtureOfExperts(nn.Module):
     """Feed-forward of ``num_experts`` experts, of which each token chooses ``moe_top_k``.
 
-    Token-choice routing (Shazeer et al. 2017; weights renormalised over the chosen ones, as in
+    Token-choice routing (Shazeer et al. 2017; weights renormalized over the chosen ones, as in
     Mixtral). Tokens are sorted by expert and multiplied group by group, so that only what is chosen
     is computed.
 

@@ -55,7 +55,7 @@ class KernelSmoother(nn.Module):
         Parameters
         ----------
         values
-            ``(B, N, G)``, standardised.
+            ``(B, N, G)``, standardized.
         known
             Which of them are known, boolean ``(B, N, G)``.
         where
