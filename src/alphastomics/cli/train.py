@@ -1,4 +1,4 @@
-"""Train on processed data."""
+"""The command ``train``: a model trained on processed data, in the folder of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HISTORY, FIGURE = "history.csv", "loss.png"
 
 
 def _train_command(*, timed: bool) -> Callable[..., None]:
-    """Make the command; a ``timed`` one names its run by the time if nothing else does."""
+    """Make the command; a ``timed`` one names its run by the time unless a name is given."""
 
     @with_config_options
     def train_command(
@@ -68,7 +68,7 @@ def _command(
 
 
 def _is_first() -> bool:
-    """Whether this process writes files and talks, of several that train together."""
+    """Whether this process, of several that train together, writes files and messages."""
     from lightning.pytorch.utilities import rank_zero_only
 
     node = int(os.environ.get("NODE_RANK", "0"))
@@ -76,12 +76,12 @@ def _is_first() -> bool:
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTomics:
-    """Train a model as a configuration says, into the folder of a run.
+    """Train a model by a configuration, in the folder of a run.
 
     Parameters
     ----------
     config
-        What to train, and on what.
+        Model, data and training.
     folder
         Where to write ``config.yaml``, ``run.json``, ``checkpoints/``, ``history.csv`` and
         ``loss.png``.
@@ -106,7 +106,6 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     >>> model = train(config, Path("outputs/first"))  # doctest: +SKIP
     """
     from alphastomics.cli._processed import choose_genes, set_up, training_data
-    from alphastomics.cli._training_run import check_resumable, finish, trainer_options
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
     from alphastomics.model._checkpoint import versions
@@ -121,8 +120,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     cells, expression = set_up(data, columns)
     model = AlphaSTomics(cells, **config.model_arguments())
     val_sections = [section.name for section in data.sections("val")]
-    options = trainer_options(config, folder, has_validation=bool(val_sections))
-    before = 0 if resume is None else check_resumable(resume, model)
+    options = _train_options(config, folder, has_validation=bool(val_sections))
+    before = 0 if resume is None else _check_resumable(resume, model)
     facts = {
         "seed": config.training.seed,
         "data": str(data.folder),
@@ -142,4 +141,72 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
             "--epochs.",
             err=True,
         )
-    return finish(model, folder, val_sections)
+    return _finish(model, folder, val_sections)
+
+
+def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dict[str, Any]:
+    """Arguments of ``AlphaSTomics.train`` as the configuration says."""
+    import lightning.pytorch as L
+
+    from alphastomics._compat import SimpleLogger
+    from alphastomics.cli._tracking import loggers
+
+    training = config.training
+    callbacks: list[L.Callback] = []
+    if training.early_stopping is not None:
+        if not has_validation:
+            raise ConfigError(
+                "training.early_stopping needs validation sections, and the data have none: run "
+                "preprocess with --val_sections or --val_ratio."
+            )
+        callbacks.append(
+            L.callbacks.EarlyStopping("validation_loss", patience=training.early_stopping)
+        )
+    return {
+        "checkpoint_dir": folder / CHECKPOINTS,
+        **training.train_options(),
+        "callbacks": callbacks,
+        "logger": [SimpleLogger(), *loggers(config, folder)],
+        "default_root_dir": str(folder),
+    }
+
+
+def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
+    """Raise unless a checkpoint is of the same model; the steps that it was trained."""
+    from alphastomics.model._checkpoint import read_checkpoint
+
+    _, payload = read_checkpoint(checkpoint)
+    mine, theirs = dict(model.config), payload["init_arguments"]
+    different = [
+        f"{name} is {theirs.get(name)!r} in it and {value!r} now"
+        for name, value in mine.items()
+        if theirs.get(name) != value
+    ]
+    genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
+    if list(genes) != list(model.genes):
+        different.append(f"it has {len(genes)} genes and the data {len(model.genes)} others")
+    if different:
+        raise ConfigError(
+            f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
+            "with the same, or train a new model."
+        )
+    return int(payload["training"]["steps"])
+
+
+def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> AlphaSTomics:
+    """Write the history; calibrate the best weights on the validation sections."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from alphastomics.model import AlphaSTomics
+    from alphastomics.model._checkpoint import BEST, replace_payload
+    from alphastomics.pl import history
+
+    table = pd.concat(model.history.values(), axis=1)
+    table.to_csv(folder / HISTORY)
+    plt.close(history(model, save=folder / FIGURE).figure)
+    path = folder / CHECKPOINTS / BEST
+    best = AlphaSTomics.load(path)
+    best._calibrate_on(model._training_cells(), val_sections)
+    replace_payload(path, best._payload(best.training_record, best.history_ or {}))
+    return best
