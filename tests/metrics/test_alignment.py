@@ -39,10 +39,10 @@ def test_superpose_is_the_least_squares_optimum():
 
 
 @pytest.mark.parametrize("d", [2, 3])
-def test_generalised_procrustes_puts_moved_copies_in_one_frame(d):
+def test_generalized_procrustes_puts_moved_copies_in_one_frame(d):
     true = points(d=d)
     draws = np.stack([true @ special_ortho_group.rvs(d, random_state=i) + i for i in range(5)])
-    aligned = metrics.generalised_procrustes(draws)
+    aligned = metrics.generalized_procrustes(draws)
     np.testing.assert_allclose(aligned, np.broadcast_to(draws[0], draws.shape), atol=1e-8)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from alphastomics import metrics
-from alphastomics.tl._expression_score import expression_scores
+from alphastomics.tl import expression_scores
 
 
 @pytest.fixture

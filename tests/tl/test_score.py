@@ -53,21 +53,21 @@ def test_nothing_or_too_little_to_score_is_named(tissue):
         al.tl.score(cells)
 
 
-def test_floors(tissue):
+def test_placement_baselines(tissue):
     atlas = tissue[tissue.obs["section"] != "section_2"].copy()
     cells = tissue[tissue.obs["section"] == "section_2"].copy()
     before = cells.copy()
-    floors = al.tl.placement_floors(cells, atlas, labels_key="cell_type")
+    baselines = al.tl.placement_baselines(cells, atlas, labels_key="cell_type")
     expected = {"random", "shuffled within cell type"} | {
         f"{method} ({fit})"
         for method in ("knn1", "knn10", "knn50", "ridge", "mlp")
         for fit in ("pooled", "section_0", "section_1")
     }
-    assert set(floors.index) == expected
-    assert abs(floors.loc["random", "distance_spearman"]) < 0.1
-    assert floors.loc["ridge (section_0)", "distance_spearman"] > 0.2
-    assert floors.loc["shuffled within cell type", "spread"] == pytest.approx(1)
+    assert set(baselines.index) == expected
+    assert abs(baselines.loc["random", "distance_spearman"]) < 0.1
+    assert baselines.loc["ridge (section_0)", "distance_spearman"] > 0.2
+    assert baselines.loc["shuffled within cell type", "spread"] == pytest.approx(1)
     assert list(cells.obsm) == list(before.obsm)
     assert list(atlas.uns) == ["units"]
-    again = al.tl.placement_floors(cells, atlas, labels_key="cell_type")
-    np.testing.assert_array_equal(floors, again)
+    again = al.tl.placement_baselines(cells, atlas, labels_key="cell_type")
+    np.testing.assert_array_equal(baselines, again)

@@ -1,8 +1,11 @@
 """Metrics on plain arrays; formulas and sources are in the docstrings."""
 
+import warnings
+from typing import Any
+
 from alphastomics.metrics._alignment import (
     consensus,
-    generalised_procrustes,
+    generalized_procrustes,
     medoid,
     rms_radius,
     superpose,
@@ -62,7 +65,7 @@ __all__ = [
     "energy_distance",
     "energy_distance_by_type",
     "expression_rmse",
-    "generalised_procrustes",
+    "generalized_procrustes",
     "jensen_shannon",
     "lins_concordance",
     "medoid",
@@ -89,3 +92,11 @@ __all__ = [
     "surroundings",
     "two_sample_auc",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1."""
+    if name == "generalised_procrustes":
+        warnings.warn(f"al.metrics.{name} is now generalized_procrustes.", DeprecationWarning, 2)
+        return generalized_procrustes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

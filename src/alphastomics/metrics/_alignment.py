@@ -152,7 +152,7 @@ def superpose_by(
     return np.asarray(scale * (moving - M_centre) @ (u @ vh) + F_centre)
 
 
-def generalised_procrustes(
+def generalized_procrustes(
     draws: ArrayLike, *, allow_reflection: bool = True, max_iter: int = 50, tol: float = 1e-8
 ) -> Array:
     """Put several draws of the same cells into one frame.
@@ -179,7 +179,7 @@ def generalised_procrustes(
     >>> import numpy as np
     >>> points = np.random.default_rng(0).normal(size=(50, 2))
     >>> turned = points @ np.array([[0.0, 1], [-1, 0]]) + 5
-    >>> draws = generalised_procrustes([points, turned])
+    >>> draws = generalized_procrustes([points, turned])
     >>> np.allclose(draws[0], draws[1])
     True
     """

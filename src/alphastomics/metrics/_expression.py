@@ -54,7 +54,7 @@ def ratio(numerator: Array, denominator: Array, otherwise: float = 0.0) -> Array
     return np.asarray(np.divide(numerator, denominator, out=fill, where=denominator > 0))
 
 
-def _z_scores(X: Array) -> Array:
+def z_scores(X: Array) -> Array:
     C = centered(X)
     sd = np.sqrt(np.square(C).mean(0))
     return np.asarray(C / np.where(sd > 0, sd, 1))
@@ -85,7 +85,7 @@ def pcc(true: ArrayLike, predicted: ArrayLike) -> Array:
     array([1., 0.])
     """
     X, Y = expression_pair(true, predicted)
-    return np.asarray((_z_scores(X) * _z_scores(Y)).mean(0))
+    return np.asarray((z_scores(X) * z_scores(Y)).mean(0))
 
 
 def _residual(X: Array, covariate: Array) -> Array:
@@ -171,7 +171,7 @@ def expression_rmse(true: ArrayLike, predicted: ArrayLike) -> Array:
     array([0.])
     """
     X, Y = expression_pair(true, predicted)
-    return np.asarray(np.sqrt(np.square(_z_scores(X) - _z_scores(Y)).mean(0)))
+    return np.asarray(np.sqrt(np.square(z_scores(X) - z_scores(Y)).mean(0)))
 
 
 def _by_maximum(X: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What figures of the cells of one section share."""
+"""Cells of one section, their axes and colors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._anndata import sections_of
 from alphastomics.metrics import superpose_by
+from alphastomics.tl._coordinates import read_coordinates
 
 Points = NDArray[np.float64]
-COLOR_MAP = "viridis"  # even in lightness, and told apart by the colour-blind
+COLOR_MAP = "viridis"  # even in lightness, and distinct to the color-blind
+# Distinct to the color-blind (Okabe & Ito 2008), the palest last.
+FEW = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 RASTERIZED_FROM = 5000  # cells
 
 
@@ -31,24 +35,19 @@ def cells_of(adata: AnnData, section: str | None, section_key: str | None) -> ND
                 "correct section_key, or leave section out."
             )
         return np.ones(adata.n_obs, dtype=bool)
-    names = adata.obs[section_key].astype(str).to_numpy()
-    there = sorted(pd.unique(names))
-    if section is None and len(there) > 1:
-        raise ValueError(f"adata holds {len(there)} sections: name one of {there} by section=.")
-    wanted = there[0] if section is None else str(section)
-    if wanted not in there:
-        raise ValueError(f"section={section!r} is none of {there}.")
+    names = sections_of(adata, section_key)
+    present = sorted(pd.unique(names))
+    if section is None and len(present) > 1:
+        raise ValueError(f"adata holds {len(present)} sections: name one of {present} by section=.")
+    wanted = present[0] if section is None else str(section)
+    if wanted not in present:
+        raise ValueError(f"section={section!r} is none of {present}.")
     return names == wanted
 
 
-def coordinates(adata: AnnData, key: str, what: str = "key") -> Points:
+def point_set(adata: AnnData, key: str, name: str = "key") -> Points:
     """Read one set of coordinates, ``(n_cells, n_dims)``."""
-    if key not in adata.obsm:
-        raise KeyError(
-            f"{what} {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
-            "model.predict or model.sample first, or correct the key."
-        )
-    points = np.asarray(adata.obsm[key], dtype=np.float64)
+    points = read_coordinates(adata, key, name)
     if points.ndim != 2:
         raise ValueError(
             f"adata.obsm[{key!r}] has shape {points.shape}: draw one set of coordinates at a time."
@@ -60,7 +59,7 @@ def true_and_placed(
     adata: AnnData, key: str, spatial_key: str, chosen: NDArray[np.bool_], *, align: bool
 ) -> tuple[NDArray[np.int64], Points, Points]:
     """Cells that have both positions, ``(n,)``, and these, ``(n, n_dims)``, in one frame."""
-    true, placed = coordinates(adata, spatial_key, "spatial_key"), coordinates(adata, key)
+    true, placed = point_set(adata, spatial_key, "spatial_key"), point_set(adata, key)
     if placed.shape != true.shape:
         raise ValueError(
             f"adata.obsm[{key!r}] has {placed.shape[1]} columns and adata.obsm[{spatial_key!r}] "
@@ -78,53 +77,37 @@ def true_and_placed(
     return cells, true, placed
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    """Take the axes given, or make some."""
+def new_axes(ax: Axes | None, height: float = 4.2) -> Axes:
+    """Take the axes given, or make new ones."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
+        _, ax = plt.subplots(figsize=(5, height), layout="constrained")
     return ax
 
 
-def point_size(n_cells: int, panel: float = 5.0) -> float:
-    """Marker area in points squared, smaller the more cells and the smaller the panel (inches)."""
-    return float(np.clip(12_000 / max(n_cells, 1), 0.5, 40) * panel / 5)
+def point_size(n_cells: int) -> float:
+    """Marker area in points squared, smaller the more cells."""
+    return float(np.clip(12_000 / max(n_cells, 1), 0.5, 40))
 
 
-def scatter(ax: Axes, points: Points, values: Any = None, **options: Any) -> PathCollection:
-    """Draw cells at ``points`` ``(n, 2)``, the highest values on top, and no axes around them.
-
-    ``values`` are numbers ``(n,)``, or colours ``(n, 4)``.
-    """
-    if values is not None and np.ndim(values) > 1:
-        options["c"] = values
-    elif values is not None:
-        order = np.argsort(values, kind="stable")
-        points, options["c"] = points[order], np.asarray(values)[order]
-        options.setdefault("cmap", COLOR_MAP)
+def scatter(ax: Axes, points: Points, values: Points, **options: Any) -> PathCollection:
+    """Draw cells at ``(n, 2)`` without axes, the highest of their ``values (n,)`` on top."""
+    order = np.argsort(values, kind="stable")
     options = {
+        "c": values[order],
+        "cmap": COLOR_MAP,
         "s": point_size(len(points)),
         "linewidths": 0,
         "rasterized": len(points) >= RASTERIZED_FROM,
         **options,
     }
-    drawn = ax.scatter(points[:, 0], points[:, 1], **options)
+    drawn = ax.scatter(points[order, 0], points[order, 1], **options)
     ax.set_aspect("equal")
     ax.set_axis_off()
     return drawn
 
 
-def legend(ax: Axes, colors: dict[str, str], *, outside: bool) -> None:
-    """Name the colours of categories beside the axes, or beside all axes of the figure."""
-    handles = [ax.scatter([], [], color=color, label=name) for name, color in colors.items()]
-    if outside:
-        figure = ax.get_figure(root=True)
-        figure.legend(handles=handles, loc="outside right center", frameon=False)  # type: ignore[union-attr]
-    else:
-        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-
-
 def color_bar(ax: Axes, drawn: ScalarMappable, label: str) -> None:
-    """Explain colours beside the axes."""
+    """Explain colors beside the axes."""
     ax.get_figure(root=True).colorbar(drawn, ax=ax, label=label, shrink=0.7)  # type: ignore[union-attr]
 
 
@@ -138,3 +121,21 @@ def with_unit(adata: AnnData, label: str) -> str:
     """Name the unit of coordinates, if it is known."""
     unit = adata.uns.get(_keys.UNITS)
     return label if unit is None else f"{label} ({str(unit).split(' ')[0]})"
+
+
+def palette(adata: AnnData, color: str) -> list[str] | None:
+    """Colors of the categories of a column: those in ``uns``, or the default; None of numbers."""
+    column = adata.obs[color]
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return None
+    n = len(column.astype("category").cat.categories)
+    given = list(adata.uns.get(f"{color}_colors", ()))
+    if len(given) >= n:
+        return given[:n]
+    if n <= len(FEW):
+        return list(FEW[:n])
+    from scanpy.plotting import palettes
+
+    choices = (palettes.default_20, palettes.default_28, palettes.default_102)
+    many = next((colors for colors in choices if n <= len(colors)), choices[-1])
+    return [many[i % len(many)] for i in range(n)]

@@ -1,4 +1,4 @@
-"""Measured beside generated expression."""
+"""Maps of measured and generated expression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
-from alphastomics.pl._cells import cells_of, color_bar, coordinates, scatter, write
+from alphastomics.pl._cells import cells_of, color_bar, point_set, scatter, write
 
 
 def expression(
@@ -41,18 +41,16 @@ def expression(
     gene
         Name of the gene.
     layers
-        Layers to draw, ``None`` for ``.X``. Each has its own scale of colours, from the 1st to the
+        Layers to draw, ``None`` for ``.X``. Each has its own color scale, from the 1st to the
         99th percentile.
     smoothed
         Draw also the mean of the first layer over a cell and so many nearest ones.
     spatial_key
         Name in ``.obsm`` of where to draw cells; may be generated coordinates.
-    section, section_key, dims, save
-        As in :func:`alphastomics.pl.displacement`.
+    section, section_key, dims, save, **kwargs
+        As in :func:`displacement`.
     ax
         As many axes as there are panels; new ones by default.
-    **kwargs
-        More options of :meth:`matplotlib.axes.Axes.scatter`.
 
     Returns
     -------
@@ -75,9 +73,9 @@ def expression(
             f"layers {absent} are not in adata.layers, which holds {list(adata.layers)}."
         )
     chosen = cells_of(adata, section, section_key)
-    points = coordinates(adata, spatial_key, "spatial_key")[chosen]
-    there = ~np.isnan(points).any(1)
-    cells, points = np.flatnonzero(chosen)[there], points[there]
+    points = point_set(adata, spatial_key, "spatial_key")[chosen]
+    located = ~np.isnan(points).any(1)
+    cells, points = np.flatnonzero(chosen)[located], points[located]
     panels = {name or "X": _values(adata, gene, name)[cells] for name in layers}
     if smoothed:
         first, values = next(iter(panels.items()))
@@ -85,21 +83,21 @@ def expression(
         panels[f"{first}, mean of {smoothed + 1} cells"] = values[near].mean(1)
     if ax is None:
         size = (4.4 * len(panels), 3.8)
-        _, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-        ax = list(axes[0])
+        _, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+        ax = list(grid[0])
     if len(ax) != len(panels):
         raise ValueError(f"ax holds {len(ax)} axes, but there are {len(panels)} panels.")
-    for one, (title, values) in zip(ax, panels.items(), strict=True):
+    for axes, (title, values) in zip(ax, panels.items(), strict=True):
         low, high = np.nanpercentile(values, [1, 99]) if np.isfinite(values).any() else (0, 1)
         scale = {"vmin": low, "vmax": max(high, low + 1e-9), **kwargs}
-        color_bar(one, scatter(one, points[:, list(dims)], values, **scale), gene)
-        one.set_title(title)
+        color_bar(axes, scatter(axes, points[:, list(dims)], values, **scale), gene)
+        axes.set_title(title)
     write(ax[0], save)
     return np.asarray(ax)
 
 
 def _values(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
-    """One gene of all cells."""
+    """Read a gene of all cells, ``(n_cells,)``."""
     column = adata[:, gene]
     matrix = column.X if layer is None else column.layers[layer]
     dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)

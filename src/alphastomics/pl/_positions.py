@@ -1,4 +1,4 @@
-"""True beside generated positions."""
+"""Maps of true and generated positions."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.metrics import superpose_by
-from alphastomics.pl._cells import point_size, write
-from alphastomics.pl._colors import palette
+from alphastomics.pl._cells import palette, point_size, write
+from alphastomics.tl._coordinates import read_coordinates, sections_if_named
 
-MICROMETRES = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
-SCALE_BAR_UNIT = "um"  # as matplotlib-scalebar spells it
-
-
-def _is_micrometres(adata: AnnData) -> bool:
-    return str(adata.uns.get(_keys.UNITS, "")).lower().startswith(MICROMETRES)
+MICROMETERS = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
+SCALE_BAR = {"scalebar_dx": 1.0, "scalebar_units": "um"}  # as matplotlib-scalebar spells it
 
 
 def _panel(
-    obs: pd.DataFrame,
-    uns: dict[str, Any],
-    shown: NDArray[np.float64],
-    title: str,
-    ax: Axes,
-    **kwargs: Any,
+    obs: pd.DataFrame, uns: dict[str, Any], points: NDArray[np.float64], ax: Axes, **options: Any
 ) -> None:
-    """One section at the coordinates ``shown`` ``(n, 2)``."""
-    copy = AnnData(obs=obs, uns=uns, obsm={_keys.SPATIAL: shown})
+    """Draw the cells of a section at ``points (n, 2)``."""
+    cells = AnnData(obs=obs, uns=uns, obsm={_keys.SPATIAL: points})
     sq.pl.spatial_scatter(
-        copy, spatial_key=_keys.SPATIAL, shape=None, ax=ax, title=title, library_id=[""], **kwargs
+        cells, spatial_key=_keys.SPATIAL, shape=None, ax=ax, library_id=[""], **options
     )
     ax.set_aspect("equal")
-    ax.set_xlabel("")
-    ax.set_ylabel("")
+    ax.set(xlabel="", ylabel="")
+
+
+def _panel_axes(
+    ax: NDArray[np.object_] | Axes | None, n_rows: int, n_columns: int, panel_size: float
+) -> NDArray[np.object_]:
+    """Axes ``(n_rows, n_columns)``, given or new."""
+    if ax is None:
+        size = (panel_size * n_columns, panel_size * n_rows)
+        _, ax = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    given = np.asarray(ax, dtype=object)
+    if given.size != n_rows * n_columns:
+        raise ValueError(f"ax holds {given.size} axes, but there are {n_rows * n_columns} panels.")
+    return given.reshape(n_rows, n_columns)
 
 
 def positions(
@@ -59,7 +62,7 @@ def positions(
     save: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> NDArray[np.object_]:
-    """Draw true beside generated positions, one row a section.
+    """Draw true beside generated positions, a row per section.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def positions(
     key
         Name in ``.obsm`` of the generated coordinates.
     color
-        Name in ``.obs`` of what colours the cells.
+        Name in ``.obs`` of what colors the cells.
     spatial_key
         Name in ``.obsm`` of the true coordinates; only generated ones are drawn when it is absent.
     section_key
@@ -101,56 +104,37 @@ def positions(
     >>> [ax.get_title() for ax in al.pl.positions(cells, color="cell_type")[0]]
     ['section_0: true', 'section_0: spatial_predicted']
     """
-    if key not in adata.obsm:
-        raise KeyError(
-            f"key {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
-            "model.predict or model.sample first, or correct the key."
-        )
+    generated = read_coordinates(adata, key)
     if color is not None and color not in adata.obs:
         raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
     obs, uns = adata.obs, dict(adata.uns)
-    named = None if color is None else palette(adata, color)
-    if named is not None:
-        # Of all sections: the colours of a panel are those of its neighbours.
+    colors = None if color is None else palette(adata, color)
+    if colors is not None:
+        # Of all sections, so that a category has the same color in every panel.
         obs = obs.assign(**{str(color): obs[color].astype("category")})
-        uns[f"{color}_colors"] = named
+        uns[f"{color}_colors"] = colors
     if scale_bar is None:
-        scale_bar = _is_micrometres(adata)
-    if scale_bar:
-        kwargs = {"scalebar_dx": 1.0, "scalebar_units": SCALE_BAR_UNIT, **kwargs}
-    section = np.full(adata.n_obs, "all cells")
-    if section_key is not None and section_key in adata.obs:
-        section = adata.obs[section_key].astype(str).to_numpy()
-    names = pd.unique(section)
-    has_truth = spatial_key in adata.obsm
-    columns = 2 if has_truth else 1
-    if ax is None:
-        size = (panel_size * columns, panel_size * len(names))
-        _, ax = plt.subplots(len(names), columns, figsize=size, squeeze=False, layout="constrained")
-    given = np.asarray(ax, dtype=object)
-    if given.size != len(names) * columns:
-        raise ValueError(
-            f"ax holds {given.size} axes, but there are {len(names) * columns} panels."
-        )
-    axes = given.reshape(len(names), columns)
-    chosen = list(dims)
+        scale_bar = str(uns.get(_keys.UNITS, "")).lower().startswith(MICROMETERS)
+    kwargs = {"color": color, **(SCALE_BAR if scale_bar else {}), **kwargs}
+    section = sections_if_named(adata, section_key)
+    names, shown = pd.unique(section), list(dims)
+    true = read_coordinates(adata, spatial_key) if spatial_key in adata.obsm else None
+    axes = _panel_axes(ax, len(names), 1 if true is None else 2, panel_size)
     for row, name in enumerate(names):
         cells = section == name
-        part = obs[cells]
-        generated = np.asarray(adata.obsm[key], dtype=np.float64)[cells]
-        options = {"color": color, "size": point_size(len(generated)), **kwargs}
-        if has_truth:
-            true = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[cells]
-            located = ~np.isnan(true).any(1)
+        placed, title = generated[cells], "all cells" if name == "all" else name
+        options = {"size": point_size(len(placed)), **kwargs}
+        if true is not None:
+            located = ~np.isnan(true[cells]).any(1)
             if align and located.any():
-                generated = superpose_by(generated, true, located)
+                placed = superpose_by(placed, true[cells], located)
             if located.any():
-                shown, title = true[located][:, chosen], f"{name}: true"
-                plain = {**options, "legend_loc": "none"}
-                _panel(part[located], uns, shown, title, axes[row, 0], **plain)
+                plain = {**options, "title": f"{title}: true", "legend_loc": "none"}
+                points = true[cells][located][:, shown]
+                _panel(obs[cells][located], uns, points, axes[row, 0], **plain)
             else:
                 axes[row, 0].set_axis_off()
         options = {"legend_loc": "right margin" if row == 0 else "none", **options}
-        _panel(part, uns, generated[:, chosen], f"{name}: {key}", axes[row, -1], **options)
+        _panel(obs[cells], uns, placed[:, shown], axes[row, -1], title=f"{title}: {key}", **options)
     write(axes[0, 0], save)
-    return np.asarray(axes)
+    return axes

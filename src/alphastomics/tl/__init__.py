@@ -1,28 +1,37 @@
-"""Tools: frames, neighbours, uncertainty, scores and floors."""
+"""Tools: frames, neighbors, uncertainty, scores and baselines."""
 
-from alphastomics.tl._draws import draw_baselines, score_draws
-from alphastomics.tl._expression_floors import (
-    expression_floors,
-    imputation_floors,
+import warnings
+from typing import Any
+
+from alphastomics.tl._baselines import draw_baselines, placement_baselines
+from alphastomics.tl._coordinates import neighbors, superpose, uncertainty
+from alphastomics.tl._draws import score_draws
+from alphastomics.tl._expression_baselines import (
+    expression_baselines,
+    imputation_baselines,
     leave_one_out_bandwidth,
 )
-from alphastomics.tl._expression_score import expression_scores
-from alphastomics.tl._floors import placement_floors
-from alphastomics.tl._neighbors import neighbors
-from alphastomics.tl._score import score
-from alphastomics.tl._superpose import superpose
-from alphastomics.tl._uncertainty import uncertainty
+from alphastomics.tl._score import expression_scores, score
 
 __all__ = [
     "draw_baselines",
-    "expression_floors",
+    "expression_baselines",
     "expression_scores",
-    "imputation_floors",
+    "imputation_baselines",
     "leave_one_out_bandwidth",
     "neighbors",
-    "placement_floors",
+    "placement_baselines",
     "score",
     "score_draws",
     "superpose",
     "uncertainty",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of version 0.1, ``*_floors``."""
+    new = name.replace("_floors", "_baselines")
+    if new == name or new not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"al.tl.{name} is now al.tl.{new}.", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -1,4 +1,4 @@
-"""What simple methods reach when they predict expression: the floors of those tables."""
+"""Simple predictors of expression: of hidden cells by place, and of hidden genes by a reference."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.spatial import KDTree
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
-from alphastomics.metrics._alignment import checked_points
-from alphastomics.metrics._expression import expression_matrix
+from alphastomics.metrics._alignment import Array, checked_points
+from alphastomics.metrics._expression import expression_matrix, z_scores
 from alphastomics.metrics._placement import MAX_ROWS
 
-Array = NDArray[np.float64]
-Neighbors = NDArray[np.int64]
+Cells = NDArray[np.int64]
+Labels = NDArray[np.str_]
 
 KNN = (5, 20, 50)
 N_DONORS = 20
@@ -26,18 +26,26 @@ CHUNK = 1000
 RIDGE_ALPHAS = np.logspace(-1, 5, 13)
 
 
-def _z_scores(X: Array) -> Array:
-    sd = X.std(0)
-    return np.asarray((X - X.mean(0)) / np.where(sd > 0, sd, 1))
+def choose_neighbors(neighbors: Cells, rng: np.random.Generator) -> Cells:
+    """Choose a random neighbor ``(m,)`` of those ``(m, k)`` of each cell."""
+    rows = np.arange(len(neighbors))
+    return np.asarray(neighbors[rows, rng.integers(neighbors.shape[1], size=len(rows))])
+
+
+def similar_cells(query: Array, candidates: Array, k: int) -> Cells:
+    """Find the k candidates (all, if fewer) nearest to each query cell by cosine, ``(m, k)``."""
+    k = min(k, len(candidates))
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(candidates)
+    return np.asarray(search.kneighbors(query, return_distance=False))
 
 
 def gaussian_smooth(
-    known: Array, values: Array, query: Array, bandwidth: float, own: Neighbors | None = None
+    known: Array, values: Array, query: Array, bandwidth: float, excluded: Cells | None = None
 ) -> Array:
     """Kernel regression of ``values (n, G)`` from ``known (n, d)`` to ``query (m, d)``.
 
-    Weights ``exp(-d² / 2h²)``, cut off at 3 bandwidths; a query cell without any known cell so near
-    takes its nearest. ``own (m,)`` are the known cells each query cell must not see: itself.
+    Weights ``exp(-d² / 2h²)``, cut off at 3 bandwidths; a query cell with no known cell so near
+    takes its nearest. ``excluded (m,)`` is the known cell each query cell must not use: itself.
     """
     tree = KDTree(known)
     smooth = np.empty((len(query), values.shape[1]))
@@ -45,26 +53,25 @@ def gaussian_smooth(
         pairs = KDTree(query[rows]).sparse_distance_matrix(
             tree, TRUNCATE * bandwidth, output_type="ndarray"
         )
-        if own is not None:
-            pairs = pairs[pairs["j"] != own[rows][pairs["i"]]]
+        if excluded is not None:
+            pairs = pairs[pairs["j"] != excluded[rows][pairs["i"]]]
         weight = np.exp(-((pairs["v"] / bandwidth) ** 2) / 2)
         W = csr_array((weight, (pairs["i"], pairs["j"])), shape=(len(rows), len(known)))
         total = W.sum(1)
         smooth[rows] = (W @ values) / np.where(total > 0, total, 1)[:, None]
         alone = rows[total == 0]
         if len(alone):
-            smooth[alone] = values[
-                _nearest(tree, query[alone], None if own is None else own[alone])
-            ]
+            out = None if excluded is None else excluded[alone]
+            smooth[alone] = values[_nearest(tree, query[alone], out)]
     return smooth
 
 
-def _nearest(tree: KDTree, query: Array, own: Neighbors | None) -> Neighbors:
-    """Find the nearest known cell of each query cell, ``(m,)``, other than itself."""
-    if own is None:
+def _nearest(tree: KDTree, query: Array, excluded: Cells | None) -> Cells:
+    """Find the nearest known cell ``(m,)`` that is not excluded."""
+    if excluded is None:
         return np.asarray(tree.query(query)[1])
-    two = tree.query(query, k=2)[1]
-    return np.where(two[:, 0] == own, two[:, 1], two[:, 0])
+    nearest = tree.query(query, k=2)[1]
+    return np.where(nearest[:, 0] == excluded, nearest[:, 1], nearest[:, 0])
 
 
 def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed: int = 0) -> float:
@@ -96,12 +103,9 @@ def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed
     True
     """
     P = checked_points(positions, "positions")
-    Z = _z_scores(expression_matrix(expression, "expression"))
-    n = len(P)
-    if n < 3 or len(Z) != n:
-        raise ValueError(
-            f"positions and expression must hold the same 3 or more cells, found {n} and {len(Z)}."
-        )
+    X = expression_matrix(expression, "expression")
+    _check_same_cells(P, X, "positions", "expression")
+    Z, n = z_scores(X), len(P)
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
     ranks = [k for k in BANDWIDTH_NEIGHBORS if k < n]
     distances = KDTree(P).query(P[rows], k=[k + 1 for k in ranks])[0]  # the 1st is the cell itself
@@ -114,7 +118,15 @@ def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed
     return candidates[int(np.argmin(errors))]
 
 
-def _type_means(expression: Array, labels: NDArray[np.str_], wanted: NDArray[np.str_]) -> Array:
+def _check_same_cells(first: Array, second: Array, first_name: str, second_name: str) -> None:
+    if len(first) != len(second) or len(first) < 3:
+        raise ValueError(
+            f"{first_name} and {second_name} must hold the same 3 or more cells, found "
+            f"{len(first)} and {len(second)}."
+        )
+
+
+def _type_means(expression: Array, labels: Labels, wanted: Labels) -> Array:
     """Mean expression of the known cells of each wanted type, of all where it has none."""
     means = np.tile(expression.mean(0), (len(wanted), 1))
     for label in np.intersect1d(labels, wanted):
@@ -122,13 +134,7 @@ def _type_means(expression: Array, labels: NDArray[np.str_], wanted: NDArray[np.
     return means
 
 
-def _draw(neighbors: Neighbors, rng: np.random.Generator) -> Neighbors:
-    """One of the neighbours ``(m, k)`` of each cell, ``(m,)``."""
-    rows = np.arange(len(neighbors))
-    return np.asarray(neighbors[rows, rng.integers(neighbors.shape[1], size=len(rows))])
-
-
-def expression_floors(
+def expression_baselines(
     positions_known: ArrayLike,
     expression_known: ArrayLike,
     positions_hidden: ArrayLike,
@@ -137,20 +143,20 @@ def expression_floors(
     *,
     seed: int = 0,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict the expression of hidden cells of a section from where they are, in simple ways.
+    """Predict the expression of hidden cells from their places by simple methods.
 
     - ``"constant"``: the mean of the known cells.
     - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many nearest known cells.
     - ``"gaussian"``: a Gaussian kernel with the bandwidth of :func:`leave_one_out_bandwidth`.
-    - ``"donor"``: one of the 20 nearest known cells at random, the honest floor for a draw.
-    - ``"cell-type mean"``, with labels: an oracle, as it sees the types of the hidden cells.
+    - ``"donor"``: one of the 20 nearest known cells at random, the fair baseline of a draw.
+    - ``"cell-type mean"``, with labels: an oracle, as it knows the types of the hidden cells.
 
     Parameters
     ----------
     positions_known, positions_hidden
         Coordinates in one frame, shapes ``(n, n_dims)`` and ``(m, n_dims)``.
     expression_known
-        Log-normalised expression of the known cells, shape ``(n, n_genes)``.
+        Log-normalized expression of the known cells, shape ``(n, n_genes)``.
     labels_known, labels_hidden
         Cell types, shapes ``(n,)`` and ``(m,)``; both or neither.
     seed
@@ -159,7 +165,7 @@ def expression_floors(
     Returns
     -------
     iterator
-        Pairs of a name and the predicted expression ``(m, n_genes)``. Those that need more known
+        Pairs of a name and the predicted expression ``(m, n_genes)``. Methods that need more known
         cells than there are are left out.
 
     Examples
@@ -167,19 +173,13 @@ def expression_floors(
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> positions, expression = rng.normal(size=(60, 2)), rng.poisson(3, size=(60, 4))
-    >>> [name for name, _ in expression_floors(positions[:40], expression[:40], positions[40:])]
+    >>> [name for name, _ in expression_baselines(positions[:40], expression[:40], positions[40:])]
     ['constant', 'knn5', 'knn20', 'gaussian', 'donor']
     """
-    P, Q = (
-        checked_points(positions_known, "positions_known"),
-        checked_points(positions_hidden, "positions_hidden"),
-    )
+    P = checked_points(positions_known, "positions_known")
+    Q = checked_points(positions_hidden, "positions_hidden")
     X = expression_matrix(expression_known, "expression_known")
-    if len(P) != len(X) or len(P) < 3:
-        raise ValueError(
-            "positions_known and expression_known must hold the same 3 or more cells, found "
-            f"{len(P)} and {len(X)}."
-        )
+    _check_same_cells(P, X, "positions_known", "expression_known")
     if P.shape[1] != Q.shape[1]:
         raise ValueError(
             "positions_known and positions_hidden must have the same dimensions, found "
@@ -193,11 +193,12 @@ def expression_floors(
                 "labels_known and labels_hidden must both have one entry a cell, found shapes "
                 f"{labels[0].shape} for {len(P)} and {labels[1].shape} for {len(Q)} cells."
             )
-    return _expression_floors(P, X, Q, labels, seed)
+    return _expression_predictions(P, X, Q, labels, seed)
 
 
-def _expression_floors(
-    P: Array, X: Array, Q: Array, labels: tuple[NDArray[np.str_], ...] | None, seed: int
+# Apart from the public functions, so that these check their input at the call.
+def _expression_predictions(
+    P: Array, X: Array, Q: Array, labels: tuple[Labels, ...] | None, seed: int
 ) -> Iterator[tuple[str, Array]]:
     yield "constant", np.tile(X.mean(0), (len(Q), 1))
     tree = KDTree(P)
@@ -205,19 +206,19 @@ def _expression_floors(
         yield f"knn{k}", X[tree.query(Q, k=range(1, k + 1))[1]].mean(1)
     yield "gaussian", gaussian_smooth(P, X, Q, leave_one_out_bandwidth(P, X, seed=seed))
     donors = tree.query(Q, k=range(1, min(N_DONORS, len(P)) + 1))[1]
-    yield "donor", X[_draw(donors, np.random.default_rng(seed))]
+    yield "donor", X[choose_neighbors(donors, np.random.default_rng(seed))]
     if labels is not None:
         yield "cell-type mean", _type_means(X, *labels)
 
 
-def imputation_floors(
+def imputation_baselines(
     spatial_visible: ArrayLike,
     reference_visible: ArrayLike,
     reference_hidden: ArrayLike,
     *,
     seed: int = 0,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict genes a panel lacks from those it has and dissociated cells, in simple ways.
+    """Predict genes outside a panel from dissociated cells by simple methods.
 
     - ``"constant"``: the reference mean.
     - ``"visible mean"``: the mean of a cell's visible genes for each hidden gene; no reference.
@@ -226,34 +227,33 @@ def imputation_floors(
     - ``"ridge"``: from the visible genes to the hidden ones, fitted on the reference with a penalty
       chosen per gene by leave-one-out.
 
-    All see genes z-scored in each data set by itself; ``"visible mean (plain)"`` and
-    ``"knn… (plain)"`` see them as they are.
+    Genes are z-scored in each data set by itself, but for ``"visible mean (plain)"`` and
+    ``"knn… (plain)"``.
 
     Parameters
     ----------
     spatial_visible
-        Expression of the genes in the panel, shape ``(n_cells, n_visible)``, log-normalised over
+        Expression of the genes in the panel, shape ``(n_cells, n_visible)``, log-normalized over
         these genes only.
     reference_visible, reference_hidden
         Dissociated cells: the same genes, shape ``(m, n_visible)``, and those to predict, shape
-        ``(m, n_hidden)``, log-normalised by the visible genes only.
+        ``(m, n_hidden)``, log-normalized by the visible genes only.
     seed
         Of the donors.
 
     Returns
     -------
     iterator
-        Pairs of a name and the predicted expression ``(n_cells, n_hidden)`` in units of the
-        reference, but for ``"visible mean"``: z-scores, or plain the units of the section. Those
-        that need more reference cells than there are are left out.
+        As of :func:`expression_baselines`, shape ``(n_cells, n_hidden)``, in units of the
+        reference, but for ``"visible mean"``: z-scores, or plain the units of the section.
 
     Examples
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> seen = rng.normal(size=(60, 5))
-    >>> floors = dict(imputation_floors(seen[:20], seen[20:], seen[20:, :2] + 1))
-    >>> floors["ridge"].shape
+    >>> visible = rng.normal(size=(60, 5))
+    >>> baselines = dict(imputation_baselines(visible[:20], visible[20:], visible[20:, :2] + 1))
+    >>> baselines["ridge"].shape
     (20, 2)
     """
     S = expression_matrix(spatial_visible, "spatial_visible")
@@ -264,26 +264,21 @@ def imputation_floors(
             "spatial_visible and reference_visible must hold the same genes, found "
             f"{S.shape[1]} and {R.shape[1]}."
         )
-    if len(R) != len(H) or len(R) < 3:
-        raise ValueError(
-            "reference_visible and reference_hidden must hold the same 3 or more cells, found "
-            f"{len(R)} and {len(H)}."
-        )
-    return _imputation_floors(S, R, H, seed)
+    _check_same_cells(R, H, "reference_visible", "reference_hidden")
+    return _imputation_predictions(S, R, H, seed)
 
 
-def _imputation_floors(S: Array, R: Array, H: Array, seed: int) -> Iterator[tuple[str, Array]]:
+def _imputation_predictions(S: Array, R: Array, H: Array, seed: int) -> Iterator[tuple[str, Array]]:
     yield "constant", np.tile(H.mean(0), (len(S), 1))
-    S_z, R_z = _z_scores(S), _z_scores(R)
+    S_z, R_z = z_scores(S), z_scores(R)
     for suffix, visible in (("", S_z), (" (plain)", S)):
         yield f"visible mean{suffix}", np.tile(visible.mean(1, keepdims=True), (1, H.shape[1]))
-    most = min(max(KNN), len(R))
     for suffix, query, fitted in (("", S_z, R_z), (" (plain)", S, R)):
-        search = NearestNeighbors(n_neighbors=most, metric="cosine", algorithm="brute").fit(fitted)
-        nearest = search.kneighbors(query, return_distance=False)
-        for k in (k for k in KNN if k <= most):
+        nearest = similar_cells(query, fitted, max(KNN))
+        for k in (k for k in KNN if k <= len(R)):
             yield f"knn{k}{suffix}", H[nearest[:, :k]].mean(1)
         if not suffix:
-            yield "donor", H[_draw(nearest[:, :N_DONORS], np.random.default_rng(seed))]
+            donors = choose_neighbors(nearest[:, :N_DONORS], np.random.default_rng(seed))
+            yield "donor", H[donors]
     ridge = RidgeCV(RIDGE_ALPHAS, alpha_per_target=True).fit(R_z, H)
     yield "ridge", ridge.predict(S_z).reshape(len(S), H.shape[1])

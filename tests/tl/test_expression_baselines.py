@@ -4,10 +4,10 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsRegressor
 
 from alphastomics import metrics
-from alphastomics.tl._expression_floors import (
-    expression_floors,
+from alphastomics.tl._expression_baselines import (
+    expression_baselines,
     gaussian_smooth,
-    imputation_floors,
+    imputation_baselines,
     leave_one_out_bandwidth,
 )
 
@@ -21,10 +21,10 @@ def section(n=300, d=2, seed=0):
     return positions, expression, np.where(expression[:, 0] > 1, "a", "b")
 
 
-def split_floors(d=2, seed=0):
+def split_baselines(d=2, seed=0):
     positions, expression, labels = section(d=d)
     return expression[200:], dict(
-        expression_floors(
+        expression_baselines(
             positions[:200],
             expression[:200],
             positions[200:],
@@ -36,52 +36,52 @@ def split_floors(d=2, seed=0):
 
 
 @pytest.mark.parametrize("d", [2, 3])
-def test_expression_floors_are_those_of_the_protocol(d):
-    true, floors = split_floors(d)
+def test_expression_baselines_are_those_of_the_protocol(d):
+    true, baselines = split_baselines(d)
     names = ["constant", "knn5", "knn20", "knn50", "gaussian", "donor", "cell-type mean"]
-    assert list(floors) == names
-    assert all(predicted.shape == true.shape for predicted in floors.values())
-    pcc = {name: np.median(metrics.pcc(true, predicted)) for name, predicted in floors.items()}
+    assert list(baselines) == names
+    assert all(predicted.shape == true.shape for predicted in baselines.values())
+    pcc = {name: np.median(metrics.pcc(true, predicted)) for name, predicted in baselines.items()}
     assert pcc["constant"] == 0
     assert pcc["gaussian"] > pcc["donor"]
     assert pcc["gaussian"] > 0.15
 
 
-def test_knn_floors_are_those_of_scikit_learn():
+def test_knn_baselines_are_those_of_scikit_learn():
     positions, expression, _ = section()
-    _, floors = split_floors()
+    _, baselines = split_baselines()
     for k in (5, 20, 50):
         knn = KNeighborsRegressor(k).fit(positions[:200], expression[:200])
-        np.testing.assert_allclose(floors[f"knn{k}"], knn.predict(positions[200:]))
-    np.testing.assert_allclose(floors["constant"], expression[:200].mean(0)[None].repeat(100, 0))
+        np.testing.assert_allclose(baselines[f"knn{k}"], knn.predict(positions[200:]))
+    np.testing.assert_allclose(baselines["constant"], expression[:200].mean(0)[None].repeat(100, 0))
 
 
 def test_donors_are_whole_cells_among_the_20_nearest_and_follow_the_seed():
     positions, expression, _ = section()
-    _, floors = split_floors()
+    _, baselines = split_baselines()
     nearest = cdist(positions[200:], positions[:200]).argsort(1)[:, :20]
-    for donor, candidates in zip(floors["donor"], nearest, strict=True):
+    for donor, candidates in zip(baselines["donor"], nearest, strict=True):
         assert (expression[candidates] == donor).all(1).any()
-    np.testing.assert_array_equal(split_floors()[1]["donor"], floors["donor"])
-    assert (split_floors(seed=1)[1]["donor"] != floors["donor"]).any()
+    np.testing.assert_array_equal(split_baselines()[1]["donor"], baselines["donor"])
+    assert (split_baselines(seed=1)[1]["donor"] != baselines["donor"]).any()
 
 
 def test_cell_type_means_and_the_mean_of_all_for_a_type_no_known_cell_has():
     positions, expression, labels = section()
-    floors = dict(
-        expression_floors(
+    baselines = dict(
+        expression_baselines(
             positions[:200], expression[:200], positions[200:202], labels[:200], ["a", "new"]
         )
     )
     expected = [expression[:200][labels[:200] == "a"].mean(0), expression[:200].mean(0)]
-    np.testing.assert_allclose(floors["cell-type mean"], expected)
+    np.testing.assert_allclose(baselines["cell-type mean"], expected)
 
 
-def test_floors_do_not_depend_on_the_frame():
+def test_baselines_do_not_depend_on_the_frame():
     positions, expression, _ = section()
     moved = 3 * positions @ [[0, 1], [1, 0]] + 5
-    before = dict(expression_floors(positions[:200], expression[:200], positions[200:]))
-    after = dict(expression_floors(moved[:200], expression[:200], moved[200:]))
+    before = dict(expression_baselines(positions[:200], expression[:200], positions[200:]))
+    after = dict(expression_baselines(moved[:200], expression[:200], moved[200:]))
     for name, predicted in before.items():
         np.testing.assert_allclose(after[name], predicted)
 
@@ -98,8 +98,8 @@ def test_gaussian_smooth_is_the_dense_kernel_average():
     positions, expression, _ = section(2500)
     P, Q, X = positions[:1000], positions[1000:], expression[:1000].astype(float)
     np.testing.assert_allclose(gaussian_smooth(P, X, Q, 0.5), dense_smooth(P, X, Q, 0.5))
-    own = np.arange(1000)
-    left_out = gaussian_smooth(P, X, P, 0.5, own)
+    itself = np.arange(1000)
+    left_out = gaussian_smooth(P, X, P, 0.5, itself)
     np.testing.assert_allclose(left_out, dense_smooth(P, X, P, 0.5, leave_out=True))
 
 
@@ -124,10 +124,10 @@ def test_bandwidth_has_the_least_leave_one_out_error_and_follows_the_pattern():
     assert leave_one_out_bandwidth(10 * positions, 3 * expression + 1) == pytest.approx(10 * best)
 
 
-def test_floors_that_need_more_cells_are_left_out():
+def test_baselines_that_need_more_cells_are_left_out():
     positions, expression, _ = section(12)
-    floors = dict(expression_floors(positions[:10], expression[:10], positions[10:]))
-    assert list(floors) == ["constant", "knn5", "gaussian", "donor"]
+    baselines = dict(expression_baselines(positions[:10], expression[:10], positions[10:]))
+    assert list(baselines) == ["constant", "knn5", "gaussian", "donor"]
 
 
 def panel(seed=0):
@@ -141,53 +141,53 @@ def panel(seed=0):
     return section[:, :10], reference[:, :10], reference[:, 10:], section[:, 10:]
 
 
-def test_imputation_floors_are_those_of_the_protocol():
+def test_imputation_baselines_are_those_of_the_protocol():
     *inputs, true = panel()
-    floors = dict(imputation_floors(*inputs))
-    assert set(floors) == {
+    baselines = dict(imputation_baselines(*inputs))
+    assert set(baselines) == {
         *("constant", "visible mean", "visible mean (plain)", "donor", "ridge"),
         *(f"knn{k}{suffix}" for k in (5, 20, 50) for suffix in ("", " (plain)")),
     }
-    assert all(predicted.shape == true.shape for predicted in floors.values())
+    assert all(predicted.shape == true.shape for predicted in baselines.values())
     for name in ("knn50", "ridge"):
-        assert np.median(metrics.pcc(true, floors[name])) > 0.5
-    np.testing.assert_allclose(floors["visible mean (plain)"][:, 2], inputs[0].mean(1))
-    again = dict(imputation_floors(*inputs))
-    np.testing.assert_array_equal(again["donor"], floors["donor"])
+        assert np.median(metrics.pcc(true, baselines[name])) > 0.5
+    np.testing.assert_allclose(baselines["visible mean (plain)"][:, 2], inputs[0].mean(1))
+    again = dict(imputation_baselines(*inputs))
+    np.testing.assert_array_equal(again["donor"], baselines["donor"])
 
 
 def test_knn_transfer_is_scikit_learns_and_blind_to_the_platform():
     visible, reference, hidden, _ = panel()
-    floors = dict(imputation_floors(visible, reference, hidden))
+    baselines = dict(imputation_baselines(visible, reference, hidden))
     z, z_reference = ((X - X.mean(0)) / X.std(0) for X in (visible, reference))
     knn = KNeighborsRegressor(20, metric="cosine", algorithm="brute")
-    np.testing.assert_allclose(floors["knn20"], knn.fit(z_reference, hidden).predict(z))
+    np.testing.assert_allclose(baselines["knn20"], knn.fit(z_reference, hidden).predict(z))
     plain = knn.fit(reference, hidden).predict(visible)
-    np.testing.assert_allclose(floors["knn20 (plain)"], plain)
-    shifted = dict(imputation_floors(3 * visible + np.arange(10), reference, hidden))
+    np.testing.assert_allclose(baselines["knn20 (plain)"], plain)
+    shifted = dict(imputation_baselines(3 * visible + np.arange(10), reference, hidden))
     for name in ("knn20", "ridge", "visible mean"):
-        np.testing.assert_allclose(shifted[name], floors[name])
+        np.testing.assert_allclose(shifted[name], baselines[name])
 
 
 def test_one_hidden_gene_keeps_its_axis():
     visible, reference, hidden, _ = panel()
-    for _, predicted in imputation_floors(visible, reference, hidden[:, :1]):
+    for _, predicted in imputation_baselines(visible, reference, hidden[:, :1]):
         assert predicted.shape == (200, 1)
 
 
 def test_bad_inputs_are_named_at_the_call():
     P, X, labels = section(30)
     with pytest.raises(ValueError, match="positions_known and expression_known must hold the same"):
-        expression_floors(P, X[:20], P)
+        expression_baselines(P, X[:20], P)
     with pytest.raises(ValueError, match="same dimensions, found 2 and 1"):
-        expression_floors(P, X, P[:, :1])
+        expression_baselines(P, X, P[:, :1])
     with pytest.raises(ValueError, match="labels_known and labels_hidden must both have one entry"):
-        expression_floors(P, X, P, labels)
+        expression_baselines(P, X, P, labels)
     with pytest.raises(ValueError, match="positions coincide"):
         leave_one_out_bandwidth(np.zeros((30, 2)), X)
     with pytest.raises(
         ValueError, match="spatial_visible and reference_visible must hold the same"
     ):
-        imputation_floors(X, X[:, :3], X)
+        imputation_baselines(X, X[:, :3], X)
     with pytest.raises(ValueError, match="reference_visible and reference_hidden must hold"):
-        imputation_floors(X, X, X[:9])
+        imputation_baselines(X, X, X[:9])

@@ -1,0 +1,337 @@
+"""Simple methods of placing and drawing cells, scored like the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neural_network import MLPRegressor
+
+from alphastomics import _keys
+from alphastomics._validate import check_at_least
+from alphastomics.diffusion_model.transforms import ExpressionTransform
+from alphastomics.metrics._alignment import Array
+from alphastomics.model._data import (
+    Categories,
+    CellTable,
+    SetupArgs,
+    read_categories,
+    read_query,
+    read_training,
+)
+from alphastomics.tl._coordinates import read_coordinates
+from alphastomics.tl._draws import (
+    Section,
+    SectionReader,
+    distribution_scores,
+    draw_scores,
+    shape_scores,
+)
+from alphastomics.tl._expression_baselines import choose_neighbors, similar_cells
+from alphastomics.tl._score import placement_scores, score_table, scored_sections
+
+KNN = (1, 10, 50)
+RIDGE_ALPHA = 1000.0
+MLP_HIDDEN, MLP_ALPHA = (64,), 30.0
+
+CLIP = 10.0  # standard deviations of a gene
+N_ANGLES = 72
+ALIGNED_CELLS = 500  # of each section, when rotations are compared
+ALIGNED_TYPE_CELLS = 5  # of a type, among those
+
+
+def _regressors(n_train: int, seed: int) -> dict[str, Any]:
+    regressors: dict[str, Any] = {
+        f"knn{k}": KNeighborsRegressor(k, metric="cosine", algorithm="brute")
+        for k in KNN
+        if k <= n_train
+    }
+    regressors["ridge"] = Ridge(RIDGE_ALPHA)
+    regressors["mlp"] = MLPRegressor(
+        hidden_layer_sizes=MLP_HIDDEN,
+        alpha=MLP_ALPHA,
+        early_stopping=True,
+        max_iter=100,
+        random_state=seed,
+    )
+    return regressors
+
+
+def _shuffle_within(true: Array, labels: NDArray[np.str_], rng: np.random.Generator) -> Array:
+    """Shuffle true positions among the cells of each type."""
+    shuffled = true.copy()
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        shuffled[members] = true[rng.permutation(members)]
+    return shuffled
+
+
+def _transformed_expression(transform: ExpressionTransform, table: CellTable) -> NDArray[Any]:
+    """Expression ``(n, G)`` as the model receives it."""
+    values = torch.from_numpy(table.expression[:].toarray()).float()
+    measured = torch.from_numpy(table.measured(np.arange(len(table.names))))
+    return (transform(values, measured) * measured).numpy()
+
+
+def _placements(
+    cells: AnnData, atlas: AnnData, setup: SetupArgs, seed: int
+) -> Iterator[tuple[str, Array]]:
+    """Name and coordinates ``(n, d)`` of every baseline."""
+    train = read_training(atlas, setup)
+    n_dims = train.position.shape[1]
+    query = read_query(cells, setup, read_categories(atlas, setup), atlas.var_names, n_dims)
+    transform = ExpressionTransform(atlas.n_vars, setup.values)
+    transform.fit([(train.expression, np.ones(atlas.n_vars, dtype=bool))])
+    expression, train_expression = (_transformed_expression(transform, t) for t in (query, train))
+
+    located = train.has_position
+    sections = sorted(pd.unique(train.section[located]))
+    centered = np.full_like(train.position, np.nan)
+    for section in sections:
+        members = located & (train.section == section)
+        centered[members] = train.position[members] - train.position[members].mean(0)
+    scale = np.sqrt(np.square(centered[located]).mean())  # of a coordinate
+
+    rng = np.random.default_rng(seed)
+    yield "random", rng.normal(size=(cells.n_obs, n_dims)) * scale
+    if setup.labels_key is not None and query.has_position.any():
+        labels = cells.obs[setup.labels_key].astype(str).to_numpy()
+        yield "shuffled within cell type", _shuffle_within(query.position, labels, rng)
+
+    fits = {"pooled": sections}
+    if len(sections) > 1:
+        fits.update({section: [section] for section in sections})
+    for fit_name, used in fits.items():
+        members = located & np.isin(train.section, used)
+        for name, regressor in _regressors(int(members.sum()), seed).items():
+            regressor.fit(train_expression[members], centered[members] / scale)
+            yield f"{name} ({fit_name})", regressor.predict(expression) * scale
+
+
+def placement_baselines(
+    cells: AnnData,
+    atlas: AnnData,
+    *,
+    layer: str | None = None,
+    values: str = "counts",
+    spatial_key: str = _keys.SPATIAL,
+    section_key: str | None = _keys.SECTION,
+    labels_key: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score simple methods of placing cells.
+
+    Random positions; true positions shuffled within cell type; and cosine k-nearest-neighbor
+    (k = 1, 10, 50), ridge (alpha = 1000) and a small neural network (64 hidden units, L2 penalty
+    30), each fitted on all sections of the atlas pooled and on every single one, because sections
+    that are not registered to each other handicap pooling. Both penalties are strong because that
+    raises the baselines on real sections. All use the expression that the model receives.
+
+    Parameters
+    ----------
+    cells
+        One section with true coordinates, to be placed. It is not changed.
+    atlas
+        Sections to fit on.
+    layer, values, spatial_key, section_key, labels_key
+        As in :meth:`alphastomics.AlphaSTomics.setup_anndata`.
+    seed
+        Of the random positions, the shuffling and the neural network.
+
+    Returns
+    -------
+    DataFrame
+        A row per baseline, named by the method and the section it was fitted on, with the columns
+        of :func:`score`.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> tissue = al.datasets.simulate_tissue(n_sections=2, n_cells=100)
+    >>> test = tissue.obs["section"] == "section_1"
+    >>> atlas, cells = tissue[~test].copy(), tissue[test].copy()
+    >>> baselines = al.tl.placement_baselines(cells, atlas)
+    >>> bool(baselines.loc["knn10 (pooled)", "distance_spearman"] > 0.2)
+    True
+    """
+    setup = SetupArgs(layer, values, spatial_key, section_key, labels_key)
+    true = np.asarray(cells.obsm[spatial_key], dtype=np.float64)
+    labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
+    rows = {
+        name: placement_scores(true, predicted, labels, seed=seed)
+        for name, predicted in _placements(cells, atlas, setup, seed)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("baseline")
+
+
+def _standardized(query: Array, training: Array) -> tuple[Array, Array]:
+    """Both in standard deviations of the training cells; genes constant in those are 0."""
+    mean, sd = training.mean(0), training.std(0)
+    scale = np.where(sd > 0, sd, np.inf)
+    z = [np.clip((X - mean) / scale, -CLIP, CLIP) for X in (query, training)]
+    return z[0], z[1]
+
+
+def _rotations(allow_reflection: bool) -> Iterator[Array]:
+    for angle in np.arange(N_ANGLES) * (2 * np.pi / N_ANGLES):
+        c, s = np.cos(angle), np.sin(angle)
+        for mirror in (1, -1) if allow_reflection else (1,):
+            yield np.array([[mirror * c, mirror * s], [-s, c]])
+
+
+def _align_sections(
+    moving: Section, fixed: Section, allow_reflection: bool, rng: np.random.Generator
+) -> Array:
+    """Positions ``(n, 2)`` of another section, centered and turned onto ``fixed``."""
+    center, moving_center = fixed.positions.mean(0), moving.positions.mean(0)
+    M, F = (
+        section.take(rng.choice(n, min(n, ALIGNED_CELLS), replace=False))
+        for section, n in ((moving, len(moving.positions)), (fixed, len(fixed.positions)))
+    )
+    M_centered, F_centered = M.positions - moving_center, F.positions - center
+    pairs = [(M_centered, F_centered)]
+    if M.labels is not None and F.labels is not None:
+        by_type = [
+            (M_centered[M.labels == name], F_centered[F.labels == name])
+            for name in np.intersect1d(M.labels, F.labels)
+        ]
+        pairs = [p for p in by_type if min(map(len, p)) >= ALIGNED_TYPE_CELLS] or pairs
+    # Of the energy distance by type only this, the cross term, changes with the rotation.
+    best = min(
+        _rotations(allow_reflection),
+        key=lambda R: np.mean([cdist(m @ R, f).mean() for m, f in pairs]),
+    )
+    return np.asarray((moving.positions - moving_center) @ best + center)
+
+
+def _real_section_scores(
+    true: Section, other: Section, allow_reflection: bool, seed: int
+) -> dict[str, float]:
+    """Scores of another real section, whose cells are others."""
+    if true.positions.shape[1] != 2:
+        scores = shape_scores(true, other, seed)
+    else:
+        moved = _align_sections(other, true, allow_reflection, np.random.default_rng(seed))
+        scores = distribution_scores(true, replace(other, positions=moved), seed)
+    return {**scores, "n_cells": len(other.positions)}
+
+
+def _scored_draws(
+    true: Section,
+    training: Section,
+    section_of: NDArray[np.str_],
+    allow_reflection: bool,
+    n_similar: int,
+    seed: int,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name and scores of every baseline of one section; ``section_of (n,)`` training cells."""
+    rng = np.random.default_rng(seed)
+    sections = {name: section_of == name for name in sorted(pd.unique(section_of))}
+    z, z_training = _standardized(true.expression, training.expression)
+    for name, members in sections.items():
+        chosen = choose_neighbors(similar_cells(z, z_training[members], n_similar), rng)
+        drawn = training.positions[members][chosen]
+        yield f"similar cells ({name})", draw_scores(true, drawn, allow_reflection, seed)
+    if true.labels is not None:
+        shuffled = _shuffle_within(true.positions, true.labels, rng)
+        yield "shuffled within type", draw_scores(true, shuffled, allow_reflection, seed)
+    half = np.random.default_rng(seed).permutation(len(true.positions)) % 2 == 0
+    scores = distribution_scores(true.take(half), true.take(~half), seed)
+    yield "halves of the truth", {**scores, "n_cells": int((~half).sum())}
+    for name, members in sections.items():
+        scores = _real_section_scores(true, training.take(members), allow_reflection, seed)
+        yield f"real section ({name})", scores
+
+
+def draw_baselines(
+    adata: AnnData,
+    atlas: AnnData,
+    *,
+    spatial_key: str = _keys.SPATIAL,
+    section_key: str | None = _keys.SECTION,
+    labels_key: str | None = None,
+    layer: str | None = None,
+    values: str = "counts",
+    allow_reflection: bool = True,
+    n_similar: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score simple draws and real tissue, to read :func:`score_draws` against.
+
+    - ``similar cells (<section>)``: every cell at the place of a random one of its 20 most similar
+      cells in one training section, by cosine of expression, standardized over all training cells.
+    - ``shuffled within type``: the true positions, shuffled within each cell type.
+    - ``halves of the truth``: one random half of the true cells against the other.
+    - ``real section (<section>)``: a training section as it is, not scaled. In 2D its center is put
+      on the true one and it is turned to the least energy distance by cell type among 72 rotations
+      and their mirror images; in 3D it is not, and scores that need a common frame are NaN.
+
+    The last two hold other cells, so that scores of a cell's own place are NaN.
+
+    Parameters
+    ----------
+    adata
+        Sections to place, with true coordinates; rows of NaN are left out. Not changed.
+    atlas
+        Training sections. Genes are matched by name; those that both measure are used.
+    spatial_key, section_key, labels_key, layer, values
+        As in :func:`score_draws`, for both.
+    allow_reflection
+        Whether a section may be mirrored.
+    n_similar
+        Similar cells to choose from.
+    seed
+        Of choices, shuffling, halves, and as in :func:`score_draws`.
+
+    Returns
+    -------
+    DataFrame
+        A row per baseline and section of ``adata``, with the index and the columns of
+        :func:`score_draws`, so that the two can be concatenated.
+
+    Examples
+    --------
+    >>> import alphastomics as al
+    >>> tissue = al.datasets.simulate_tissue(n_sections=2, n_cells=100)
+    >>> test = tissue.obs["section"] == "section_1"
+    >>> atlas, cells = tissue[~test].copy(), tissue[test].copy()
+    >>> baselines = al.tl.draw_baselines(cells, atlas)
+    >>> baselines.index.get_level_values("key").tolist()
+    ['similar cells (section_0)', 'halves of the truth', 'real section (section_0)']
+    """
+    check_at_least("n_similar", n_similar, 1)
+    positions = read_coordinates(adata, spatial_key, "spatial_key")
+    sections = scored_sections(adata, positions, spatial_key, section_key, labels_key)
+    if labels_key is not None and labels_key not in atlas.obs:
+        raise KeyError(f"{labels_key!r} is not in atlas.obs, which holds {list(atlas.obs)}.")
+    setup = SetupArgs(layer, values, spatial_key, section_key, None)
+    training = read_training(atlas, setup)
+    query = read_query(adata, setup, Categories(), atlas.var_names, positions.shape[1])
+    genes = np.asarray(query.panels.all(0) & training.panels.all(0))
+    located = np.flatnonzero(training.has_position)
+    of_query, of_training = (
+        SectionReader(table, None if labels_key is None else data.obs[labels_key], values, genes)
+        for table, data in ((query, adata), (training, atlas))
+    )
+    rows = {}
+    for name, cells in sections:
+        depth = of_query.median_depth(cells)
+        for baseline, scores in _scored_draws(
+            of_query.read(cells, depth),
+            of_training.read(located, depth),
+            training.section[located],
+            allow_reflection,
+            n_similar,
+            seed,
+        ):
+            rows[baseline, name] = scores
+    return score_table(rows)
