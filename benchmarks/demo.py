@@ -1,4 +1,4 @@
-"""The main job on simulated tissue: train, place a held-out section, score it beside the floors.
+"""The main job on simulated tissue: train, place a held-out section, score it beside the baselines.
 
     python benchmarks/demo.py --out demo
 
@@ -53,11 +53,11 @@ def main() -> None:
     scores = al.tl.score(
         cells, ["spatial_predicted", "spatial_sampled"], labels_key="cell_type"
     ).droplevel("section")
-    floors = al.tl.placement_floors(cells, atlas, labels_key="cell_type")
-    best = floors.sort_values("distance_spearman", ascending=False)
+    baselines = al.tl.placement_baselines(cells, atlas, labels_key="cell_type")
+    best = baselines.sort_values("distance_spearman", ascending=False)
     print(f"\nPlacing {cells.n_obs} cells of {HELD_OUT}, never seen in training:")
     print(scores[COLUMNS].round(3).to_string())
-    print("\nFloors, best first (method and what it was fitted on):")
+    print("\nBaselines, best first (method and what it was fitted on):")
     print(best[COLUMNS].round(3).to_string())
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Predict the expression of hidden cells of a section from where they are, beside all floors.
+"""Predict the expression of hidden cells of a section from where they are, beside all baselines.
 
     python benchmarks/expression.py --data merfish_hypothalamus.h5ad --section animal1_bregma+0.21
 
@@ -112,12 +112,12 @@ def one_seed(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dic
     if "cell_type" in adata.obs:
         types = adata.obs["cell_type"].to_numpy()[rows]
         labels = (types[shown], types[hidden])
-    floors = al.tl.expression_floors(
+    baselines = al.tl.expression_baselines(
         positions[shown], expression[shown], positions[hidden], *labels, seed=seed
     )
     estimates, seconds = predict(zero_rows(adata, known), args, seed)
     found = [("model", name, values[hidden], seconds) for name, values in estimates.items()]
-    found += [("floor", name, values, {}) for name, values in floors]
+    found += [("baseline", name, values, {}) for name, values in baselines]
     return [
         {
             "kind": kind,
@@ -133,7 +133,7 @@ def one_seed(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dic
 
 
 def summarise(results: pd.DataFrame, shown: Sequence[str], by: str) -> pd.DataFrame:
-    """Mean ± sd over seeds of some columns, the model first, then floors from the best."""
+    """Mean ± sd over seeds of some columns, the model first, then baselines from the best."""
     groups = results.groupby(["kind", "method"], sort=False)[list(shown)]
     mean, sd = groups.mean(), groups.std(ddof=1)
     text = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Impute genes that a panel lacks from dissociated cells, beside all floors.
+"""Impute genes that a panel lacks from dissociated cells, beside all baselines.
 
     python benchmarks/imputation.py --data osmfish_cortex.h5ad --reference osmfish_scrna_ref.h5ad
 
@@ -91,8 +91,8 @@ def one_fold(
     S, R = (normalize(adata, ~hidden) for adata in (spatial, reference))
     estimates, seconds = impute(spatial, reference, hidden, args, seed)
     found = [("model", name, values) for name, values in estimates.items()]
-    floors = al.tl.imputation_floors(S[:, ~hidden], R[:, ~hidden], R[:, hidden], seed=seed)
-    found += [("floor", name, values) for name, values in floors]
+    baselines = al.tl.imputation_baselines(S[:, ~hidden], R[:, ~hidden], R[:, hidden], seed=seed)
+    found += [("baseline", name, values) for name, values in baselines]
     true, covariate = S[:, hidden], S[:, ~hidden].mean(1)
     return pd.concat(
         pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Place a held-out section: predict, one draw, medoid and consensus of 8, beside all floors.
+"""Place a held-out section: predict, one draw, medoid and consensus of 8, beside all baselines.
 
     python benchmarks/placement.py --data merfish_hypothalamus.h5ad --test animal1_bregma+0.21
 
@@ -119,7 +119,7 @@ def cell(mean: float, sd: float) -> str:
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± sd over seeds, floors best first."""
+    """Mean ± sd over seeds, baselines best first."""
     shown = [column for column in SHOWN if column in results]
     groups = results.groupby(["kind", "method"], sort=False)[shown]
     mean, sd = groups.mean(), groups.std(ddof=1)
@@ -183,14 +183,14 @@ def main() -> None:
             for row in rows
             if (row["method"], row["seed"]) == ("predict", seed)
         )
-        floors = al.tl.placement_floors(
+        baselines = al.tl.placement_baselines(
             cells, atlas, values=args.values, labels_key=labels_key, seed=seed
         )
-        for name, scores in floors.iterrows():
-            rows.append({"kind": "floor", "method": name, "seed": seed, **scores})
+        for name, scores in baselines.iterrows():
+            rows.append({"kind": "baseline", "method": name, "seed": seed, **scores})
         print(
-            f"seed {seed}: predict {predicted:.3f}, best floor "
-            f"{floors['distance_spearman'].idxmax()} {floors['distance_spearman'].max():.3f}",
+            f"seed {seed}: predict {predicted:.3f}, best baseline "
+            f"{baselines['distance_spearman'].idxmax()} {baselines['distance_spearman'].max():.3f}",
             flush=True,
         )
     results = pd.DataFrame(rows)

@@ -73,7 +73,9 @@ def run(adata: ad.AnnData, args: argparse.Namespace, seed: int) -> list[dict[str
     x = standardized(adata, args.values, known)
     for k in KNN:
         knn = KNeighborsRegressor(k, metric="cosine").fit(x[known], reference.obsm["spatial"])
-        rows.append({"kind": "floor", "method": f"knn{k}", **scores(true, knn.predict(x[~known]))})
+        rows.append(
+            {"kind": "baseline", "method": f"knn{k}", **scores(true, knn.predict(x[~known]))}
+        )
     return [{"seed": seed, **row} for row in rows]
 
 

@@ -39,14 +39,14 @@ def shown(scores: pd.DataFrame, method: str, metric: str) -> str:
     return cell(values.mean(), values.std(ddof=1)) if len(values) else ""
 
 
-def best_floor(scores: pd.DataFrame, metric: str) -> str:
-    floors = scores[scores["kind"] == "floor"]
-    return str(floors.groupby("method")[metric].mean().idxmax())
+def best_baseline(scores: pd.DataFrame, metric: str) -> str:
+    baselines = scores[scores["kind"] == "baseline"]
+    return str(baselines.groupby("method")[metric].mean().idxmax())
 
 
 def row(path: Path) -> dict[str, str]:
     scores = pd.read_csv(path)
-    best, near = best_floor(scores, METRIC), best_floor(scores, CONTACTS)
+    best, near = best_baseline(scores, METRIC), best_baseline(scores, CONTACTS)
     means = scores.groupby("method")[METRIC].mean()
     predict = scores[scores["method"] == "predict"]
     return {
