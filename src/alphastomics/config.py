@@ -287,7 +287,8 @@ class TrainingSettings(_Section):
     def train_options(self) -> dict[str, Any]:
         """Arguments of ``AlphaSTomics.train``."""
         values = self.model_dump(exclude={"early_stopping", "seed", "logger"})
-        return {**values, "max_epochs": values.pop("epochs"), "lr": values.pop("learning_rate")}
+        values["max_epochs"], values["lr"] = values.pop("epochs"), values.pop("learning_rate")
+        return values
 
 
 class MaskingSettings(_Section):
