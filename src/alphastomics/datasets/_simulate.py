@@ -1,4 +1,4 @@
-"""A seeded tissue whose anatomy is known."""
+"""Simulated tissue of known anatomy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.stats import special_ortho_group
 
 from alphastomics import _keys
+from alphastomics._validate import check_at_least
 
 Array = NDArray[np.float64]
 
@@ -21,7 +22,7 @@ LINING = "Ependymal"
 CELL_TYPES = (*LAYERS, *SCATTERED, LINING)
 
 EXTENT_UM = np.array([2400.0, 1500.0, 500.0])
-CAVITY_CENTRE, CAVITY_RADII = np.array([0.68, 0.3]), np.array([0.13, 0.14])
+CAVITY_CENTER, CAVITY_RADII = np.array([0.68, 0.3]), np.array([0.13, 0.14])
 LINING_WIDTH = 0.35  # in radii of the cavity
 SCATTERED_SHARE = 0.3
 DISPERSION = 4.0  # negative-binomial size: variance = mean + mean^2 / DISPERSION
@@ -46,20 +47,20 @@ def _draw_genes(rng: np.random.Generator, n_genes: int) -> _Genes:
 
 
 def _cavity_distance(unit: Array) -> Array:
-    """Distance from the centre of the cavity in its radii; the wall is at 1."""
-    scaled = (unit[:, :2] - CAVITY_CENTRE) / CAVITY_RADII
+    """Distance from the center of the cavity in its radii; the wall is at 1."""
+    scaled = (unit[:, :2] - CAVITY_CENTER) / CAVITY_RADII
     return np.sqrt(np.square(scaled).sum(1))
 
 
 def _draw_positions(rng: np.random.Generator, n_cells: int) -> Array:
     """Uniform positions ``(n, 3)`` in the unit anatomy: a bent sheet with a cavity."""
-    kept: list[Array] = []
-    while sum(map(len, kept)) < n_cells:
+    accepted: list[Array] = []
+    while sum(map(len, accepted)) < n_cells:
         unit = rng.random((2 * n_cells, 3))
         surface = 0.8 + 0.2 * np.sin(np.pi * (0.15 + 0.7 * unit[:, 0]))  # lower towards the sides
         inside = (unit[:, 1] < surface) & (_cavity_distance(unit) > 1)
-        kept.append(unit[inside])
-    return np.concatenate(kept)[:n_cells]
+        accepted.append(unit[inside])
+    return np.concatenate(accepted)[:n_cells]
 
 
 def _draw_types(rng: np.random.Generator, unit: Array) -> NDArray[np.int64]:
@@ -82,7 +83,7 @@ def _draw_counts(
 
 
 def _mount(rng: np.random.Generator, unit: Array, n_dims: int) -> Array:
-    """Put the section on its slide: own size, rotation, mirror image and shift, in µm."""
+    """Positions on the slide in µm: random size, rotation, mirror image and shift."""
     position = (unit * EXTENT_UM)[:, :n_dims] * rng.uniform(0.85, 1.15)
     rotation = special_ortho_group.rvs(n_dims, random_state=rng)
     rotation[:, 0] *= rng.choice([-1.0, 1.0])
@@ -97,7 +98,7 @@ def simulate_tissue(
     n_dims: int = 2,
     seed: int = 0,
 ) -> ad.AnnData:
-    """Simulate sections of one tissue, each on its slide in its own way.
+    """Simulate sections of one tissue, each on a slide of its own.
 
     The anatomy is a bent sheet with five layers, three cell types scattered through all of them,
     and a lined cavity off the middle, so that it has no mirror symmetry. Genes mark cell types or
@@ -130,13 +131,9 @@ def simulate_tissue(
     >>> atlas.shape
     (200, 20)
     """
-    for name, value, least in (
-        ("n_sections", n_sections, 1),
-        ("n_cells", n_cells, 3),
-        ("n_genes", n_genes, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, found {value}.")
+    check_at_least("n_sections", n_sections, 1)
+    check_at_least("n_cells", n_cells, 3)
+    check_at_least("n_genes", n_genes, 1)
     if n_dims not in (2, 3):
         raise ValueError(f"n_dims must be 2 or 3, found {n_dims}.")
     genes = _draw_genes(np.random.default_rng([seed]), n_genes)
