@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import alphastomics as al
-from alphastomics.cli._progress import alone_in
+from alphastomics.cli._preprocess_run import alone_in
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.io import DataError, Manifest, open_data
 from alphastomics.main import app

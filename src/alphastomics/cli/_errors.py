@@ -1,4 +1,4 @@
-"""How commands warn and end: what is wrong in one line, and an exit code."""
+"""Warnings and errors of commands: one line of text, and an exit code."""
 
 from __future__ import annotations
 
@@ -16,45 +16,44 @@ WRONG, INTERRUPTED = 2, 130
 PACKAGE = Path(__file__).parents[1]
 
 # Warnings of other packages that a user of the commands can do nothing about.
-BESIDE_THE_POINT = (
+IGNORED_WARNINGS = (
     "'(n_jobs|show_progress_bar)' is not a valid key",  # squidpy's documentation
-    "No data for colormapping",  # squidpy's points of one colour
-    "Stochastic Optimizer: Maximum iterations",  # the small network among the floors
+    "No data for colormapping",  # squidpy's points of one color
+    "Stochastic Optimizer: Maximum iterations",  # the small network among the baselines
 )
 
 
 @contextmanager
-def told_plainly(if_interrupted: str) -> Iterator[None]:
-    """Turn errors of what a user gave into one line and exit code 2, Ctrl-C into 130."""
+def report_errors(if_interrupted: str) -> Iterator[None]:
+    """Turn errors in the input of a user into one line and exit code 2, Ctrl-C into 130."""
+    text, code = "", WRONG
     try:
-        with warned_plainly():
+        with format_warnings():
             yield
+        return
     except (ValueError, KeyError, OSError, MissingExtraError) as error:
-        typer.echo(f"Error: {_text(error, if_interrupted)}", err=True)
-        raise typer.Exit(WRONG) from None
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. {if_interrupted}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except SystemExit as stop:
-        # Lightning ends with this after Ctrl-C.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            typer.echo(f"Interrupted. {if_interrupted}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        raise
+        text = f"Error: {_describe(error, if_interrupted)}"
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into SystemExit.
+        if KeyboardInterrupt not in (type(error), type(error.__context__)):
+            raise
+        text, code = f"Interrupted. {if_interrupted}", INTERRUPTED
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise
-        why = " ".join(str(error).split())
-        typer.echo(
-            f"Error: Weights & Biases: {why} (WANDB_MODE=offline logs to the folder of the run, "
-            "--logger csv without Weights & Biases.)",
-            err=True,
+        text = (
+            f"Error: Weights & Biases: {' '.join(str(error).split())} (WANDB_MODE=offline logs to "
+            "the folder of the run, --logger csv without Weights & Biases.)"
         )
-        raise typer.Exit(WRONG) from None
+    typer.echo(text, err=True)
+    raise typer.Exit(code)
 
 
-def _text(error: Exception, if_interrupted: str) -> str:
-    """Say what is wrong; of a full disk also how to go on."""
+told_plainly = report_errors  # former name
+
+
+def _describe(error: Exception, if_interrupted: str) -> str:
+    """Text of an error; of a full disk also how to go on."""
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
     if isinstance(error, OSError) and error.errno in FULL:
@@ -64,27 +63,27 @@ def _text(error: Exception, if_interrupted: str) -> str:
 
 
 @contextmanager
-def warned_plainly() -> Iterator[None]:
-    """Print warnings of ours as one line, without the source they come from."""
+def format_warnings() -> Iterator[None]:
+    """Print warnings of this package as one line, without the source they come from."""
     usual = warnings.formatwarning
 
-    def plain(
+    def format_warning(
         message: Warning | str,
         category: type[Warning],
         filename: str,
         lineno: int,
         line: str | None = None,
     ) -> str:
-        # Ours are told where they are raised, or at the caller, which is typer.
+        # Warnings of this package name the file that raises them, or its caller, which is typer.
         ours = PACKAGE in Path(filename).parents or "typer" in Path(filename).parts
         if issubclass(category, UserWarning) and ours:
             return f"Warning: {message}\n"
         return usual(message, category, filename, lineno, line)
 
     with warnings.catch_warnings():
-        for start in BESIDE_THE_POINT:
+        for start in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=start)
-        warnings.formatwarning = plain
+        warnings.formatwarning = format_warning
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What ``preprocess`` will do, decided and checked before anything is written."""
+"""Plan of ``preprocess``, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alphastomics._validate import check_section, check_values
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.io import DataError, RawSection
 from alphastomics.pp._filter_cells import enough_expression
-from alphastomics.pp._intersect_genes import choose_genes
+from alphastomics.pp._intersect_genes import choose_genes, panel_table
 from alphastomics.pp._split_sections import Split, deal_sections
 
 
@@ -30,19 +30,17 @@ class Plan:
     Attributes
     ----------
     sections
-        In the order of the manifest.
-    genes
-        Of all sections, before any are dropped for their values.
+        Sections in the order of the manifest.
+    panels
+        Whether each section measures each gene: boolean, genes by names of sections.
     split
-        Of each section.
-    n_dims
-        Of the coordinates.
-    units
-        Of the coordinates, if the files say.
+        Split of each section, by name.
+    n_dims, units
+        Dimensions and unit of the coordinates, None where no file names a unit.
     """
 
     sections: tuple[RawSection, ...]
-    genes: pd.Index
+    panels: pd.DataFrame
     split: dict[str, Split]
     n_dims: Literal[2, 3]
     units: str | None
@@ -52,52 +50,44 @@ class Plan:
         """Sections to learn from."""
         return [section for section in self.sections if self.split[section.name] == "train"]
 
-    def panel(self, section: RawSection) -> NDArray[np.bool_]:
-        """Whether a section measures each gene, ``(n_genes,)``."""
-        return np.asarray(self.genes.isin(section.genes))
-
+    @property
     def shared(self) -> NDArray[np.bool_]:
         """Whether all training sections measure each gene, ``(n_genes,)``."""
-        return np.all([self.panel(section) for section in self.training], axis=0)
+        return self.panels[[section.name for section in self.training]].all(axis=1).to_numpy()
 
 
 @contextmanager
-def _named(option: str) -> Iterator[None]:
-    """Say which option an error is about."""
+def _prefix_errors(prefix: str) -> Iterator[None]:
+    """Name the option or file of an error."""
     try:
         yield
     except DataError:
         raise
     except ValueError as error:
-        raise DataError(f"{option}: {error}") from None
+        raise DataError(f"{prefix}: {error}") from None
 
 
 def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
-    """Decide genes and splits from what is known without reading the cells.
-
-    Raises
-    ------
-    DataError
-        If sections do not go together, or an option names what is not there.
-    """
+    """Decide genes and splits without reading the cells."""
     located = [section for section in sections if section.n_dims is not None]
     if not located:
         raise DataError(
             f"--spatial_key: none of the {len(sections)} sections has coordinates under "
             f"{options.spatial_key!r}; at least one needs them."
         )
-    for option, key in (("labels_key", options.labels_key), ("batch_key", options.batch_key)):
+    for option in ("labels_key", "batch_key"):
+        key = getattr(options, option)
         if key is not None and not any(key in section.columns for section in sections):
             raise DataError(
                 f"--{option}: {key!r} is in no section; the first one has "
                 f"{', '.join(sections[0].columns) or 'no columns'}."
             )
-    with _named("--genes"):
-        panels = {section.name: section.genes for section in sections}
-        genes = choose_genes(panels, options.how, options.gene_list)
-    with _named("split"):
+    with _prefix_errors("--genes"):
+        genes_of = {section.name: section.genes for section in sections}
+        genes = choose_genes(genes_of, options.how, options.gene_list)
+    with _prefix_errors("split"):
         split = deal_sections(
-            [section.name for section in sections],
+            list(genes_of),
             [section.name for section in located],
             test_sections=options.test_sections,
             val_sections=options.val_sections,
@@ -105,8 +95,9 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
             val_ratio=options.val_ratio,
             seed=options.seed,
         )
-    plan = Plan(tuple(sections), genes, split, _one_n_dims(located), _one_unit(located))
-    if not plan.shared().any():
+    n_dims, units = _common_n_dims(located), _common_units(located)
+    plan = Plan(tuple(sections), panel_table(genes_of, genes), split, n_dims, units)
+    if not plan.shared.any():
         raise DataError(
             "--genes: no gene is measured by all training sections; at least one is needed to "
             "compare their depth."
@@ -114,7 +105,7 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     return plan
 
 
-def _one_n_dims(sections: Sequence[RawSection]) -> Literal[2, 3]:
+def _common_n_dims(sections: Sequence[RawSection]) -> Literal[2, 3]:
     first = sections[0]
     for other in sections:
         if other.n_dims != first.n_dims:
@@ -126,7 +117,7 @@ def _one_n_dims(sections: Sequence[RawSection]) -> Literal[2, 3]:
     return cast(Literal[2, 3], first.n_dims)
 
 
-def _one_unit(sections: Sequence[RawSection]) -> str | None:
+def _common_units(sections: Sequence[RawSection]) -> str | None:
     named = [section for section in sections if section.units is not None]
     for other in named:
         if other.units != named[0].units:
@@ -140,12 +131,11 @@ def _one_unit(sections: Sequence[RawSection]) -> str | None:
 
 def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnData:
     """Read a section: planned genes in their order, cells with enough expression."""
-    raw = section.load()
-    matrix = select_genes(sparse.csr_matrix(raw.X), raw.var_names.get_indexer(plan.genes))
-    where = f"{section.path}: section {section.name!r}"
-    try:
+    raw, genes = section.load(), plan.panels.index
+    matrix = select_genes(sparse.csr_matrix(raw.X), raw.var_names.get_indexer(genes))
+    with _prefix_errors(str(section.path)):
         known = expression_known(raw.obs)
-        check_values(matrix, options.values, f"{where}: {options.layer or 'X'}")
+        check_values(matrix, options.values, f"section {section.name!r}: {options.layer or 'X'}")
         keep = enough_expression(
             matrix,
             known,
@@ -153,15 +143,10 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
             min_genes=options.min_genes,
             min_counts=options.min_counts,
         )
-    except ValueError as error:
-        message = str(error)
-        raise DataError(message if where in message else f"{section.path}: {message}") from None
-    kept = matrix if keep.all() else matrix[np.flatnonzero(keep)]
-    adata = ad.AnnData(kept, obs=raw.obs[keep], var=pd.DataFrame(index=plan.genes))
-    if _keys.SPATIAL in raw.obsm:
-        position = raw.obsm[_keys.SPATIAL][keep]
-        located = ~np.isnan(position).any(1)
-        with _named(str(section.path)):
+        kept = matrix if keep.all() else matrix[np.flatnonzero(keep)]
+        adata = ad.AnnData(kept, obs=raw.obs[keep], var=pd.DataFrame(index=genes))
+        if _keys.SPATIAL in raw.obsm:
+            position = adata.obsm[_keys.SPATIAL] = raw.obsm[_keys.SPATIAL][keep]
+            located = ~np.isnan(position).any(1)
             check_section(position[located], section.name, options.spatial_key)
-        adata.obsm[_keys.SPATIAL] = position
     return adata

@@ -1,19 +1,22 @@
-"""The steps of ``preprocess``, one section in memory at a time."""
+"""Steps of ``preprocess``, one section in memory at a time; finished ones are not done again."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -21,93 +24,185 @@ from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
-from alphastomics.cli._progress import STORES, Progress, Record, alone_in
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
-from alphastomics.io._files import checksum, file_names, stamps
-from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics
+from alphastomics.io._files import checksum, file_names, remove, stamps, write_file, writing
+from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics, read_manifest
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 
 PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scipy", "zarr")
+STORES = "sections"
+LOCK = ".lock"
+
+Record = dict[str, Any]
 
 
 def run(
     raw_dir: Path, output_dir: Path, options: Options, *, overwrite: bool, progress: bool
 ) -> Manifest:
     """Process raw data; see :func:`alphastomics.cli.preprocess.preprocess`."""
-    _check_apart(raw_dir, output_dir)
-    keys = (options.labels_key, options.batch_key)
+    raw, output = raw_dir.resolve(), output_dir.resolve()
+    if output == raw or (raw in output.parents and raw.is_dir()):
+        # The next run would read the output as raw data.
+        raise DataError(
+            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose a folder beside it."
+        )
     sections = find_sections(
         raw_dir,
         layer=options.layer,
         spatial_key=options.spatial_key,
         section_key=options.section_key,
-        also_obs=[key for key in keys if key is not None],
+        also_obs=[key for key in (options.labels_key, options.batch_key) if key is not None],
     )
     plan = make_plan(sections, options)
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
     files = stamps(dict.fromkeys(section.path for section in sections), root)
-    fingerprint = options.fingerprint(files)
-    ended = not overwrite and (output_dir / MANIFEST_FILE).exists()
-    with nullcontext() if ended else alone_in(output_dir):
-        state = Progress(output_dir, fingerprint, overwrite=overwrite)
-        if state.manifest is not None:
-            return state.manifest
-        with tqdm(total=_n_steps(plan, options), unit="section", disable=not progress) as bar:
-            steps = _Steps(plan, options, state, root, bar)
-            chosen = steps.choose_genes()
-            written = steps.each("write", plan.sections, partial(steps.write, chosen=chosen))
-        manifest = _manifest(plan, options, chosen, written, fingerprint)
-        state.finish(manifest)
+    finished = not overwrite and (output_dir / MANIFEST_FILE).exists()
+    with nullcontext() if finished else alone_in(output_dir):
+        records = Records(output_dir, options.fingerprint(files), overwrite=overwrite)
+        if records.manifest is not None:
+            return records.manifest
+        with tqdm(unit="section", disable=not progress) as bar:
+            return _Steps(plan, options, records, root, bar).run()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes that ask for this from writing to it."""
+    with writing(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"--output_dir: another preprocess is writing to {folder}: wait until it has "
+                "ended, or choose another folder."
+            ) from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # of Windows, for an open file
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+class Records:
+    """Records of finished steps under a fingerprint of the raw files and options.
+
+    A record is written after what it says is on disk under its final name, so a step without a
+    record is done again, and a finished one never.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, *, overwrite: bool) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self._records = folder / ".progress"
+        self._mark = self._records / "fingerprint.json"
+        self.manifest: Manifest | None = None
+        if overwrite and ((folder / MANIFEST_FILE).exists() or self._mark.exists()):
+            with writing(folder, 0):
+                self._clear()
+        if (folder / MANIFEST_FILE).exists():
+            self.manifest = read_manifest(folder)
+            self._check(self.manifest.provenance.fingerprint)
+            remove(self._records)
+        else:
+            self._resume()
+
+    def _clear(self) -> None:
+        """Delete what an earlier run wrote; a run killed meanwhile has to be overwritten again."""
+        self._records.mkdir(exist_ok=True)
+        write_file(self._mark, json.dumps("being replaced").encode())
+        remove(self.folder / MANIFEST_FILE)
+        remove(self.folder / STORES)
+        for record in self._records.iterdir():
+            if record != self._mark:
+                remove(record)
+        remove(self._records)
+
+    def _resume(self) -> None:
+        stores = self.folder / STORES
+        if self._mark.is_file():
+            self._check(json.loads(self._mark.read_bytes()))
+        elif stores.exists():
+            raise DataError(
+                f"--output_dir: {self.folder} holds a folder {STORES!r} that preprocess did not "
+                "write: choose another folder."
+            )
+        with writing(self.folder, 0):
+            self._records.mkdir(exist_ok=True)
+            write_file(self._mark, json.dumps(self.fingerprint).encode())
+            stores.mkdir(exist_ok=True)
+            for unfinished in stores.glob(".*.tmp"):
+                shutil.rmtree(unfinished)
+
+    def _check(self, found: str) -> None:
+        if found != self.fingerprint:
+            raise DataError(
+                f"--output_dir: {self.folder} holds data of other raw files or options: choose "
+                "another folder, or replace them by --overwrite."
+            )
+
+    def once(self, name: str, do: Callable[[], Record]) -> Record:
+        """Read the record of a step, which is done if it has none."""
+        path = self._records / f"{name}.json"
+        if not path.is_file():
+            write_file(path, json.dumps(do()).encode())
+        record: Record = json.loads(path.read_bytes())
+        return record
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Write the manifest; then the records are not needed."""
+        manifest.write(self.folder)
+        remove(self._records)
         return manifest
-
-
-def _check_apart(raw_dir: Path, output_dir: Path) -> None:
-    """Raise if the output would be read as raw data by the next run."""
-    raw, output = raw_dir.resolve(), output_dir.resolve()
-    if output == raw or (raw in output.parents and raw.is_dir()):
-        raise DataError(
-            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose a folder beside it."
-        )
-
-
-def _n_steps(plan: Plan, options: Options) -> int:
-    by_variance = options.num_genes is not None and options.num_genes < len(plan.genes)
-    return len(plan.sections) + ((options.min_cells > 0) + by_variance) * len(plan.training)
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """Passes over the sections; a step that is recorded is not done again."""
+    """Passes over the sections."""
 
     plan: Plan
     options: Options
-    state: Progress
+    records: Records
     root: Path
     bar: tqdm
 
+    def run(self) -> Manifest:
+        """Choose genes, write the stores and the manifest."""
+        n_genes, n_training = len(self.plan.panels), len(self.plan.training)
+        by_variance = self.options.num_genes is not None and self.options.num_genes < n_genes
+        passes = (self.options.min_cells > 0) + by_variance
+        self.bar.reset(total=len(self.plan.sections) + passes * n_training)
+        chosen = self.choose_genes()
+        written = self.each("write", self.plan.sections, partial(self.write, chosen=chosen))
+        return self.records.finish(self.manifest(chosen, written))
+
     def each(
-        self, step: str, sections: Sequence[RawSection], do: Callable[[RawSection, str], Record]
+        self, step: str, sections: Sequence[RawSection], do: Callable[[RawSection], Record]
     ) -> list[Record]:
-        """Do a step for every section, given its file name, or find what was recorded of it."""
-        files = file_names(section.name for section in self.plan.sections)
-        records = []
+        """Do a step for every section, or read its record."""
+        found = []
         for section in sections:
             self.bar.set_description(f"{step} {section.name}")
-            file = files[section.name]
-            records.append(self.state.once(step, file, partial(do, section, file)))
+            name = f"{step}-{self.files[section.name]}"
+            found.append(self.records.once(name, partial(do, section)))
             self.bar.update()
-        return records
+        return found
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File name of each section."""
+        return file_names(section.name for section in self.plan.sections)
 
     def choose_genes(self) -> NDArray[np.int64]:
-        """Which of the plan's genes to keep, from training cells only."""
-        options, n_genes = self.options, len(self.plan.genes)
-        chosen = np.arange(n_genes)
+        """Numbers of the planned genes to keep, from training cells only."""
+        options, chosen = self.options, np.arange(len(self.plan.panels))
         if options.min_cells:
             counted = self.each("count", self.plan.training, self.count)
             total = np.sum([record["expressed"] for record in counted], axis=0)
             chosen = np.flatnonzero(total >= options.min_cells)
-            if not self.plan.shared()[chosen].any():
+            if not self.plan.shared[chosen].any():
                 raise DataError(
                     f"--min_cells: no gene that all training sections measure is expressed in "
                     f"{options.min_cells} of their cells; the most is {total.max()}. Lower it."
@@ -128,35 +223,35 @@ class _Steps:
         table = rank_genes(variances, options.num_genes)
         return chosen[table["highly_variable"].to_numpy()]
 
-    def count(self, section: RawSection, file: str) -> Record:
-        """Cells of a section that express each gene."""
+    def count(self, section: RawSection) -> Record:
+        """Count the cells of a section that express each gene."""
         adata = read_planned(section, self.plan, self.options)
         return {"expressed": _n_expressing(adata).tolist()}
 
-    def vary(self, section: RawSection, file: str, *, among: NDArray[np.int64]) -> Record:
-        """How much each gene varies in a section."""
+    def vary(self, section: RawSection, *, among: NDArray[np.int64]) -> Record:
+        """Variance of each gene in a section."""
         adata = read_planned(section, self.plan, self.options)
-        cells = np.flatnonzero(expression_known(adata.obs))
-        matrix, panel = adata.X[cells][:, among], self.plan.panel(section)[among]
+        matrix = adata.X[np.flatnonzero(expression_known(adata.obs))][:, among]
+        panel = self.plan.panels[section.name].to_numpy()[among]
         return {"variance": residual_variance(matrix, panel, self.options.values).tolist()}
 
-    def write(self, section: RawSection, file: str, *, chosen: NDArray[np.int64]) -> Record:
+    def write(self, section: RawSection, *, chosen: NDArray[np.int64]) -> Record:
         """Write the store of a section; its entry in the manifest and its statistics."""
         adata = read_planned(section, self.plan, self.options)[:, chosen].copy()
         adata.X = compact(adata.X)
-        panel = self.plan.panel(section)[chosen]
+        panels = self.plan.panels.iloc[chosen]
+        panel = panels[section.name].to_numpy()
         if not panel.any():
             raise DataError(
                 f"section {section.name!r} ({section.path}) measures none of the {len(chosen)} "
                 "genes that are used: leave it out, or choose other --genes."
             )
-        if not self._all_panels()[:, chosen].all():
-            adata.varm[_keys.MEASURED] = pd.DataFrame({section.name: panel}, index=adata.var_names)
+        if not panels.all(axis=None):
+            adata.varm[_keys.MEASURED] = panels[[section.name]]
         if self.plan.units is not None:
             adata.uns[_keys.UNITS] = self.plan.units
-        path = self.state.folder / STORES / f"{file}.zarr"
-        arranged = arrange(adata, section.name, self.options.seed)
-        write_store(path, arranged)
+        path = self.records.folder / STORES / f"{self.files[section.name]}.zarr"
+        write_store(path, arrange(adata, section.name, self.options.seed))
         entry = SectionEntry(
             name=section.name,
             file=f"{STORES}/{path.name}",
@@ -167,12 +262,30 @@ class _Steps:
             source=os.path.relpath(section.path, self.root),
             checksum=checksum(path),
         )
-        shared = self.plan.shared()[chosen]
-        return {"entry": entry.model_dump(), "statistics": _statistics(adata, panel, shared)}
+        statistics = _statistics(adata, panel, self.plan.shared[chosen])
+        return {"entry": entry.model_dump(), "statistics": statistics}
 
-    def _all_panels(self) -> NDArray[np.bool_]:
-        """Whether each section measures each gene, ``(n_sections, n_genes)``."""
-        return np.stack([self.plan.panel(section) for section in self.plan.sections])
+    def manifest(self, chosen: NDArray[np.int64], written: Sequence[Record]) -> Manifest:
+        """Combine the records of the sections."""
+        options = self.options
+        return Manifest(
+            genes=self.plan.panels.index[chosen].tolist(),
+            values=options.values,  # type: ignore[arg-type]
+            n_dims=self.plan.n_dims,
+            units=self.plan.units,
+            labels_key=options.labels_key,
+            batch_key=options.batch_key,
+            sections=[SectionEntry(**record["entry"]) for record in written],
+            statistics=_combine(
+                [r["statistics"] for r in written if r["entry"]["split"] == "train"]
+            ),
+            provenance=Provenance(
+                options=asdict(options),
+                versions={"alphastomics": __version__, **{p: version(p) for p in PACKAGES}},
+                seed=options.seed,
+                fingerprint=self.records.fingerprint,
+            ),
+        )
 
 
 def _n_expressing(adata: ad.AnnData) -> NDArray[np.int64]:
@@ -193,43 +306,14 @@ def _statistics(adata: ad.AnnData, panel: NDArray[np.bool_], shared: NDArray[np.
     }
 
 
-def _manifest(
-    plan: Plan,
-    options: Options,
-    chosen: NDArray[np.int64],
-    written: Sequence[Record],
-    fingerprint: str,
-) -> Manifest:
-    """Put together what the records of the sections say."""
-    training = [record["statistics"] for record in written if record["entry"]["split"] == "train"]
-    n_cells = np.array([part["n_cells"] for part in training])
-    measuring = np.maximum(n_cells @ np.array([part["panel"] for part in training]), 1)
-    totals = np.concatenate([part["totals"] for part in training])
-    return Manifest(
-        genes=plan.genes[chosen].tolist(),
-        values=options.values,  # type: ignore[arg-type]
-        n_dims=plan.n_dims,
-        units=plan.units,
-        labels_key=options.labels_key,
-        batch_key=options.batch_key,
-        sections=[SectionEntry(**record["entry"]) for record in written],
-        statistics=Statistics(
-            n_cells=int(n_cells.sum()),
-            median_total=float(np.median(totals)),
-            mean=(np.sum([part["sum"] for part in training], axis=0) / measuring).tolist(),
-            expressed=(
-                np.sum([part["expressed"] for part in training], axis=0) / measuring
-            ).tolist(),
-        ),
-        provenance=Provenance(
-            options=_plain(asdict(options)),
-            versions={"alphastomics": __version__, **{name: version(name) for name in PACKAGES}},
-            seed=options.seed,
-            fingerprint=fingerprint,
-        ),
+def _combine(parts: Sequence[Record]) -> Statistics:
+    """Combine the statistics of the training sections."""
+    n_cells = np.array([part["n_cells"] for part in parts])
+    measuring = np.maximum(n_cells @ np.array([part["panel"] for part in parts]), 1)
+    total = {name: np.sum([part[name] for part in parts], axis=0) for name in ("sum", "expressed")}
+    return Statistics(
+        n_cells=int(n_cells.sum()),
+        median_total=float(np.median(np.concatenate([part["totals"] for part in parts]))),
+        mean=(total["sum"] / measuring).tolist(),
+        expressed=(total["expressed"] / measuring).tolist(),
     )
-
-
-def _plain(options: Record) -> Record:
-    """Turn tuples into lists, as JSON has them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._errors import report_errors
 from alphastomics.config import Architecture, load_config
 
 # The setting of the published table.
@@ -37,7 +37,7 @@ def compare_configs_command(
     how: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Compare what gates, experts and linear attention cost at one size of the network."""
-    with told_plainly("Nothing was written."):
+    with report_errors("Nothing was written."):
         from alphastomics.cli.compare import compare, render
 
         size = Architecture(d_model=d_model, num_heads=num_heads, num_layers=num_layers, d_ff=d_ff)

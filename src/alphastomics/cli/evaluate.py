@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alphastomics import _keys
-from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import data_folder, find_checkpoint, run_of, write_text
 from alphastomics.config import Config, ConfigError, load_config
 
@@ -42,7 +42,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Of draws and of simple methods.")] = 0,
 ) -> None:
     """Score a model on the sections that preprocess held out, beside simple methods."""
-    with told_plainly("Nothing was written."):
+    with report_errors("Nothing was written."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
         folder = output_dir or run_of(found) / "test"
@@ -108,7 +108,7 @@ def evaluate(
             f"--data_dir: {data_dir} lacks {len(lacking)} of the model's {len(model.genes)} genes, "
             f"{lacking[0]!r} among them."
         )
-    mode = model._options["training_mode"]
+    mode = model.config.training_mode
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
     folder.mkdir(parents=True, exist_ok=True)

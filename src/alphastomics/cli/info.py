@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import find_checkpoint
 
 
@@ -18,7 +18,7 @@ def info_command(
     ] = None,
 ) -> None:
     """Say what a checkpoint, a model or a folder of processed data is."""
-    with told_plainly("Nothing was written."):
+    with report_errors("Nothing was written."):
         typer.echo(describe(path, config))
 
 

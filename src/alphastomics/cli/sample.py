@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alphastomics._files import whole
-from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import config_of_run, find_checkpoint, run_of
 from alphastomics.config import ConfigError
 
@@ -64,7 +64,7 @@ def sample_command(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Fill in the positions or expression that cells lack, or generate new cells."""
-    with told_plainly("Nothing was written."):
+    with report_errors("Nothing was written."):
         if (input is None) == (num_samples is None):
             raise ConfigError(
                 "give either --input, cells to fill in, or --num_samples, the number of new cells."
