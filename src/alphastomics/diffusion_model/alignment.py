@@ -23,8 +23,8 @@ def kabsch(
 ) -> Tensor:
     """Orthogonal matrices that best map ``moving`` onto ``fixed`` (Kabsch 1976).
 
-    Minimises ``sum_n w_n || moving_n R - fixed_n ||^2`` over rotations about the origin, with
-    mirror images when ``allow_reflection``. Centre the points first if shifts should be ignored.
+    Minimizes ``sum_n w_n || moving_n R - fixed_n ||^2`` over rotations about the origin, with
+    mirror images when ``allow_reflection``. Center the points first if shifts should be ignored.
 
     Parameters
     ----------

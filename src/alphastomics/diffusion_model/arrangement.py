@@ -42,15 +42,15 @@ def distance_correlation(arrangement: Tensor, position: Tensor, cells: Tensor) -
         order = true.argsort(-1)
         places = torch.arange(true.shape[-1], device=true.device, dtype=true.dtype)
         rank = torch.empty_like(true).scatter_(-1, order, places.expand_as(true))
-        rank = _centred(rank, pair)
-    arranged = _centred(arranged, pair)
+        rank = _centered(rank, pair)
+    arranged = _centered(arranged, pair)
     # Bounded before the root: the zeros of a cell that does not count would have a slope of NaN.
     norm = (arranged.square().sum(-1) * rank.square().sum(-1)).clamp_min(1e-12).sqrt()
     per_cell = (arranged * rank).sum(-1) / norm  # (B, R)
     return (per_cell * of).sum(-1) / of.sum(-1).clamp_min(1)
 
 
-def _centred(values: Tensor, weight: Tensor) -> Tensor:
+def _centered(values: Tensor, weight: Tensor) -> Tensor:
     """Subtract the mean of each row ``(B, R, N)`` over the entries of weight 1."""
     mean = (values * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp_min(1)
     return (values - mean) * weight

@@ -72,7 +72,7 @@ def framed_positions(
     B, _, d = centered.shape
     turns = random_orthogonal((B, d), generator, reflect=module.allow_reflection).to(centered)
     half = torch.rand(len(centered), generator=generator).to(centered) < 0.5
-    if not len(module.poses):
+    if not module.poses.is_fitted:
         return centered @ turns, ~everything
     pose = module.poses.pose(batch.section, allow_reflection=module.allow_reflection)
     section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))

@@ -228,7 +228,7 @@ def _pose_statistics(
     module: MaskedDiffusionModule, batch: CellBatch, encoding: Encoding, targets: Targets
 ) -> Tensor:
     """Statistics of the poses of sections, from sets in which no position was known."""
-    if not len(module.poses):
+    if not module.poses.is_fitted:
         return module.poses.statistics
     section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
     weight = targets.position_hidden & targets.free[:, None]

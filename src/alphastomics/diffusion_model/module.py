@@ -278,7 +278,7 @@ class MaskedDiffusionModule(nn.Module):
     def refined_arrangement(self, cells: StandardizedCells, arrangement: Tensor) -> Tensor:
         """Arrangement ``(1, N, d)`` of one set, refined by its places in the training sections."""
         expressed = cells.gene_known.any(-1)  # (1, N)
-        if not len(self.reference) or int(expressed.sum()) < 2:
+        if not self.reference.is_fitted or int(expressed.sum()) < 2:
             return arrangement
         features = self.matcher.features(cells.expression[expressed], cells.gene_known[expressed])
         refined = arrangement.clone()
@@ -289,7 +289,7 @@ class MaskedDiffusionModule(nn.Module):
     def tissue(self) -> Support | None:
         """Support of the tissue in the frame of the model; ``None`` if it was not fitted."""
         place = self.support.place  # (P, d)
-        if len(self.poses):
+        if self.poses.is_fitted:
             pose = self.poses.pose(self.support.section, allow_reflection=self.allow_reflection)
             place = pose.apply(place[:, None])[:, 0]
         return self.support.region(place)

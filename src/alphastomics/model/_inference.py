@@ -147,11 +147,11 @@ class SetReader:
         d, device = module.position_dim, module.device
         identity = Pose(torch.eye(d, device=device)[None], torch.zeros(1, 1, d, device=device))
         if not len(landmarks):
-            is_common = module.frame == "registered" or bool(len(module.poses))
+            is_common = module.frame == "registered" or module.poses.is_fitted
             return SectionFrame(np.zeros(d), identity, is_common)
         center = task.data.position[landmarks].mean(0)
         expressed = task.expression_known[landmarks]
-        if not len(module.poses) or not expressed.any():
+        if not module.poses.is_fitted or not expressed.any():
             return SectionFrame(center, identity, module.frame == "registered")
         landmarks = landmarks[expressed]
         cells = self._standardize(landmarks, center, scope=0, n_support=0)

@@ -1040,7 +1040,7 @@ class AlphaSTomics(BaseModelClass):
         """
         self._require_trained()
         self._check_output(key_added, None, OUTPUTS[0])
-        if not len(self.module.poses):
+        if not self.module.poses.is_fitted:
             raise ValueError(
                 "This model has no common frame: it is learned with frame='learned' by a "
                 "training_mode that places cells."

@@ -154,7 +154,7 @@ class DenoisingPlan(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, refresh the poses of sections, and update the average."""
         super().optimizer_step(*args, **kwargs)
-        if len(self.module.poses):
+        if self.module.poses.is_fitted:
             # All processes measure together, so that they keep one frame.
             self.module.poses.update(
                 self.trainer.strategy.reduce(self.pose_statistics, reduce_op="sum")
@@ -479,7 +479,7 @@ def _fit_priors(
             progress_bar=progress_bar,
         )
         module.to(home)
-    elif len(module.poses) and sections != record.train_sections:
+    elif module.poses.is_fitted and sections != record.train_sections:
         module.poses.start(len(sections))  # found again within a few steps
         fit_places(module, data, sections, config.seed)
 

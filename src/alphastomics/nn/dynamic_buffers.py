@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class DynamicBufferModule(nn.Module):
@@ -19,8 +19,20 @@ class DynamicBufferModule(nn.Module):
 
     sized: ClassVar[tuple[str, ...]] = ()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self.sized:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_resize)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether data are stored."""
+        stored: Tensor = getattr(self, self.sized[0])
+        return len(stored) > 0
+
+
+def _resize(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    """Give the buffers the sizes of those to be loaded."""
+    assert isinstance(module, DynamicBufferModule)
+    for name in module.sized:
+        if prefix + name in state_dict:
+            setattr(module, name, torch.empty_like(state_dict[prefix + name]))

@@ -1,4 +1,4 @@
-"""Spatial autocorrelation of expression: which cells are neighbors in drawn sections."""
+"""Spatial autocorrelation of expression, by which cells of drawn sections exchange places."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ class AutocorrelationPrior(nn.Module):
         self.register_buffer("moran", torch.zeros(len(NEIGHBORS), n_factors, dtype=torch.float64))
         self.register_buffer("n_cells", torch.zeros((), dtype=torch.float64))
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there was a training section."""
+        return float(self.n_cells) > 0
+
     @torch.no_grad()
     def fit(self, sections: Sequence[tuple[Array, FactorsOf]], seed: int) -> None:
         """Take the mean of sections, of at most 1,024 random cells of each and their neighbors.
@@ -82,7 +87,7 @@ class AutocorrelationPrior(nn.Module):
             The same positions in another order, ``(n, d)``.
         """
         n = len(points)
-        if n < 3 or not float(self.n_cells):
+        if n < 3 or not self.is_fitted:
             return points
         weights, nearby = _weights(points, NEIGHBORS[0]), _neighbors(points, REACH)
         target = self._target(n)

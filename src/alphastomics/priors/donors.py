@@ -1,4 +1,4 @@
-"""Training cells as donors: what is measured of a cell, given its description by factors."""
+"""Training cells as donors of measured expression to cells described by factors."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class GeneFactorModel(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """True once the loading was fitted."""
+        """Whether the loading was fitted."""
         return bool(self.loading.any())
 
     def forward(self, values: Tensor, known: Tensor) -> Tensor:

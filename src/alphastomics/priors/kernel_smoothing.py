@@ -123,8 +123,8 @@ class KernelSmoother(nn.Module):
                 variance = self.width.square()[:, None, None]  # (H, 1, 1)
                 logits = (-square / (2 * variance)).masked_fill(hidden, -1e9)  # (B, H, R, N)
                 if without_self:
-                    own = torch.arange(at.shape[1], device=at.device)
-                    logits[:, :, own, start + own] = -1e9
+                    row = torch.arange(at.shape[1], device=at.device)
+                    logits[:, :, row, start + row] = -1e9
                 nearest = logits.amax(-1, keepdim=True)  # (B, H, R, 1)
                 weight = logits.sub_(nearest).exp_()
                 total = weight.sum(-1, keepdim=True)
@@ -134,7 +134,7 @@ class KernelSmoother(nn.Module):
     def fit(self, sections: list[SectionSample]) -> None:
         """Fit the linear map by ridge regression (Hoerl & Kennard 1970), cells themselves left out.
 
-        Genes that some section lacks get no estimate.
+        Genes that a section lacks get no estimate.
 
         Parameters
         ----------

@@ -164,8 +164,8 @@ class ReferenceMatcher(nn.Module):
     ) -> None:
         """Learn which cells lie near each other from their expression.
 
-        In every step the positions of some cells of a section are hidden and are to be found among
-        the others. All are seen with noise, and in part of the steps the former lack genes.
+        In every step the positions of a share of the cells of a section are hidden and predicted
+        from the others. Expression has noise, and in part of the steps hidden cells lack genes.
 
         Parameters
         ----------

@@ -43,6 +43,11 @@ class SpacingPrior(nn.Module):
         self.register_buffer("distance", torch.zeros((), dtype=torch.float64))
         self.register_buffer("weight", torch.ones(BINS, dtype=torch.float64))
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether pair correlations were estimated."""
+        return float(self.distance) > 0
+
     @torch.no_grad()
     def fit(self, sections: list[Points]) -> None:
         """Estimate pair correlations.
@@ -88,7 +93,7 @@ class SpacingPrior(nn.Module):
         """
         distance = float(self.distance)
         drawn = np.flatnonzero(movable)
-        if distance <= 0 or len(points) < 2 or not len(drawn):
+        if not self.is_fitted or len(points) < 2 or not len(drawn):
             return points
         at, n_moved = points.copy(), max(1, round(MOVED * len(drawn)))
         log_weight = np.log(self.weight.cpu().numpy())
