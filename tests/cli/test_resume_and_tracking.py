@@ -14,7 +14,7 @@ import wandb
 from typer.testing import CliRunner
 
 import alphastomics as al
-from alphastomics.cli._errors import told_plainly
+from alphastomics.cli._errors import report_errors
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.main import app, train_app
 
@@ -97,7 +97,7 @@ def test_without_a_login_weights_and_biases_is_offline_and_asks_nothing(work):
 
 
 def test_an_error_of_weights_and_biases_is_one_line(capsys):
-    with pytest.raises(typer.Exit), told_plainly(""):
+    with pytest.raises(typer.Exit), report_errors(""):
         raise wandb.errors.CommError("no\nconnection")
     assert re.fullmatch(r"Error: Weights & Biases: no connection \(.*\)\n", capsys.readouterr().err)
 

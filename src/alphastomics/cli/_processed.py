@@ -1,4 +1,4 @@
-"""Processed data as the model learns from them, expression left on disk."""
+"""Processed data as the model reads them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from alphastomics.model import AlphaSTomics
 from alphastomics.model._data import CellTable
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 
-CELLS_TO_CHOOSE_BY = 2000  # of a section, when the most variable genes are chosen
-SECTIONS_TO_CHOOSE_BY = 12
+# Sample of the training cells from which the most variable genes are chosen.
+SAMPLED_CELLS = 2000  # of a section
+SAMPLED_SECTIONS = 12
+ATLAS_CELLS = 20_000  # for the baselines
 
 
 @dataclass(frozen=True)
-class _SomeColumns:
-    """Some genes of rows that are read when asked for."""
+class _Columns:
+    """Columns of rows that stay on disk."""
 
     rows: LazyRows
     columns: NDArray[np.int64]
@@ -39,7 +41,7 @@ class _SomeColumns:
 
 
 def choose_genes(data: ProcessedData, num_genes: int | None, seed: int) -> NDArray[np.int64]:
-    """Find the columns of the most variable genes, of a sample of the training cells."""
+    """Find the columns of the most variable genes in a sample of the training cells."""
     n = len(data.genes)
     if num_genes is not None and num_genes > n:
         warnings.warn(
@@ -52,24 +54,29 @@ def choose_genes(data: ProcessedData, num_genes: int | None, seed: int) -> NDArr
     rng = np.random.default_rng(seed)
     sections = data.sections("train")
     variances = {}
-    for i in rng.permutation(len(sections))[:SECTIONS_TO_CHOOSE_BY]:
+    for i in rng.permutation(len(sections))[:SAMPLED_SECTIONS]:
         section = sections[i]
-        cells = rng.permutation(section.expression.shape[0])[:CELLS_TO_CHOOSE_BY]
+        cells = rng.permutation(len(section.expression))[:SAMPLED_CELLS]
         variances[section.name] = residual_variance(
             section.expression[np.sort(cells)], section.measured, data.manifest.values
         )
     return np.flatnonzero(rank_genes(variances, num_genes)["highly_variable"])
 
 
-def without_expression(data: ProcessedData, sections: list[ProcessedSection]) -> ad.AnnData:
-    """Everything of some sections but their expression, which is left empty."""
+def _training_sections(data: ProcessedData) -> list[ProcessedSection]:
+    """Sections to train and to validate on."""
+    return [*data.sections("train"), *data.sections("val")]
+
+
+def _without_expression(data: ProcessedData) -> ad.AnnData:
+    """AnnData of the training sections with empty expression."""
+    sections, manifest = _training_sections(data), data.manifest
+    keys = [manifest.labels_key, manifest.batch_key, _keys.EXPRESSION_KNOWN]
     tables, positions = [], []
     for section in sections:
-        n = section.expression.shape[0]
-        keys = [data.manifest.labels_key, data.manifest.batch_key, _keys.EXPRESSION_KNOWN]
-        kept = section.obs[[key for key in keys if key is not None and key in section.obs]]
-        tables.append(kept.assign(**{_keys.SECTION: section.name}))
-        missing = np.full((n, data.manifest.n_dims), np.nan)
+        table = section.obs[[key for key in keys if key in section.obs]]
+        tables.append(table.assign(**{_keys.SECTION: section.name}))
+        missing = np.full((len(table), manifest.n_dims), np.nan)
         positions.append(missing if section.position is None else section.position)
     obs = pd.concat(tables, ignore_index=True)
     obs.index = obs.index.astype(str)
@@ -88,15 +95,9 @@ def without_expression(data: ProcessedData, sections: list[ProcessedSection]) ->
     return cells
 
 
-def _learned_from(data: ProcessedData) -> list[ProcessedSection]:
-    """Sections to train and to validate on."""
-    return [*data.sections("train"), *data.sections("val")]
-
-
 def set_up(data: ProcessedData, columns: NDArray[np.int64]) -> tuple[ad.AnnData, Rows]:
     """Cells for ``AlphaSTomics(cells)``, set up, and their expression on disk."""
-    sections = _learned_from(data)
-    cells = without_expression(data, sections)[:, columns].copy()
+    cells = _without_expression(data)[:, columns].copy()
     manifest = data.manifest
     AlphaSTomics.setup_anndata(
         cells,
@@ -104,25 +105,37 @@ def set_up(data: ProcessedData, columns: NDArray[np.int64]) -> tuple[ad.AnnData,
         labels_key=manifest.labels_key,
         batch_key=manifest.batch_key,
     )
-    rows = stack_rows([section.expression for section in sections])
-    if len(columns) == len(data.genes):
-        return cells, rows
-    return cells, _SomeColumns(rows, columns)
-
-
-def blocks(sections: list[ProcessedSection]) -> NDArray[np.int64]:
-    """Find the block of every cell of several sections, ``(n,)``."""
-    numbers, first = [], 0
-    for section in sections:
-        sizes = np.diff(section.blocks)
-        numbers.append(first + np.repeat(np.arange(len(sizes)), sizes))
-        first += len(sizes)
-    return np.concatenate(numbers)
+    rows = stack_rows([section.expression for section in _training_sections(data)])
+    return cells, rows if len(columns) == len(data.genes) else _Columns(rows, columns)
 
 
 def training_data(
     model: AlphaSTomics, data: ProcessedData, cells: ad.AnnData, expression: Rows
 ) -> CellTable:
-    """Give what ``model`` learns from: ``cells`` with their expression on disk."""
-    read = model._read_training(cells)
-    return replace(read, expression=expression, block=blocks(_learned_from(data)))
+    """Training cells of ``model`` with their expression and blocks on disk."""
+    sizes = np.concatenate([np.diff(section.blocks) for section in _training_sections(data)])
+    block = np.repeat(np.arange(len(sizes)), sizes)
+    return replace(model._read_training(cells), expression=expression, block=block)
+
+
+def read_section(section: ProcessedSection, genes: pd.Index) -> ad.AnnData:
+    """Read a section with its expression, those of ``genes`` that it measures."""
+    cells = ad.AnnData(
+        section.expression[:], obs=section.obs.copy(), var=pd.DataFrame(index=section.genes)
+    )
+    if section.position is not None:
+        cells.obsm[_keys.SPATIAL] = section.position
+    cells.obs[_keys.SECTION] = section.name
+    return cells[:, genes[genes.isin(section.genes[section.measured])]].copy()
+
+
+def read_atlas(data: ProcessedData, genes: pd.Index) -> ad.AnnData:
+    """Read training sections with all genes until there are enough cells for baselines."""
+    parts: list[ad.AnnData] = []
+    for section in data.sections("train"):
+        if sum(part.n_obs for part in parts) >= ATLAS_CELLS:
+            break
+        if section.entry.has_coordinates and section.measured.all():
+            parts.append(read_section(section, genes))
+    atlas = ad.concat(parts, index_unique="-", keys=[str(i) for i in range(len(parts))])
+    return atlas[:, genes].copy()

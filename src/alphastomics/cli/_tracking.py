@@ -1,4 +1,4 @@
-"""Where the losses of a training run are logged."""
+"""Loggers of the losses of a training run."""
 
 from __future__ import annotations
 
@@ -20,43 +20,45 @@ PROJECT = "alphastomics"
 def loggers(config: Config, folder: Path) -> list[Logger]:
     """Make the logger of a run that is written to ``folder``."""
     kind = config.training.logger
-    if kind == "wandb" and not _has_wandb(folder):
-        kind = "csv"
+    if kind == "wandb":
+        try:
+            require("wandb", "wandb", "Logging to Weights & Biases")
+            return [_wandb_logger(config, folder)]
+        except MissingExtraError as error:
+            kind = "csv"
+            _echo(f"{error} This run is logged to {folder / 'csv'}.")
     if kind == "csv":
         return [CSVLogger(folder, name="", version="csv")]
     if kind == "tensorboard":
         return [TensorBoardLogger(folder, name="", version="tensorboard")]
-    return [_wandb_logger(config, folder)] if kind == "wandb" else []
+    return []
 
 
-def _has_wandb(folder: Path) -> bool:
-    """Whether Weights & Biases is installed; if not, where the run is logged is told."""
-    try:
-        require("wandb", "wandb", "Logging to Weights & Biases")
-    except MissingExtraError as error:
-        if rank_zero_only.rank == 0:
-            typer.echo(f"{error} This run is logged to {folder / 'csv'}.", err=True)
-        return False
-    return True
+def _echo(text: str) -> None:
+    """Print a line from the first of several processes."""
+    if rank_zero_only.rank == 0:
+        typer.echo(text, err=True)
 
 
 def _wandb_logger(config: Config, folder: Path) -> Logger:
     """Log to Weights & Biases as ``WANDB_MODE`` says, else offline unless the user is logged in."""
     import wandb
 
-    how: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if "WANDB_MODE" not in os.environ and not _logged_in():
-        how = {"mode": "offline", "settings": wandb.Settings(silent=True)}
-        if rank_zero_only.rank == 0:
-            typer.echo(
-                f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
-                "`wandb login`, then `wandb sync` with that run's folder, uploads it.",
-                err=True,
-            )
+        options = {"mode": "offline", "settings": wandb.Settings(silent=True)}
+        _echo(
+            f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
+            "`wandb login`, then `wandb sync` with that run's folder, uploads it."
+        )
     if rank_zero_only.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
-        name=folder.name, project=PROJECT, save_dir=str(folder), config=config.model_dump(), **how
+        name=folder.name,
+        project=PROJECT,
+        save_dir=str(folder),
+        config=config.model_dump(),
+        **options,
     )
     # Lightning passes on what newer versions of wandb warn about.
     getattr(logger, "_wandb_init", {}).pop("anonymous", None)
@@ -64,9 +66,9 @@ def _wandb_logger(config: Config, folder: Path) -> Logger:
 
 
 def _logged_in() -> bool:
-    """Whether Weights & Biases has credentials; nothing is asked."""
+    """Whether Weights & Biases has credentials, without a prompt."""
     import wandb
 
     if "prompt" in inspect.signature(wandb.login).parameters:
         return bool(wandb.login(prompt=False, verify=False))
-    return bool(wandb.api.api_key)  # before wandb.login could be told not to ask
+    return bool(wandb.api.api_key)  # older versions, whose login always prompts

@@ -4,17 +4,56 @@ from __future__ import annotations
 
 import json
 import time
-from io import StringIO
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
-import torch
+import typer
 
-from alphastomics.cli.compare_configs import SMALL, Format
-from alphastomics.config import Architecture
-from alphastomics.diffusion_model.complexity import account, random_set
-from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.cli._errors import report_errors
+from alphastomics.config import Architecture, load_config
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from alphastomics.diffusion_model.batch import StandardizedCells
+    from alphastomics.diffusion_model.module import MaskedDiffusionModule
+
+# Size of the published table.
+SMALL = Architecture(d_model=128, num_heads=4, num_layers=2, d_ff=256)
 REPEATS = 7
+
+
+class Format(StrEnum):
+    """Formats of the table."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def compare_configs_command(
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the size to compare at.")
+    ] = None,
+    num_genes: Annotated[int, typer.Option("--num_genes", min=1)] = 100,
+    n_cells: Annotated[int, typer.Option("--n_cells", min=2)] = 256,
+    d_model: Annotated[int, typer.Option("--d_model")] = SMALL.d_model,
+    num_heads: Annotated[int, typer.Option("--num_heads")] = SMALL.num_heads,
+    num_layers: Annotated[int, typer.Option("--num_layers")] = SMALL.num_layers,
+    d_ff: Annotated[int, typer.Option("--d_ff")] = SMALL.d_ff,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    how: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """Compare what gates, experts and linear attention cost at one size of the network."""
+    with report_errors("Nothing was written."):
+        size = Architecture(d_model=d_model, num_heads=num_heads, num_layers=num_layers, d_ff=d_ff)
+        if config is not None:
+            size = load_config(config).TransformerLayer_setting.architecture()
+        table = compare(size, num_genes=num_genes, n_cells=n_cells, seed=seed)
+        typer.echo(render(table, how))
 
 
 def configurations(size: Architecture) -> dict[str, Architecture]:
@@ -49,7 +88,7 @@ def compare(
     num_genes, n_cells
         Genes of a cell, cells of a set.
     seed
-        Of the weights.
+        Seed of the weights.
 
     Returns
     -------
@@ -67,12 +106,21 @@ def compare(
     >>> float(table.loc["MoE, 2 of 4", "FFN active %"])
     50.0
     """
+    import pandas as pd
+    import torch
+
+    from alphastomics.diffusion_model.complexity import account, random_set
+    from alphastomics.diffusion_model.module import MaskedDiffusionModule
+
     torch.manual_seed(seed)
     rows = {}
     for name, architecture in configurations(size).items():
         module = MaskedDiffusionModule(num_genes, **dict(architecture))
         cost = account(module, n_cells)
-        forward, both = _milliseconds(module, n_cells)
+        cells = random_set(module, n_cells)
+        with torch.inference_mode():
+            forward = _milliseconds(partial(module, cells))
+        both = _milliseconds(partial(_forward_and_backward, module, cells))
         rows[name] = {
             "parameters": cost.parameters,
             "active": cost.active_parameters,
@@ -86,35 +134,23 @@ def compare(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("configuration")
 
 
-def _milliseconds(module: MaskedDiffusionModule, n_cells: int) -> tuple[float, float]:
-    """Least time of a forward, and of a forward and backward pass."""
-    cells = random_set(module, n_cells)
+def _forward_and_backward(module: MaskedDiffusionModule, cells: StandardizedCells) -> None:
+    module(cells).position.square().sum().backward()
 
-    def forward() -> None:
-        with torch.inference_mode():
-            module(cells)
 
-    def both() -> None:
-        module(cells).position.square().sum().backward()
-
-    times: list[float] = []
-    for run in (forward, both):
+def _milliseconds(run: Callable[[], object]) -> float:
+    """Least time of several runs, after one to warm up."""
+    run()
+    measured = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
         run()
-        measured = []
-        for _ in range(REPEATS):
-            started = time.perf_counter()
-            run()
-            measured.append(1000 * (time.perf_counter() - started))
-        times.append(min(measured))
-    return times[0], times[1]
+        measured.append(1000 * (time.perf_counter() - start))
+    return min(measured)
 
 
 def render(table: pd.DataFrame, how: Format) -> str:
     """Write a table as text, CSV or JSON."""
     if how is Format.json:
         return json.dumps(table.reset_index().to_dict(orient="records"), indent=2)
-    if how is Format.csv:
-        out = StringIO()
-        table.to_csv(out)
-        return out.getvalue().rstrip()
-    return table.to_string()
+    return table.to_csv().rstrip() if how is Format.csv else table.to_string()

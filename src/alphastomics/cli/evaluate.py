@@ -1,12 +1,13 @@
-"""Score a model on held-out sections."""
+"""Score a model on held-out sections, beside baselines."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from alphastomics import _keys
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from alphastomics.io import ProcessedData, ProcessedSection
+    from alphastomics.model import AlphaSTomics
 
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
+HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
+
+Row = dict[str, Any]
 
 
 def evaluate_command(
@@ -33,15 +38,15 @@ def evaluate_command(
         str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output_dir", help="Where to write; by default <run>/test.")
+        Path | None, typer.Option("--output_dir", help="Folder to write; by default <run>/test.")
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(help="Sections to score: test, val or train; the first that there are."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of draws and of simple methods.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of draws and of baselines.")] = 0,
 ) -> None:
-    """Score a model on the sections that preprocess held out, beside simple methods."""
+    """Score a model on the sections that preprocess held out, beside baselines."""
     with report_errors("Nothing was written."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
@@ -49,9 +54,8 @@ def evaluate_command(
         data = data_folder(data_dir, found, settings)
         table = evaluate(found, data, folder, split=split, seed=seed)
         shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
-        typer.echo(
-            table[[c for c in shown if c in table]].round(3).to_string(index=False, na_rep="")
-        )
+        shown = [column for column in shown if column in table]
+        typer.echo(table[shown].round(3).to_string(index=False, na_rep=""))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
 
 
@@ -70,17 +74,22 @@ def evaluate(
     data_dir
         Folder of processed data.
     folder
-        Where to write ``metrics.json``, ``metrics.csv`` and a figure of every section.
+        Folder to write ``metrics.json``, ``metrics.csv`` and a figure of every section to.
     split
         ``"test"``, ``"val"`` or ``"train"``; by default the first of these with any section, with a
         warning if that is ``"train"``.
     seed
-        Of draws, hidden cells and simple methods.
+        Seed of draws, hidden cells and baselines.
 
     Returns
     -------
     DataFrame
         A row for every section, task and method.
+
+    Raises
+    ------
+    ConfigError
+        If the split has no section with coordinates, or the data lack genes of the model.
 
     Examples
     --------
@@ -90,12 +99,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from alphastomics.cli._evaluation import (
-        read_atlas,
-        read_section,
-        score_expression,
-        score_placement,
-    )
+    from alphastomics.cli._processed import read_atlas, read_section
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
 
@@ -112,7 +116,7 @@ def evaluate(
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[Row] = []
     for section in sections:
         typer.echo(f"Scoring {section.name}.", err=True)
         cells = read_section(section, model.genes)
@@ -133,28 +137,96 @@ def evaluate(
 
 
 def _sections_to_score(
-    data: ProcessedData, asked: str | None
+    data: ProcessedData, split: str | None
 ) -> tuple[str, list[ProcessedSection]]:
     """Find the sections of a split, or of the first split that has any."""
-    if asked not in (None, *SPLITS):
-        raise ConfigError(f"--split must be test, val or train, found {asked!r}.")
-    for split in SPLITS if asked is None else (asked,):
-        sections = [s for s in data.sections(split) if s.entry.has_coordinates]  # type: ignore[arg-type]
+    if split not in (None, *SPLITS):
+        raise ConfigError(f"--split must be test, val or train, found {split!r}.")
+    for name in SPLITS if split is None else (split,):
+        sections = [s for s in data.sections(name) if s.entry.has_coordinates]  # type: ignore[arg-type]
         if sections:
             break
     else:
         raise ConfigError(
-            f"--data_dir: {data.folder} has no {split} section with coordinates. Run preprocess "
-            f"with --{split}_sections or --{split}_ratio, or choose another --split."
+            f"--data_dir: {data.folder} has no {name} section with coordinates. Run preprocess "
+            f"with --{name}_sections or --{name}_ratio, or choose another --split."
         )
-    if asked is None and split == "train":
+    if split is None and name == "train":
         warnings.warn(
             "no section was held out (preprocess --test_sections or --test_ratio), so the sections "
             "of training are scored: that tells what the model remembers, not what it can do.",
             UserWarning,
             stacklevel=2,
         )
-    return split, sections
+    return name, sections
+
+
+def score_placement(
+    model: AlphaSTomics, cells: AnnData, atlas: AnnData, *, labels_key: str | None, seed: int
+) -> list[Row]:
+    """Score the cells of a section that are placed without their coordinates, into ``cells``."""
+    from alphastomics.metrics import radius_scores
+    from alphastomics.tl import placement_baselines
+    from alphastomics.tl._score import placement_scores
+
+    true = np.asarray(cells.obsm[_keys.SPATIAL], dtype=np.float64)
+    query = cells.copy()
+    del query.obsm[_keys.SPATIAL]
+    model.predict(query, progress_bar=False)
+    model.sample(query, seed=seed, progress_bar=False)
+    labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
+    found = []
+    for method, key in (("predict", _keys.PREDICTED), ("sample", _keys.SAMPLED)):
+        cells.obsm[key] = query.obsm[key]
+        scores = placement_scores(true, query.obsm[key], labels, seed=seed)
+        radius = key + _keys.RADIUS_SUFFIX
+        if radius in query.obs:
+            cells.obs[radius] = query.obs[radius]
+            scores |= radius_scores(true, query.obsm[key], query.obs[radius])
+        found.append(("model", method, scores))
+    if atlas.n_obs:
+        values = model._setup.values
+        baselines = placement_baselines(
+            cells, atlas, values=values, labels_key=labels_key, seed=seed
+        )
+        found += [("floor", str(method), dict(scores)) for method, scores in baselines.iterrows()]
+    return [
+        {"task": "placement", "kind": kind, "method": method, **scores}
+        for kind, method, scores in found
+    ]
+
+
+def score_expression(model: AlphaSTomics, cells: AnnData, *, seed: int) -> list[Row]:
+    """Score the predicted expression of a share of the cells of a section."""
+    import torch
+
+    from alphastomics.tl import expression_baselines, expression_scores
+
+    hidden = np.random.default_rng(seed).random(cells.n_obs) < HIDDEN_SHARE
+    transform = model.module.expression_transform.cpu()
+    values = torch.from_numpy(np.asarray(cells.X.toarray(), dtype=np.float32))
+    true = transform.log(values, torch.ones_like(values, dtype=torch.bool)).numpy()
+    query = cells.copy()
+    query.X = cells.X.multiply(~hidden[:, None]).tocsr()
+    query.obs[_keys.EXPRESSION_KNOWN] = ~hidden
+    model.predict(query, progress_bar=False)
+    model.sample(query, seed=seed, progress_bar=False)
+    place = np.asarray(cells.obsm[_keys.SPATIAL], dtype=np.float64)
+    layers = (("predict", _keys.EXPRESSION_PREDICTED), ("sample", _keys.EXPRESSION_SAMPLED))
+    baselines = expression_baselines(place[~hidden], true[~hidden], place[hidden], seed=seed)
+    estimates = [
+        *(("model", method, np.asarray(query.layers[layer])[hidden]) for method, layer in layers),
+        *(("floor", method, filled) for method, filled in baselines),
+    ]
+    return [
+        {
+            "task": "expression",
+            "kind": kind,
+            "method": method,
+            **expression_scores(true[hidden], filled, place[hidden]),
+        }
+        for kind, method, filled in estimates
+    ]
 
 
 def _draw(cells: AnnData, labels_key: str | None, path: Path) -> None:

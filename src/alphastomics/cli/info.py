@@ -1,4 +1,4 @@
-"""Say what a checkpoint, a model or a folder of processed data is."""
+"""Describe a checkpoint, a model or a folder of processed data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def info_command(
         Path | None, typer.Option(help="Config of the run, to find its checkpoint by.")
     ] = None,
 ) -> None:
-    """Say what a checkpoint, a model or a folder of processed data is."""
+    """Describe a checkpoint, a model or a folder of processed data."""
     with report_errors("Nothing was written."):
         typer.echo(describe(path, config))
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    """What is written."""
+    """Kinds of results: draws or the best estimate."""
 
     sample = "sample"
     predict = "predict"
 
 
 class Point(StrEnum):
-    """What several draws are reduced to."""
+    """Summaries of several draws."""
 
     medoid = "medoid"
     consensus = "consensus"
@@ -60,8 +60,8 @@ def sample_command(
     n_steps: Annotated[
         int | None, typer.Option("--n_steps", min=1, help="Steps of the heads; those of the run.")
     ] = None,
-    point: Annotated[Point, typer.Option(help="What draws are reduced to.")] = Point.medoid,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    point: Annotated[Point, typer.Option(help="Summary of the draws.")] = Point.medoid,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
     """Fill in the positions or expression that cells lack, or generate new cells."""
     with report_errors("Nothing was written."):
@@ -74,26 +74,30 @@ def sample_command(
             name = "generated" if input is None else f"{input.stem}_filled"
             output = run_of(found) / f"{name}.h5ad"
         run = config_of_run(found).diffusion
-        how: dict[str, Any] = {
+        draw: dict[str, Any] = {
             "seed": seed,
             "n_rounds": n_rounds or run.sampling_rounds,
             "n_steps": n_steps or run.sampling_steps,
         }
-        draws = {**how, "n_samples": n_samples, "point": None if point == "none" else point.value}
         from alphastomics.model import AlphaSTomics
 
         model = AlphaSTomics.load(found)
-        if num_samples is not None:
-            cells = model.generate(num_samples, **how)
+        if input is None:
+            assert num_samples is not None
+            cells = model.generate(num_samples, **draw)
         else:
-            assert input is not None
             cells = read_cells(input, "--input")
-            known = None if reference is None else read_cells(reference, "--reference")
+            task: dict[str, Any] = {"mode": mode, "reference": None}
+            if reference is not None:
+                task["reference"] = read_cells(reference, "--reference")
             if method is Method.predict:
-                model.predict(cells, mode=mode, reference=known)  # type: ignore[arg-type]
+                model.predict(cells, **task)
             else:
-                model.sample(cells, mode=mode, reference=known, **draws)  # type: ignore[arg-type]
-        write_cells(cells, output)
+                draw["point"] = None if point is Point.none else point.value
+                model.sample(cells, n_samples=n_samples, **task, **draw)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with whole(output) as part:
+            cells.write_h5ad(part)
         typer.echo(f"{output}: {cells.n_obs:,} cells.")
 
 
@@ -110,10 +114,3 @@ def read_cells(path: Path, option: str) -> AnnData:
             f"{option}: {path} cannot be read as AnnData ({type(error).__name__}): give an .h5ad "
             "file or a .zarr folder that anndata wrote."
         ) from None
-
-
-def write_cells(cells: AnnData, path: Path) -> None:
-    """Write an .h5ad file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        cells.write_h5ad(part)
