@@ -66,3 +66,13 @@ def test_methods_have_shapes_and_an_example(name):
 def test_the_page_lists_what_there_is():
     assert len(LISTED) > 60
     assert {"predict", "sample", "train", "impute", "load"} < set(METHODS)
+
+
+def test_files_of_the_architecture_exist():
+    docs = API.parent
+    page = (docs / "architecture.md").read_text()
+    root = docs.parent / "src" / "alphastomics"
+    named = re.findall(r"`((?:\w+/)?\w+\.py)`", page)
+    assert len(named) > 20
+    for name in named:
+        assert (root / name).exists() or (docs.parent / name).exists(), name

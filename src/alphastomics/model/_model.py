@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -1000,11 +999,6 @@ class AlphaSTomics(BaseModelClass):
         blocks = pd.RangeIndex(1, n_layers + 1, name="block")
         experts = pd.RangeIndex(1, n_experts + 1, name="expert")
         return pd.DataFrame(total / total.sum(1, keepdims=True), index=blocks, columns=experts)
-
-    def get_expert_utilisation(self, *args: Any, **kwargs: Any) -> pd.DataFrame:
-        """Former name of :meth:`get_expert_utilization`."""
-        warnings.warn("Use get_expert_utilization.", FutureWarning, stacklevel=2)
-        return self.get_expert_utilization(*args, **kwargs)
 
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
