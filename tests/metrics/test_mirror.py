@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from alphastomics.metrics._mirror import mirror_ambiguity
+from alphastomics.metrics import mirror_ambiguity
 
 
 def mirrored(n_draws=4, n=400, d=2, noise=0.0, seed=0):
@@ -62,7 +62,7 @@ def test_a_mirror_across_the_short_axis_is_found():
 
 @pytest.mark.parametrize("shape", [(1, 10, 2), (10, 2), (2, 3, 10, 2)])
 def test_two_draws_are_needed(shape):
-    with pytest.raises(ValueError, match=r"draws must have shape .* two draws at least"):
+    with pytest.raises(ValueError, match=r"draws must have shape .* n_draws at least 2"):
         mirror_ambiguity(np.zeros(shape))
 
 

@@ -1,4 +1,4 @@
-"""Metrics on plain arrays; formulas and sources are in the docstrings."""
+"""Metrics on plain arrays, with their formulas and sources."""
 
 import warnings
 from typing import Any
@@ -7,23 +7,17 @@ from alphastomics.metrics._alignment import (
     consensus,
     generalized_procrustes,
     medoid,
+    mirror_ambiguity,
     rms_radius,
     superpose,
     superpose_by,
 )
 from alphastomics.metrics._distribution import (
-    mmd2,
-    moment_distance,
-)
-from alphastomics.metrics._draws import (
     density_coverage,
     energy_distance,
     energy_distance_by_type,
-    nearest_neighbor_scores,
-    pair_correlation,
-    pair_correlation_distance,
-    surroundings,
-    two_sample_auc,
+    mmd2,
+    moment_distance,
 )
 from alphastomics.metrics._expression import (
     expression_rmse,
@@ -32,27 +26,28 @@ from alphastomics.metrics._expression import (
     pcc,
     ssim,
 )
-from alphastomics.metrics._mirror import mirror_ambiguity
 from alphastomics.metrics._pattern import (
     composition_distance,
     lins_concordance,
     morans_i,
+    nearest_neighbor_scores,
     neighborhood_composition,
+    pair_correlation,
+    pair_correlation_distance,
 )
 from alphastomics.metrics._placement import (
     contact_precision,
+    coverage,
     distance_spearman,
     distance_spearman_per_cell,
     neighbor_recall,
     niche_cosine,
     procrustes_rmse,
+    radius_scores,
     rssd,
     spread,
 )
-from alphastomics.metrics._radius import (
-    coverage,
-    radius_scores,
-)
+from alphastomics.metrics._two_sample import surroundings, two_sample_auc
 
 __all__ = [
     "composition_distance",

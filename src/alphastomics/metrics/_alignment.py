@@ -1,46 +1,20 @@
-"""Superposition of point sets and summaries of several of them."""
+"""Superposition of point sets, and summaries of several draws of the same cells."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
-Array = NDArray[np.float64]
+from alphastomics.metrics._arrays import Array, checked_draws, checked_points, point_pair, ratio
 
-
-def checked_points(points: ArrayLike, name: str) -> Array:
-    """Check coordinates ``(n, d)`` and return them as a float array."""
-    array = np.asarray(points, dtype=np.float64)
-    if array.ndim != 2:
-        raise ValueError(f"{name} must have shape (n_cells, n_dims), found shape {array.shape}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite: drop those cells first.")
-    return array
-
-
-def _checked_draws(draws: ArrayLike) -> Array:
-    """Check draws ``(n_draws, n, d)`` and return them as a float array."""
-    array = np.asarray(draws, dtype=np.float64)
-    if array.ndim != 3:
-        raise ValueError(f"draws must have shape (n_draws, n_cells, n_dims), found {array.shape}.")
-    if not np.isfinite(array).all():
-        raise ValueError("draws holds values that are not finite: drop those cells first.")
-    return array
-
-
-def point_pair(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
-    """Check two point sets of the same cells and return them as float arrays."""
-    T, P = checked_points(true, "true"), checked_points(predicted, "predicted")
-    if T.shape != P.shape:
-        raise ValueError(
-            f"true and predicted must hold the same cells and dimensions, found {T.shape} and "
-            f"{P.shape}."
-        )
-    return T, P
+OPPOSITE, SAME_DISTANCE = 0.35, 0.2
 
 
 def rms_radius(points: ArrayLike) -> float:
-    """Root mean squared distance of points ``(n, d)`` from their centroid, in their unit.
+    """Root mean squared distance of points from their centroid.
 
     Parameters
     ----------
@@ -62,7 +36,7 @@ def rms_radius(points: ArrayLike) -> float:
 
 
 def tissue_size(true: Array) -> float:
-    """RMS radius of true positions ``(n, d)``, by which others are measured; not 0."""
+    """RMS radius of true positions ``(n, d)``, the unit of errors; not 0."""
     radius = rms_radius(true)
     if radius == 0:
         raise ValueError("all true positions coincide, so that there is no size to measure by.")
@@ -100,13 +74,8 @@ def superpose(
     True
     """
     F, M = point_pair(fixed, moving)
-    return superpose_by(
-        M,
-        F,
-        np.ones(len(M), dtype=bool),
-        allow_reflection=allow_reflection,
-        allow_scale=allow_scale,
-    )
+    every = np.ones(len(M), dtype=bool)
+    return superpose_by(M, F, every, allow_reflection=allow_reflection, allow_scale=allow_scale)
 
 
 def superpose_by(
@@ -141,24 +110,24 @@ def superpose_by(
     >>> superpose_by(moving, fixed, np.array([True, True, True, False])).round(6)[3]
     array([2., 2.])
     """
-    M_centre, F_centre = moving[chosen].mean(0), fixed[chosen].mean(0)
-    M, F = moving[chosen] - M_centre, fixed[chosen] - F_centre
+    M_center, F_center = moving[chosen].mean(0), fixed[chosen].mean(0)
+    M, F = moving[chosen] - M_center, fixed[chosen] - F_center
     u, s, vh = np.linalg.svd(M.T @ F)
     if not allow_reflection and np.linalg.det(u @ vh) < 0:
         u[:, -1] *= -1
         s[-1] *= -1
     size = np.square(M).sum()
     scale = s.sum() / size if allow_scale and size > 0 else 1.0
-    return np.asarray(scale * (moving - M_centre) @ (u @ vh) + F_centre)
+    return np.asarray(scale * (moving - M_center) @ (u @ vh) + F_center)
 
 
 def generalized_procrustes(
     draws: ArrayLike, *, allow_reflection: bool = True, max_iter: int = 50, tol: float = 1e-8
 ) -> Array:
-    """Put several draws of the same cells into one frame.
+    """Superpose several draws of the same cells.
 
     Each draw is superposed (no scale) on the mean of all, which is then taken anew, until the mean
-    stays (Gower 1975, Psychometrika 40, 33). The frame is that of the first draw.
+    stays. The frame is that of the first draw.
 
     Parameters
     ----------
@@ -174,6 +143,10 @@ def generalized_procrustes(
     ndarray
         The superposed draws, shape ``(n_draws, n, d)``.
 
+    References
+    ----------
+    Gower (1975), Psychometrika 40, 33.
+
     Examples
     --------
     >>> import numpy as np
@@ -183,8 +156,8 @@ def generalized_procrustes(
     >>> np.allclose(draws[0], draws[1])
     True
     """
-    aligned = _checked_draws(draws)
-    mean = aligned[0]
+    given = checked_draws(draws)
+    aligned, mean = given, given[0]
     for _ in range(max_iter):
         aligned = np.stack(
             [superpose(draw, mean, allow_reflection=allow_reflection) for draw in aligned]
@@ -196,17 +169,17 @@ def generalized_procrustes(
             break
     # Back into the frame of the first draw, all together.
     n_draws, n, d = aligned.shape
-    first = np.zeros((n_draws, n, d))
-    first[0] = _checked_draws(draws)[0]
+    first = np.zeros((n_draws * n, d))
+    first[:n] = given[0]
     chosen = np.arange(n_draws * n) < n
     together = superpose_by(
-        aligned.reshape(-1, d), first.reshape(-1, d), chosen, allow_reflection=allow_reflection
+        aligned.reshape(-1, d), first, chosen, allow_reflection=allow_reflection
     )
     return together.reshape(n_draws, n, d)
 
 
 def consensus(draws: ArrayLike) -> Array:
-    """Mean position of each cell over draws ``(n_draws, n, d)`` that share a frame, ``(n, d)``.
+    """Mean position of each cell over draws that share a frame.
 
     Parameters
     ----------
@@ -223,19 +196,18 @@ def consensus(draws: ArrayLike) -> Array:
     >>> consensus([[[0.0, 0]], [[2, 4]]])
     array([[1., 2.]])
     """
-    return np.asarray(_checked_draws(draws).mean(0))
+    return np.asarray(checked_draws(draws).mean(0))
 
 
 def medoid(draws: ArrayLike) -> int:
     """Index of the draw with the least summed squared distance to all others.
 
-    ``draws`` has shape ``(n_draws, n, d)`` and shares a frame. Unlike the consensus, the medoid is
-    itself a draw: it keeps the spread of the tissue.
+    Unlike the consensus, the medoid is itself a draw and has the spread of the tissue.
 
     Parameters
     ----------
     draws
-        Shape ``(n_draws, n, d)``.
+        Shape ``(n_draws, n, d)``, in one frame.
 
     Returns
     -------
@@ -247,8 +219,56 @@ def medoid(draws: ArrayLike) -> int:
     >>> medoid([[[0.0, 0]], [[1, 0]], [[5, 0]]])
     1
     """
-    flat = _checked_draws(draws)
+    flat = checked_draws(draws)
     flat = flat.reshape(len(flat), -1)
     gram = flat @ flat.T
     squared = np.diag(gram)[:, None] + np.diag(gram)[None] - 2 * gram
     return int(squared.sum(1).argmin())
+
+
+def mirror_ambiguity(draws: ArrayLike) -> dict[str, Any]:
+    """Evidence that draws of a tissue disagree by a mirror image.
+
+    Along each principal axis of all draws, pairs of draws are compared cell by cell: the share of
+    cells on opposite sides of the center (0 when the side is certain, 0.5 when it is a coin toss),
+    and the rank correlation of the distances from it (0 when nothing is known along the axis). Both
+    high means a mirror: how far from the middle is known, on which side is not.
+
+    Parameters
+    ----------
+    draws
+        Shape ``(n_draws, n, d)``, two draws at least, in one frame.
+
+    Returns
+    -------
+    dict
+        Of the axis with the most such evidence: ``"opposite_sides"``, ``"same_distance"``, and
+        ``"ambiguous"``, True when they are above 0.35 and 0.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> tissue = rng.normal(size=(300, 2)) * [3, 1]
+    >>> sides = rng.choice([-1, 1], size=(4, 300))
+    >>> draws = tissue * np.stack([sides, np.ones_like(sides)], axis=-1)
+    >>> mirror_ambiguity(draws)["ambiguous"]
+    True
+    """
+    x = checked_draws(draws, least=2)
+    x = x - x.mean((0, 1))
+    flat = x.reshape(-1, x.shape[-1])
+    _, axes = np.linalg.eigh(flat.T @ flat)
+    along = x @ axes  # (S, n, d)
+    first, second = np.triu_indices(len(x), 1)
+    opposite = (along[first] * along[second] < 0).mean((0, 1))  # (d,)
+    rank = rankdata(np.abs(along), axis=1)
+    rank = rank - rank.mean(1, keepdims=True)
+    norm = np.sqrt(np.square(rank).sum(1))  # (S, d), 0 along an axis where all cells coincide
+    same = ratio((rank[first] * rank[second]).sum(1), norm[first] * norm[second]).mean(0)  # (d,)
+    axis = int((np.minimum(opposite, OPPOSITE) * np.maximum(same, 0)).argmax())
+    return {
+        "opposite_sides": float(opposite[axis]),
+        "same_distance": float(same[axis]),
+        "ambiguous": bool(opposite[axis] > OPPOSITE and same[axis] > SAME_DISTANCE),
+    }

@@ -1,7 +1,7 @@
 """How well predicted expression reproduces the true one, gene by gene over cells.
 
 ``true`` and ``predicted`` are dense arrays ``(n_cells, n_genes)`` of the same cells and genes, as a
-rule log-normalised. Every function returns one value per gene, ``(n_genes,)``; take the median over
+rule log-normalized. Every function returns one value per gene, ``(n_genes,)``; take the median over
 genes. A gene is *constant* where its standard deviation is below 1e-10 of its largest absolute
 value.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
-from alphastomics.metrics._alignment import Array
+from alphastomics.metrics._arrays import Array
 
 CONSTANT = 1e-10
 EXPLAINED = 1e-6
@@ -46,12 +46,6 @@ def centered(X: Array) -> Array:
     C = X - X.mean(0)
     C[:, np.sqrt(np.square(C).mean(0)) <= CONSTANT * np.abs(X).max(0)] = 0
     return C
-
-
-def ratio(numerator: Array, denominator: Array, otherwise: float = 0.0) -> Array:
-    """Divide gene by gene, and give ``otherwise`` where the denominator is 0."""
-    fill = np.full(np.shape(numerator), otherwise)
-    return np.asarray(np.divide(numerator, denominator, out=fill, where=denominator > 0))
 
 
 def z_scores(X: Array) -> Array:
@@ -89,7 +83,7 @@ def pcc(true: ArrayLike, predicted: ArrayLike) -> Array:
 
 
 def _residual(X: Array, covariate: Array) -> Array:
-    """Subtract the regression on a centred covariate; what it explains but for rounding is 0."""
+    """Subtract the regression on a centered covariate; what it explains but for rounding is 0."""
     C = centered(X)
     size = covariate @ covariate
     if size == 0:
@@ -192,7 +186,7 @@ def ssim(true: ArrayLike, predicted: ArrayLike) -> Array:
     maximum after scaling; means, standard deviations and covariance over all cells. A gene
     without a positive value is left unscaled. A perfect prediction has 1. Chance (cells shuffled)
     is about 0 where the scaled standard deviation is well above 0.03, and more for sparse genes,
-    so compare with a floor. A constant gene needs no rule of its own.
+    so compare with a baseline. A constant gene needs no rule of its own.
 
     Parameters
     ----------
@@ -241,7 +235,7 @@ def jensen_shannon(true: ArrayLike, predicted: ArrayLike) -> Array:
 
     with the natural logarithm: 0 is perfect and :math:`\ln 2 = 0.693` disjoint. It is the
     divergence, not its square root. Chance depends on the gene (the sparser, the higher): compare
-    with a floor. A gene that is 0 in every cell is spread evenly over the cells.
+    with a baseline. A gene that is 0 in every cell is spread evenly over the cells.
 
     Parameters
     ----------
@@ -266,7 +260,7 @@ def jensen_shannon(true: ArrayLike, predicted: ArrayLike) -> Array:
     """
     X, Y = expression_pair(true, predicted)
     if (X < 0).any():
-        raise ValueError("true must not be negative: pass counts or log-normalised expression.")
+        raise ValueError("true must not be negative: pass counts or log-normalized expression.")
     P, Q = _shares(X), _shares(np.maximum(Y, 0))
     M = (P + Q) / 2
     return np.maximum((_relative_entropy(P, M) + _relative_entropy(Q, M)) / 2, 0)

@@ -1,41 +1,38 @@
-"""How well predicted coordinates reproduce true ones.
+"""Agreement of predicted coordinates and their radii with the true ones.
 
-``true`` and ``predicted`` are coordinates ``(n, d)`` of the same cells. Everything here is
-invariant to rotation, mirror image and shift of either.
+``true`` and ``predicted`` are coordinates ``(n, d)`` of the same cells. All metrics are invariant
+to rotation, mirror image and shift of either, but for radii with ``align=False``.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import KDTree
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist, pdist
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
-from alphastomics.metrics._alignment import Array, point_pair, rms_radius, superpose, tissue_size
-
-MAX_ROWS = 2000
-
-
-def _rows(n: int, seed: int) -> NDArray[np.int64]:
-    """All cells, or a seeded random 2,000 of them."""
-    if n <= MAX_ROWS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, MAX_ROWS, replace=False))
+from alphastomics.metrics._alignment import rms_radius, superpose, tissue_size
+from alphastomics.metrics._arrays import (
+    MAX_ROWS,
+    Array,
+    check_neighbors,
+    checked_labels,
+    nearest_neighbors,
+    point_pair,
+    ratio,
+    subsample,
+)
 
 
 def distance_spearman_per_cell(true: ArrayLike, predicted: ArrayLike, *, seed: int = 0) -> Array:
     """Spearman correlation of each cell's true and predicted distances to all other cells.
 
-    The mean over cells is :func:`distance_spearman`. Of more than 2,000 cells, a seeded random
-    2,000 are scored, each against all cells; the returned array is that long.
-
     Parameters
     ----------
     true, predicted
-        Coordinates of the same cells, shape ``(n, d)``, in the same units.
+        Coordinates of the same cells, shape ``(n, d)``.
     seed
-        Of the cells that are scored, where there are more than 2,000.
+        Of the 2,000 cells that are scored where there are more, each against all cells.
 
     Returns
     -------
@@ -55,7 +52,8 @@ def distance_spearman_per_cell(true: ArrayLike, predicted: ArrayLike, *, seed: i
     if n < 3:
         raise ValueError(f"distance_spearman needs at least 3 cells, found {n}.")
     scores = []
-    for chunk in np.array_split(_rows(n, seed), max(1, n * min(n, MAX_ROWS) // 4_000_000)):
+    # In chunks of at most 4 million distances.
+    for chunk in np.array_split(subsample(n, seed), max(1, n * min(n, MAX_ROWS) // 4_000_000)):
         others = np.ones((len(chunk), n), dtype=bool)
         others[np.arange(len(chunk)), chunk] = False
         ranks = []
@@ -64,8 +62,7 @@ def distance_spearman_per_cell(true: ArrayLike, predicted: ArrayLike, *, seed: i
             rank = rankdata(distances, axis=1)
             ranks.append(rank - rank.mean(1, keepdims=True))
         norm = np.sqrt(np.square(ranks[0]).sum(1) * np.square(ranks[1]).sum(1))
-        product = (ranks[0] * ranks[1]).sum(1)
-        scores.append(np.divide(product, norm, out=np.zeros_like(norm), where=norm > 0))
+        scores.append(ratio((ranks[0] * ranks[1]).sum(1), norm))
     return np.concatenate(scores)
 
 
@@ -77,10 +74,8 @@ def distance_spearman(true: ArrayLike, predicted: ArrayLike, *, seed: int = 0) -
 
     Parameters
     ----------
-    true, predicted
-        Coordinates of the same cells, shape ``(n, d)``, in the same units.
-    seed
-        Of the cells that are scored, where there are more than 2,000.
+    true, predicted, seed
+        As in :func:`distance_spearman_per_cell`.
 
     Returns
     -------
@@ -102,23 +97,19 @@ def procrustes_rmse(
 ) -> float:
     """RMS error after the least-squares superposition of ``predicted`` on ``true``.
 
-    ``allow_scale`` takes a similarity transform, otherwise a rigid one (mirror images allowed in
-    both). ``relative`` divides by the RMS radius of ``true`` (1 is chance when scale is allowed),
-    otherwise the error is in the unit of the coordinates.
-
     Parameters
     ----------
     true, predicted
         Coordinates of the same cells, shape ``(n, d)``, in the same units.
     allow_scale
-        Whether to scale ``predicted`` too.
+        Whether to scale ``predicted`` too; mirror images are allowed in any case.
     relative
-        Whether to divide by the RMS radius of ``true``.
+        Whether to divide by the RMS radius of ``true``: then 1 is chance when scale is allowed.
 
     Returns
     -------
     float
-        0 where the shapes are the same.
+        0 where the shapes are the same; in RMS radii, or in the units of the coordinates.
 
     Examples
     --------
@@ -134,34 +125,22 @@ def procrustes_rmse(
     return rmse / tissue_size(T) if relative else rmse
 
 
-def nearest_neighbors(points: Array, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Find the indices ``(len(rows), k)`` of the k nearest other cells of each row."""
-    _, found = KDTree(points).query(points[rows], k=k + 1)
-    found = found.astype(np.int64)
-    found_self = found == rows[:, None]
-    found_self[~found_self.any(1), -1] = True  # coincident points may crowd the cell itself out
-    return np.asarray(found[~found_self].reshape(len(rows), k))
-
-
 def neighbor_recall(true: ArrayLike, predicted: ArrayLike, k: int = 20, *, seed: int = 0) -> float:
-    """Mean share of a cell's k nearest true neighbours that are among its k nearest predicted.
-
-    The cell itself is excluded; chance is ``k / (n - 1)``. Of more than 2,000 cells, a seeded
-    random 2,000 are scored.
+    """Mean share of a cell's k nearest true neighbors that are among its k nearest predicted.
 
     Parameters
     ----------
     true, predicted
-        Coordinates of the same cells, shape ``(n, d)``, in the same units.
+        Coordinates of the same cells, shape ``(n, d)``.
     k
-        Neighbours of a cell.
+        Neighbors of a cell, itself excluded.
     seed
-        Of the cells that are scored, where there are more than 2,000.
+        Of the 2,000 cells that are scored where there are more.
 
     Returns
     -------
     float
-        Between 0 and 1.
+        Between 0 and 1; chance is ``k / (n - 1)``.
 
     Examples
     --------
@@ -171,13 +150,11 @@ def neighbor_recall(true: ArrayLike, predicted: ArrayLike, k: int = 20, *, seed:
     1.0
     """
     T, P = point_pair(true, predicted)
-    n = len(T)
-    if not 1 <= k < n:
-        raise ValueError(f"k must be between 1 and n_cells - 1 = {n - 1}, found {k}.")
-    rows = _rows(n, seed)
-    own = n * np.arange(len(rows))[:, None]  # makes the neighbours of every row distinct numbers
-    shared = np.isin(nearest_neighbors(T, rows, k) + own, nearest_neighbors(P, rows, k) + own)
-    return float(shared.mean())
+    check_neighbors(k, len(T))
+    rows = subsample(len(T), seed)
+    offset = len(T) * np.arange(len(rows))[:, None]  # makes neighbors of every row distinct numbers
+    near, predicted_near = (nearest_neighbors(X, rows, k) + offset for X in (T, P))
+    return float(np.isin(near, predicted_near).mean())
 
 
 def contact_precision(
@@ -186,17 +163,16 @@ def contact_precision(
     """Of the pairs predicted to be near, the share that are truly near; chance is ``q``.
 
     Near means a distance of at most the q-quantile of all pairwise distances, true and predicted
-    each by its own; on a lattice, whose distances tie, chance is higher. Of more than 2,000 cells,
-    pairs among a seeded random 2,000 are scored.
+    each by its own; on a lattice, whose distances tie, chance is higher.
 
     Parameters
     ----------
     true, predicted
-        Coordinates of the same cells, shape ``(n, d)``, in the same units.
+        Coordinates of the same cells, shape ``(n, d)``.
     q
         Share of the pairs that are near.
     seed
-        Of the cells that are scored, where there are more than 2,000.
+        Of the 2,000 cells whose pairs are scored where there are more.
 
     Returns
     -------
@@ -213,7 +189,7 @@ def contact_precision(
     T, P = point_pair(true, predicted)
     if not 0 < q < 1:
         raise ValueError(f"q must be between 0 and 1, found {q}.")
-    rows = _rows(len(T), seed)
+    rows = subsample(len(T), seed)
     true_distance, predicted_distance = pdist(T[rows]), pdist(P[rows])
     contact = predicted_distance <= np.quantile(predicted_distance, q)
     return float((true_distance[contact] <= np.quantile(true_distance, q)).mean())
@@ -247,18 +223,14 @@ def rssd(true: ArrayLike, predicted: ArrayLike) -> float:
 def niche_cosine(
     true: ArrayLike, predicted: ArrayLike, labels: ArrayLike, k: int = 20, *, seed: int = 0
 ) -> float:
-    """Mean cosine of the cell-type counts among the k nearest true and predicted neighbours.
+    """Mean cosine of the cell-type counts among the k nearest true and predicted neighbors.
 
     Parameters
     ----------
-    true, predicted
-        Coordinates of the same cells, shape ``(n, d)``, in the same units.
+    true, predicted, k, seed
+        As in :func:`neighbor_recall`.
     labels
         Cell type of each cell, shape ``(n,)``.
-    k
-        Neighbours of a cell.
-    seed
-        Of the cells that are scored, where there are more than 2,000.
 
     Returns
     -------
@@ -274,22 +246,16 @@ def niche_cosine(
     1.0
     """
     T, P = point_pair(true, predicted)
-    names, codes = np.unique(np.asarray(labels).astype(str), return_inverse=True)
-    if len(codes) != len(T):
-        raise ValueError(
-            f"labels must have one entry a cell, found {len(codes)} for {len(T)} cells."
-        )
-    if not 1 <= k < len(T):
-        raise ValueError(f"k must be between 1 and n_cells - 1 = {len(T) - 1}, found {k}.")
-    rows = _rows(len(T), seed)
-    one_hot = np.eye(len(names))[codes]
+    names, codes = np.unique(checked_labels(labels, len(T)), return_inverse=True)
+    check_neighbors(k, len(T))
+    rows, one_hot = subsample(len(T), seed), np.eye(len(names))[codes]
     a, b = (one_hot[nearest_neighbors(X, rows, k)].sum(1) for X in (T, P))
     norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(1) / norm).mean())
 
 
 def spread(true: ArrayLike, predicted: ArrayLike) -> float:
-    """RMS radius of ``predicted`` over that of ``true``: 1 keeps the tissue's size.
+    """RMS radius of ``predicted`` over that of ``true``.
 
     Parameters
     ----------
@@ -299,7 +265,7 @@ def spread(true: ArrayLike, predicted: ArrayLike) -> float:
     Returns
     -------
     float
-        Above 0; below 1 where positions are shrunk.
+        1 where the tissue keeps its size, below 1 where positions are shrunk.
 
     Examples
     --------
@@ -310,3 +276,84 @@ def spread(true: ArrayLike, predicted: ArrayLike) -> float:
     """
     T, P = point_pair(true, predicted)
     return rms_radius(P) / tissue_size(T)
+
+
+def _errors_and_radii(
+    true: ArrayLike, predicted: ArrayLike, radius: ArrayLike, align: bool
+) -> tuple[Array, Array]:
+    """Distance of every cell from its true position, and its radius, ``(n,)`` each."""
+    T, P = point_pair(true, predicted)
+    r = np.asarray(radius, dtype=np.float64)
+    if r.shape not in ((), (len(T),)):
+        raise ValueError(
+            f"radius must be one number or have shape ({len(T)},), one a cell; found {r.shape}."
+        )
+    if not np.isfinite(r).all() or (r < 0).any():
+        raise ValueError("radius must be finite and not negative in every cell.")
+    moved = superpose(P, T) if align else P
+    return np.linalg.norm(T - moved, axis=1), np.broadcast_to(r, len(T))
+
+
+def coverage(
+    true: ArrayLike, predicted: ArrayLike, radius: ArrayLike, *, align: bool = True
+) -> float:
+    """Share of cells whose true position lies within the radius of the predicted one.
+
+    A 90 % radius should have 0.90. A huge radius covers too: report :func:`radius_scores` with it.
+
+    Parameters
+    ----------
+    true, predicted
+        Coordinates of the same cells, shape ``(n, d)``, in the same units.
+    radius
+        Radius of each cell, shape ``(n,)``, or one for all, in the units of the coordinates.
+    align
+        Whether ``predicted`` is first superposed on ``true``, by shift, rotation and mirror image
+        but not scale. False where the frame is given, as by known cells.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> coverage([[0.0, 0], [4, 0]], [[0.0, 1], [4, 3]], radius=2.0, align=False)
+    0.5
+    """
+    errors, radii = _errors_and_radii(true, predicted, radius, align)
+    return float((errors <= radii).mean())
+
+
+def radius_scores(
+    true: ArrayLike, predicted: ArrayLike, radius: ArrayLike, *, align: bool = True
+) -> dict[str, float]:
+    """Coverage and size of radii, and their correlation with the errors.
+
+    Parameters
+    ----------
+    true, predicted, radius, align
+        As in :func:`coverage`.
+
+    Returns
+    -------
+    dict
+        ``"coverage"``, see there; ``"radius"``, the median radius ÷ RMS radius of ``true`` (with
+        all cells at the center, a radius of 1.34 covers 90 % of a uniform disc); and
+        ``"radius_error_spearman"``, the Spearman correlation over cells of radius and error:
+        chance is 0, and a constant radius gets 0.
+
+    Examples
+    --------
+    >>> true, predicted = [[0.0, 0], [4, 0], [0, 4]], [[0.0, 1], [4, 3], [0, 6]]
+    >>> scores = radius_scores(true, predicted, [1.0, 3, 2], align=False)
+    >>> scores["coverage"], round(scores["radius_error_spearman"], 6)
+    (1.0, 1.0)
+    """
+    errors, radii = _errors_and_radii(true, predicted, radius, align)
+    varies = np.ptp(errors) > 0 and np.ptp(radii) > 0
+    return {
+        "coverage": float((errors <= radii).mean()),
+        "radius": float(np.median(radii)) / tissue_size(np.asarray(true, dtype=np.float64)),
+        "radius_error_spearman": float(spearmanr(radii, errors).statistic) if varies else 0.0,
+    }

@@ -19,7 +19,7 @@ from sklearn.neural_network import MLPRegressor
 from alphastomics import _keys
 from alphastomics._validate import check_at_least
 from alphastomics.diffusion_model.transforms import ExpressionTransform
-from alphastomics.metrics._alignment import Array
+from alphastomics.metrics._arrays import Array
 from alphastomics.model._data import (
     Categories,
     CellTable,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import Mask
-from alphastomics.metrics._alignment import Array
-from alphastomics.metrics._draws import MIN_CELLS_OF_AUC
+from alphastomics.metrics._arrays import Array
+from alphastomics.metrics._two_sample import MIN_CELLS_OF_AUC
 from alphastomics.model._data import Categories, CellTable, SetupArgs, read_query
 from alphastomics.tl._coordinates import read_coordinates
 from alphastomics.tl._score import score_table, scored_sections

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from scipy.spatial import KDTree
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
-from alphastomics.metrics._alignment import Array, checked_points
+from alphastomics.metrics._arrays import MAX_ROWS, Array, Cells, Labels, checked_points
 from alphastomics.metrics._expression import expression_matrix, z_scores
-from alphastomics.metrics._placement import MAX_ROWS
-
-Cells = NDArray[np.int64]
-Labels = NDArray[np.str_]
 
 KNN = (5, 20, 50)
 N_DONORS = 20

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import sections_of
-from alphastomics.metrics._alignment import Array
+from alphastomics.metrics._arrays import Array
 from alphastomics.metrics._expression import centered, expression_pair
 from alphastomics.tl._coordinates import read_coordinates
 
