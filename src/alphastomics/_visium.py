@@ -54,14 +54,14 @@ def micrometres_per_pixel(adata: AnnData, section_key: str | None) -> NDArray[np
     if only is not None:
         return np.full(adata.n_obs, only)
     section = sections_of(adata, section_key)
-    told = {name: size for name, size in sizes.items() if size is not None}
-    strange = sorted(set(pd.unique(section)) - set(told))
+    known = {name: size for name, size in sizes.items() if size is not None}
+    strange = sorted(set(pd.unique(section)) - set(known))
     if strange:
         raise ValueError(
             f"adata.uns['spatial'] has no scale for the sections {strange}, but for "
-            f"{sorted(told)}: name sections like their libraries, or pass a number as factor."
+            f"{sorted(known)}: name sections like their libraries, or pass a number as factor."
         )
-    return np.array([told[name] for name in section])
+    return np.array([known[name] for name in section])
 
 
 def check_pixels(adata: AnnData, spatial_key: str) -> None:

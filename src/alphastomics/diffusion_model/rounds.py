@@ -76,21 +76,26 @@ def draw_positions(
         scale = torch.where(valid, mixture.variance()[0].sqrt(), scale)
         drawn = mixture.sample(generator)[0]  # (N, d)
         cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
-    unknown = (~cells.position_known[0, :n]).nonzero()[:, 0]
-    order = unknown[torch.randperm(len(unknown), generator=generator).to(unknown.device)]
+    rounds = _rounds(~cells.position_known[0, :n], settings.position_rounds, generator)
     # Where the center of the section is not known, neither is where the tissue is.
     is_framed = cells.registered is None or bool(cells.registered.all())
     if module.frame == "registered":
         is_framed = not bool(cells.position_known.any())
-    tissue = module.tissue() if is_framed and len(order) else None
-    start = 0
-    for end in round_ends(len(order), settings.position_rounds) if len(order) else []:
-        chosen = order[start:end]
+    tissue = module.tissue() if is_framed and rounds else None
+    for chosen in rounds:
         encoding = module(cells) if encoding is None else encoding
         drawn = _draw_within(module, encoding, chosen, tissue, settings, generator)
         cells, encoding = _with_positions(cells, chosen, drawn), None
-        start = end
     return DrawnPositions(cells, scale)
+
+
+def _rounds(unknown: Tensor, n_rounds: int, generator: torch.Generator) -> list[Tensor]:
+    """Deal the unknown cells ``(N,)`` at random to rounds, each ``(M,)``; none without any."""
+    cells = unknown.nonzero()[:, 0]
+    if not len(cells):
+        return []
+    order = cells[torch.randperm(len(cells), generator=generator).to(cells.device)]
+    return list(torch.tensor_split(order, round_ends(len(cells), n_rounds)[:-1]))
 
 
 def _draw_within(
@@ -166,11 +171,8 @@ def draw_expression(
     transform, factors = module.expression_transform, module.factors
     depth = known_depth.clone()
     logged = transform.inverse(cells.expression[0])  # (N, G)
-    incomplete = (~cells.gene_known[0]).any(-1).nonzero()[:, 0]
-    order = incomplete[torch.randperm(len(incomplete), generator=generator).to(incomplete.device)]
-    start = 0
-    for end in round_ends(len(order), settings.expression_rounds) if len(order) else []:
-        chosen = order[start:end]
+    incomplete = (~cells.gene_known[0]).any(-1)  # (N,)
+    for chosen in _rounds(incomplete, settings.expression_rounds, generator):
         encoding = module(cells)
         context = module.expression_context(encoding)[0, chosen]
         condition = module.expression_head.condition(context)
@@ -194,7 +196,6 @@ def draw_expression(
         expression[0, chosen] = torch.where(known, expression[0, chosen], standardized)
         gene_known[0, chosen] = True
         cells = cells._replace(expression=expression, gene_known=gene_known)
-        start = end
     return ExpressionValues(logged, depth)
 
 
@@ -216,8 +217,8 @@ def _measure(
     description = module.estimated_factors(mean) + deviation
     has_own = ~own_depth.isnan()
     if factors.has_depth:
-        own = torch.where(has_own, factors.of_depth(own_depth), description[:, -1])
-        description = torch.cat([description[:, :-1], own[:, None]], dim=1)
+        depth = torch.where(has_own, factors.of_depth(own_depth), description[:, -1])
+        description = torch.cat([description[:, :-1], depth[:, None]], dim=1)
     donor = donors.nearest(description, factors.weight)
     values, measured = (part.to(mean.device) for part in donors.measurement(donor))
     z = mean + factors.decode(deviation)  # (M, G)

@@ -277,10 +277,12 @@ class SetDataModule(L.LightningDataModule):
         order, size = rng.permutation(len(self.train)).tolist(), self.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         rank = 0 if self.trainer is None else self.trainer.global_rank
-        own = range(rank, self.batches_per_epoch, self.world_size)
+        numbers = range(rank, self.batches_per_epoch, self.world_size)
         return DataLoader(
             self.train,
-            batch_sampler=_Share([batches[i % len(batches)] for i in own], done // self.world_size),
+            batch_sampler=_Share(
+                [batches[i % len(batches)] for i in numbers], done // self.world_size
+            ),
             collate_fn=collate,
             num_workers=self.num_workers,
         )

@@ -188,9 +188,9 @@ class SetReader:
         expression = module.expression_transform(batch.values, gene_known)
         if task.query_shift is not None and task.query_scale is not None:
             shift, scale = (torch.from_numpy(x) for x in (task.query_shift, task.query_scale))
-            own = (expression - shift.to(expression)) / scale.to(expression)
+            standardized = (expression - shift.to(expression)) / scale.to(expression)
             of_query = torch.from_numpy(cells < task.n_query).to(expression.device)
-            expression = torch.where(of_query[:, None], own, expression)
+            expression = torch.where(of_query[:, None], standardized, expression)
         known = batch.position_known[..., None]
         position = module.position_transform(torch.where(known, batch.position, 0.0))
         return StandardizedCells(
@@ -225,8 +225,8 @@ class SetReader:
         values = torch.from_numpy(task.data.expression[cells].toarray().astype(np.float32))
         known = task.data.measured(cells) & task.expression_known[cells, None]
         is_known = torch.from_numpy(known).to(self.module.device)
-        own = transform.depth(values.to(self.module.device), is_known)
-        return torch.where(is_known.any(-1), own, 1.0)
+        depth = transform.depth(values.to(self.module.device), is_known)
+        return torch.where(is_known.any(-1), depth, 1.0)
 
 
 def _estimates(

@@ -230,8 +230,8 @@ def known_and_estimated(
     estimate = torch.from_numpy(logged).to(device)
     if output == "counts":
         drawn = torch.from_numpy(depth).to(values)
-        own = torch.where(is_known.any(-1), transform.depth(values, is_known), drawn)
-        estimate = transform.unlog(estimate, own)
+        depths = torch.where(is_known.any(-1), transform.depth(values, is_known), drawn)
+        estimate = transform.unlog(estimate, depths)
     else:
         values = transform.log(values, is_known)
     return torch.where(is_known, values, estimate).cpu().numpy()

@@ -300,16 +300,16 @@ def inference_sets(
     is_query = order < task.n_query
     reference = order[~is_query]
     for section in sorted(pd.unique(data.section[: task.n_query])):
-        own = order[is_query & (data.section[order] == section)]
-        fill = own[to_fill[own]]
+        members = order[is_query & (data.section[order] == section)]
+        fill = members[to_fill[members]]
         if not len(fill):
             continue
-        context = np.concatenate([own[~to_fill[own]], reference])
+        context = np.concatenate([members[~to_fill[members]], reference])
         rng = np.random.default_rng(zlib.crc32(section.encode()))
         placed = bool(task.position_known[fill].all())
         both_known = task.position_known[context] & task.expression_known[context]
         to_compare = context[both_known & (not placed)]
-        located = np.concatenate([own, reference])
+        located = np.concatenate([members, reference])
         landmarks = rng.permutation(located[task.position_known[located]])[:MAX_LANDMARKS]
         leads = False
         if len(fill) + len(context) <= max_cells:

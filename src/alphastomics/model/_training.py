@@ -247,11 +247,11 @@ def split_sections(
         raise ValueError(
             f"val_sections names {unknown}, but the sections with coordinates are {positioned}."
         )
-    seen = sorted(set(val_sections) & set(trained_before))
-    if seen:
+    trained = sorted(set(val_sections) & set(trained_before))
+    if trained:
         raise ValueError(
-            f"val_sections names {seen}, on which the model was trained before: validate on other "
-            "sections, or train a new model."
+            f"val_sections names {trained}, on which the model was trained before: validate on "
+            "other sections, or train a new model."
         )
     train = [
         str(section) for section in sorted(pd.unique(data.section)) if section not in val_sections

@@ -152,10 +152,12 @@ def _sampled_moran(points: Array, factors_of: FactorsOf, rng: np.random.Generato
     ]
     needed = np.unique(np.concatenate([chosen, *(part.ravel() for part in picked)]))
     factors = factors_of(needed)  # (n, K)
-    own = factors[np.searchsorted(needed, chosen)]  # (m, K)
-    factors, own = ((part - own.mean(0)) / np.maximum(own.std(0), 1e-12) for part in (factors, own))
+    central = factors[np.searchsorted(needed, chosen)]  # (m, K)
+    factors, central = (
+        (part - central.mean(0)) / np.maximum(central.std(0), 1e-12) for part in (factors, central)
+    )
     around = [factors[np.searchsorted(needed, part)].mean(1) for part in picked]  # (m, K) each
-    return np.stack([(own * mean).mean(0) for mean in around])
+    return np.stack([(central * mean).mean(0) for mean in around])
 
 
 def _disjoint_pairs(
