@@ -33,10 +33,8 @@ class SectionEntry(_Strict):
 
     Attributes
     ----------
-    name, split, n_cells
-        Name, ``"train"``, ``"val"`` or ``"test"``, number of cells.
-    has_coordinates
-        Whether any cell has a position.
+    name, split, n_cells, has_coordinates
+        Name, ``"train"``, ``"val"`` or ``"test"``, number of cells, whether any has a position.
     file, source, checksum
         Store and raw file, relative to their folders; SHA-256 of the store.
     measured
@@ -93,12 +91,9 @@ class Manifest(_Strict):
         2 or 3, and unit of the coordinates, if the raw data name it.
     labels_key, batch_key
         Names of cell type and of donor or platform in ``.obs``.
-    sections
-        :class:`SectionEntry` of each section.
-    statistics
-        Statistics of the training cells.
-    provenance
-        Options, versions, seed, fingerprint.
+    sections, statistics, provenance
+        :class:`SectionEntry` of each section; statistics of the training cells; options, package
+        versions, seed, and fingerprint of options and raw files.
 
     Examples
     --------
@@ -109,7 +104,7 @@ class Manifest(_Strict):
     """
 
     format: Literal["alphastomics-data"] = "alphastomics-data"
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(FORMAT_VERSION, le=FORMAT_VERSION)
     genes: list[str]
     values: Literal["counts", "lognorm", "intensity"]
     n_dims: Literal[2, 3]
@@ -125,11 +120,6 @@ class Manifest(_Strict):
         write_file(folder / MANIFEST_FILE, (self.model_dump_json(indent=1) + "\n").encode())
 
 
-class _Head(BaseModel):
-    format: str
-    format_version: int
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a folder."""
     path = folder / MANIFEST_FILE
@@ -138,22 +128,21 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no processed data: it has no {MANIFEST_FILE}. Make it with "
             "`alphastomics preprocess`, or run that again if it was interrupted."
         )
-    content = path.read_bytes()
     try:
-        head = _Head.model_validate_json(content)
-        if head.format == "alphastomics-data" and head.format_version > FORMAT_VERSION:
-            raise DataError(
-                f"{path} has format {head.format_version}, but this alphastomics reads formats up "
-                f"to {FORMAT_VERSION}: upgrade alphastomics."
-            )
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path} is damaged or was altered: {where}: {first['msg']}. Copy it again or run "
-            "preprocess again."
-        ) from None
+        details = error.errors()
+    for detail in details:
+        if (detail["loc"], detail["type"]) == (("format_version",), "less_than_equal"):
+            raise DataError(
+                f"{path} has format {detail['input']}, but this alphastomics reads formats up to "
+                f"{FORMAT_VERSION}: upgrade alphastomics."
+            )
+    where = ".".join(map(str, details[0]["loc"])) or "the file"
+    raise DataError(
+        f"{path} is damaged or was altered: {where}: {details[0]['msg']}. Copy it again or run "
+        "preprocess again."
+    )
 
 
 @dataclass(frozen=True)
@@ -162,12 +151,9 @@ class ProcessedSection:
 
     Attributes
     ----------
-    entry
-        Entry of the section in the manifest.
-    path
-        Store, which :func:`anndata.read_zarr` reads too.
-    genes
-        Names of the genes, those of all sections.
+    entry, path, genes
+        Entry in the manifest; store, which :func:`anndata.read_zarr` reads too; names of the genes,
+        those of all sections.
 
     Examples
     --------
@@ -232,10 +218,8 @@ class ProcessedData:
 
     Attributes
     ----------
-    folder
-        Path of the folder.
-    manifest
-        Names, splits, genes and statistics.
+    folder, manifest
+        Path, and the :class:`Manifest` in it.
 
     Examples
     --------

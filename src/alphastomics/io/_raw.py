@@ -29,18 +29,15 @@ def find_sections(
 ) -> list[RawSection]:
     """Find the sections of a raw file or of all raw files in a folder, without reading their cells.
 
-    Files are taken in the order of their names, with those of subfolders; hidden files and those
-    of other kinds are left out.
+    Files are in the order of their names, with those of subfolders, without hidden ones.
 
     Parameters
     ----------
     raw_dir
-        A file or folder with h5ad, zarr (AnnData or SpatialData), CSV or Parquet in LUNA's layout,
-        or outputs of 10x.
-    layer
-        Layer to read; by default ``.X``.
-    spatial_key
-        Name in ``.obsm`` of the coordinates.
+        File or folder with h5ad, zarr (AnnData or SpatialData), CSV or Parquet in LUNA's layout, or
+        10x outputs.
+    layer, spatial_key
+        Layer to read, by default ``.X``; name in ``.obsm`` of the coordinates.
     section_key
         Name in ``.obs`` of the section. A file without the default name is one section, named as
         the file; LUNA's ``cell_section`` needs no option.

@@ -36,18 +36,12 @@ class RawSection:
 
     Attributes
     ----------
-    name
-        Name of the section.
-    path
-        File or folder that holds it.
-    n_cells
-        Number of cells.
-    genes
-        Names of the genes that the section measures.
-    n_dims
-        2 or 3, or None where no cell has coordinates.
-    columns
-        Names in ``.obs``.
+    name, path
+        Name of the section; file or folder that holds it.
+    n_cells, n_dims
+        Number of cells; 2 or 3, or None where no cell has coordinates.
+    genes, columns
+        Names of the genes that the section measures, and names in ``.obs``.
     units
         Unit of the coordinates, if the file names it.
     load

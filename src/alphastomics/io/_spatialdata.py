@@ -53,33 +53,28 @@ def read_table(
     spatial_key: str = _keys.SPATIAL,
     section_key: str = _keys.SECTION,
 ) -> AnnData:
-    """Give a table of SpatialData what the model reads: coordinates and sections.
+    """Read a table of SpatialData with coordinates and sections, as the model reads them.
 
     Parameters
     ----------
-    sdata
-        Object with a table that annotates its shapes, labels or points.
-    table
-        Name of the table.
+    sdata, table
+        SpatialData, and name of a table that annotates its shapes, labels or points.
     coordinate_system
-        System of the coordinates.
-    spatial_key
-        Name in ``.obsm`` to write to. Coordinates that are there are kept.
-    section_key
-        Name in ``.obs`` to write to, the region of every row. Sections that are there are kept.
+        Coordinate system of the result.
+    spatial_key, section_key
+        Names in ``.obsm`` and ``.obs`` of the coordinates and the region of each row, written
+        unless they exist.
 
     Returns
     -------
     AnnData
         The table itself, not a copy, with ``.obsm[spatial_key]``, shape ``(n_cells, n_dims)``: the
-        centroids of what its rows annotate, NaN where there is nothing.
+        centroids of the annotated elements, NaN where there are none.
 
     Raises
     ------
-    KeyError
-        If there is no such table.
-    ValueError
-        If the table has no coordinates and annotates nothing that has.
+    KeyError, ValueError
+        If there is no such table, or it has no coordinates and annotates nothing that has.
 
     Examples
     --------
@@ -120,39 +115,35 @@ def add_positions(
     coordinate_system: str = GLOBAL,
     section_key: str | None = _keys.SECTION,
 ) -> None:
-    """Put generated positions of a table's cells into SpatialData, as circles.
+    """Add generated positions of a table's cells to SpatialData, as circles.
 
     Parameters
     ----------
-    sdata
-        Object with the table, in which ``model.predict`` or ``model.sample`` has written.
-    table
-        Name of the table.
+    sdata, table
+        SpatialData, and name of a table in which ``model.predict`` or ``model.sample`` has written.
     key
         Name in ``.obsm`` of the generated positions, ``(n_cells, n_dims)``.
     radius
-        Of the circles, in units of the coordinates; by default half the median distance of nearest
-        cells.
+        Radius of the circles in units of the coordinates; by default half the median distance of
+        nearest cells.
     coordinate_system
-        System to put them in. Positions that were generated without a reference have a frame of
-        the model's own: give it a name of its own.
+        Coordinate system of the circles. Positions generated without a reference have a frame of
+        their own: give it a new name.
     section_key
         Name in ``.obs`` of the section; all cells are one section when it is absent.
 
     Returns
     -------
     None
-        Adds shapes that are named like the cells, ``key``, or where there are several sections
-        ``key + "_" + section`` for each (``_`` in the place of what no name may have), and a table
-        ``table + "_" + key`` that annotates them and has the values of ``table``, so that
-        spatialdata-plot draws them:
+        Adds shapes ``key``, or ``key + "_" + section`` for each of several sections, indexed by the
+        names of the cells, and a table ``table + "_" + key`` with the values of ``table`` that
+        annotates them. spatialdata-plot draws them by
         ``sdata.pl.render_shapes(key, color="cell_type", table_name=table + "_" + key).pl.show()``.
-        What was there stays as it is.
 
     Raises
     ------
-    KeyError
-        If there are no such table or positions.
+    KeyError, ValueError
+        If there are no such table or positions, or they are not one set of positions.
 
     Examples
     --------

@@ -33,11 +33,8 @@ KIND = "a store of processed data"
 
 
 def hilbert_index(position: NDArray[np.float64]) -> Cells:
-    """Index of each position ``(n, d)`` on a Hilbert curve through their bounding cube.
-
-    J. Skilling, "Programming the Hilbert curve", AIP Conf. Proc. 707 (2004), for all positions at
-    once.
-    """
+    """Index of each position ``(n, d)`` on a Hilbert curve through their bounding cube."""
+    # J. Skilling, "Programming the Hilbert curve", AIP Conf. Proc. 707 (2004), for all at once.
     corner = position.min(0)
     extent = float((position.max(0) - corner).max()) or 1.0
     largest = (1 << HILBERT_BITS) - 1
@@ -65,19 +62,9 @@ def hilbert_index(position: NDArray[np.float64]) -> Cells:
 def deal_blocks(
     position: NDArray[np.float64] | None, n_cells: int, name: str, seed: int
 ) -> tuple[Cells, Cells]:
-    """Deal the cells of a section into blocks, by its name and ``seed`` only.
+    """Cell at each row of the store ``(n_cells,)``; first row of each block, and ``n_cells``.
 
-    Parameters
-    ----------
-    position
-        ``(n_cells, d)``, NaN rows where unknown (they come last in a block), or None.
-
-    Returns
-    -------
-    order
-        Cell at each row of the store, ``(n_cells,)``.
-    blocks
-        First row of each block, and ``n_cells``: ``(n_blocks + 1,)``.
+    The deal depends on ``name`` and ``seed`` only; cells without position come last in a block.
     """
     digest = hashlib.sha256(name.encode()).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
@@ -184,10 +171,9 @@ def _stack(parts: list[sparse.csr_matrix], matrix: Any) -> sparse.csr_matrix:
 
 
 class _StoredMatrix:
-    """CSR matrix of a store, opened again in every process: zarr does not survive a fork.
+    """CSR matrix of a store, opened again in every process: zarr does not survive a fork."""
 
-    ``anndata.io.sparse_dataset`` reads the same, but takes 5 ms more for each read.
-    """
+    # ``anndata.io.sparse_dataset`` reads the same, but takes 5 ms more for each read.
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -232,10 +218,8 @@ class LazyRows:
 
     Attributes
     ----------
-    shape
-        Number of cells and of genes.
-    dtype
-        Type of the values; of several stores, one that holds the values of all.
+    shape, dtype
+        Number of cells and of genes; type of the values, one that holds those of all stores.
 
     Examples
     --------
