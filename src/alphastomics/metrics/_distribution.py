@@ -69,11 +69,8 @@ def mmd2(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, *, seed: in
 
     Examples
     --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> x, y = rng.normal(size=(200, 3)), rng.normal(size=(300, 3))
-    >>> bool(abs(mmd2(x, y)) < 0.01), bool(mmd2(x, y + 2) > 0.3)
-    (True, True)
+    >>> round(mmd2([[0.0], [0.0]], [[9.0], [9.0]], bandwidth=1.0), 6)
+    2.0
     """
     X, Y = _two_samples(x, y, ("x", "y"))
     if bandwidth is not None and not 0 < bandwidth < np.inf:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
-from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +18,7 @@ from alphastomics.metrics._alignment import tissue_size
 from alphastomics.metrics._arrays import (
     Array,
     Cells,
+    checked_labels,
     checked_points,
     nearest_neighbors,
     subsample,
@@ -37,20 +37,13 @@ LEAST_DISTANCE = 1e-6  # coincident cells have a logarithm too
 def _checked_cells(
     points: ArrayLike, expression: ArrayLike, names: tuple[str, str], least: int
 ) -> tuple[Array, Array]:
-    """Check positions and expression of the same cells and return them as float arrays."""
+    """Check positions and expression of the same cells and return them as floats."""
     P, X = checked_points(points, names[0], least), expression_matrix(expression, names[1])
     if len(P) != len(X):
         raise ValueError(
             f"{names[0]} and {names[1]} must hold the same cells, found {len(P)} and {len(X)}."
         )
     return P, X
-
-
-def _border_distance(points: Array, name: str) -> Array:
-    """Distance of every cell to the nearest facet of the section's convex hull, ``(n,)``."""
-    facets = hull_of(points, name).equations  # (n_facets, d + 1): a unit normal and an offset
-    outside = points @ facets[:, :-1].T + facets[:, -1]
-    return np.asarray(np.maximum(-outside.max(1), 0))
 
 
 def _mean_of_neighbors(
@@ -70,15 +63,16 @@ def _mean_of_neighbors(
 def _surroundings(
     points: Array, components: Array, k: int, groups: NDArray[Any], rows: Cells, name: str
 ) -> Array:
-    ranks = np.array([1, min(DISTANCE_RANK, k), k])
-    distance = KDTree(points).query(points[rows], k=k + 1)[0][:, ranks]
-    log_distance = np.log(np.maximum(distance, LEAST_DISTANCE))
+    distance = KDTree(points).query(points[rows], k=k + 1)[0][:, [1, min(DISTANCE_RANK, k), k]]
+    facets = hull_of(points, name).equations  # (n_facets, d + 1): a unit normal and an offset
+    outside = points @ facets[:, :-1].T + facets[:, -1]
+    border_distance = np.maximum(-outside.max(1), 0)[rows]
     return np.column_stack(
         [
             components[rows],
             _mean_of_neighbors(points, components, k, groups, rows),
-            np.round(log_distance, DECIMALS),
-            np.round(_border_distance(points, name)[rows], DECIMALS),
+            np.round(np.log(np.maximum(distance, LEAST_DISTANCE)), DECIMALS),
+            np.round(border_distance, DECIMALS),
         ]
     )
 
@@ -128,11 +122,7 @@ def surroundings(
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be at least 1, found {n_neighbors}.")
     P, C = _checked_cells(points, components, ("points", "components"), n_neighbors + 1)
-    group = np.zeros(len(P)) if groups is None else np.asarray(groups)
-    if group.shape != (len(P),):
-        raise ValueError(
-            f"groups must have shape ({len(P)},), one entry a cell; found {group.shape}."
-        )
+    group = checked_labels(np.zeros(len(P)) if groups is None else groups, len(P), "groups")
     smallest = np.unique(group, return_counts=True)[1].min()
     if smallest <= n_neighbors:
         raise ValueError(
@@ -142,10 +132,43 @@ def surroundings(
     return _surroundings(P, C, n_neighbors, group, np.arange(len(P)), "points")
 
 
-def _make_classifier(name: Classifier, seed: int) -> ClassifierMixin:
-    if name == "logistic":
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return HistGradientBoostingClassifier(random_state=seed)
+class _Sample(NamedTuple):
+    points: Array  # in RMS radii of the true section
+    expression: Array
+    rows: Cells  # that are scored
+    name: str
+
+
+def _fold_auc(
+    samples: tuple[_Sample, _Sample],
+    halves: tuple[NDArray[np.int64], NDArray[np.int64]],
+    training: int,
+    classifier: Classifier,
+    seed: int,
+) -> float:
+    """Area under the curve of a classifier fitted on one half of the cells, on the other."""
+    X = samples[0].expression
+    pca = PCA(min(N_COMPONENTS, X.shape[1]), random_state=seed)
+    with np.errstate(invalid="ignore"):  # shares of no variance, where X is constant
+        pca.fit(X[halves[0] == training])
+    features = np.concatenate(
+        [
+            _surroundings(P, pca.transform(E), N_NEIGHBORS, half, rows, name)
+            for (P, E, rows, name), half in zip(samples, halves, strict=True)
+        ]
+    )
+    is_generated = np.repeat([False, True], [len(sample.rows) for sample in samples])
+    in_training = training == np.concatenate(
+        [half[sample.rows] for sample, half in zip(samples, halves, strict=True)]
+    )
+    model = (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        if classifier == "logistic"
+        else HistGradientBoostingClassifier(random_state=seed)
+    )
+    model.fit(features[in_training], is_generated[in_training])
+    score = model.predict_proba(features[~in_training])[:, 1]
+    return float(roc_auc_score(is_generated[~in_training], score))
 
 
 def two_sample_auc(
@@ -158,7 +181,7 @@ def two_sample_auc(
     n_splits: int = 5,
     seed: int = 0,
 ) -> float:
-    r"""Area under the ROC curve of a classifier that tells true from generated cells.
+    r"""Area under the ROC curve of a classifier of true and generated cells.
 
     .. math::
 
@@ -170,12 +193,12 @@ def two_sample_auc(
     distances to the 1st, 5th and 20th nearest, and the distance to the border.
 
     Cross-validated by halves, ``n_splits`` times two folds. Near cells share most of their
-    surroundings, so that with random folds of cells even two samples of one tissue are told apart:
-    a test cell resembles its neighbors in training. Both sections are therefore cut into two random
-    halves of their cells, the mean is over the 20 nearest cells *of the same half*, and the
-    components are fitted on the true cells of the half in training. Where both sections have the
-    same expression, row by row, they are cut alike: a cell is never in training under one label and
-    in the test under the other.
+    surroundings, so that with random folds a test cell resembles its neighbors in training, and
+    even two samples of one tissue differ. Both sections are therefore cut into two random halves of
+    their cells, the mean is over the 20 nearest cells *of the same half*, and the components are
+    fitted on the true cells of the half in training. Where both sections have the same expression,
+    row by row, they are cut alike: no cell is in training under one label and in the test under the
+    other.
 
     Parameters
     ----------
@@ -236,35 +259,14 @@ def two_sample_auc(
                 f"{a.shape[1]} and {b.shape[1]}."
             )
     size, rng = tissue_size(T), np.random.default_rng(seed)
-    sections = (
-        (T / size, X, subsample(len(T), seed), "true_points"),
-        (G / size, Y, subsample(len(G), seed), "generated_points"),
+    samples = (
+        _Sample(T / size, X, subsample(len(T), seed), "true_points"),
+        _Sample(G / size, Y, subsample(len(G), seed), "generated_points"),
     )
-    n, m = (len(rows) for _, _, rows, _ in sections)
-    is_generated = np.repeat([False, True], [n, m])
     same_cells = np.array_equal(X, Y)
     areas = []
     for _ in range(n_splits):
         half = rng.permutation(len(X)) % 2
         halves = (half, half if same_cells else rng.permutation(len(Y)) % 2)
-        for training in (0, 1):
-            pca = PCA(min(N_COMPONENTS, X.shape[1]), random_state=seed)
-            with np.errstate(invalid="ignore"):  # shares of no variance, where X is constant
-                pca.fit(X[half == training])
-            features = np.concatenate(
-                [
-                    _surroundings(P, pca.transform(E), N_NEIGHBORS, own_half, rows, name)
-                    for (P, E, rows, name), own_half in zip(sections, halves, strict=True)
-                ]
-            )
-            in_training = np.concatenate(
-                [
-                    own_half[rows] == training
-                    for (_, _, rows, _), own_half in zip(sections, halves, strict=True)
-                ]
-            )
-            model = _make_classifier(classifier, seed)
-            model.fit(features[in_training], is_generated[in_training])
-            score = model.predict_proba(features[~in_training])[:, 1]
-            areas.append(roc_auc_score(is_generated[~in_training], score))
+        areas += [_fold_auc(samples, halves, training, classifier, seed) for training in (0, 1)]
     return float(np.mean(areas))
