@@ -3,7 +3,6 @@
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -147,12 +146,3 @@ def test_categories_have_the_colors_of_uns(placed):
     placed.uns["cell_type_colors"] = ["#010203"] * n
     right = al.pl.positions(placed, color="cell_type")[0, 1]
     assert mpl.colors.to_hex(drawn(right).get_facecolors()[0]) == "#010203"
-
-
-def test_experts_are_drawn_in_units_of_an_even_share():
-    shares = pd.DataFrame([[0.7, 0.1, 0.1, 0.1], [0.25] * 4], index=[1, 2], columns=[1, 2, 3, 4])
-    ax = al.pl.experts(shares)
-    np.testing.assert_allclose(ax.images[0].get_array(), 4 * shares)
-    assert ax.get_title() == "least used: 0.40 of an even share"
-    assert "2.80" in [text.get_text() for text in ax.texts]
-    assert not al.pl.experts(pd.DataFrame(np.full((2, 32), 1 / 32))).texts

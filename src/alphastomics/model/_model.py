@@ -951,55 +951,6 @@ class AlphaSTomics(BaseModelClass):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
-    @renamed_argument("max_set", "max_cells_per_set")
-    def get_expert_utilization(
-        self,
-        adata: AnnData | None = None,
-        *,
-        mode: Mode | None = None,
-        max_cells_per_set: int | None = None,
-    ) -> pd.DataFrame:
-        """Count how often cells go through each expert; see :func:`alphastomics.pl.experts`.
-
-        Parameters
-        ----------
-        adata, mode, max_cells_per_set
-            As in :meth:`get_latent_representation`.
-
-        Returns
-        -------
-        DataFrame
-            Share of the choices of a block that fall on each expert, ``(num_layers, num_experts)``;
-            a row sums to 1, and ``1 / num_experts`` everywhere is an even use.
-
-        Raises
-        ------
-        ValueError
-            If the model has no experts.
-
-        Examples
-        --------
-        >>> routed = al.AlphaSTomics(atlas, d_model=32, num_layers=2, num_experts=4)
-        >>> routed.train(max_steps=2, progress_bar=False)
-        >>> routed.get_expert_utilization(cells).sum(axis=1).round(3).tolist()
-        [1.0, 1.0]
-        """
-        n_layers, n_experts = self.config.num_layers, self.config.num_experts
-        if not n_experts:
-            raise ValueError(
-                "This model has no experts: they are an option, AlphaSTomics(adata, num_experts=8)."
-            )
-        task = self._embedding_task(adata, mode)
-        total = np.zeros((n_layers, n_experts))
-        for cell_set, encoding in encode_sets(
-            self.module, task, self._set_size(max_cells_per_set, task)
-        ):
-            shares = np.stack([routing.utilization.cpu().numpy() for routing in encoding.routing])
-            total += len(cell_set.cells) * shares
-        blocks = pd.RangeIndex(1, n_layers + 1, name="block")
-        experts = pd.RangeIndex(1, n_experts + 1, name="expert")
-        return pd.DataFrame(total / total.sum(1, keepdims=True), index=blocks, columns=experts)
-
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
 

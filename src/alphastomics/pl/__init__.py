@@ -3,12 +3,11 @@
 from alphastomics.pl._expression import expression
 from alphastomics.pl._placement import calibration, displacement, uncertainty
 from alphastomics.pl._positions import positions
-from alphastomics.pl._training import experts, history
+from alphastomics.pl._training import history
 
 __all__ = [
     "calibration",
     "displacement",
-    "experts",
     "expression",
     "history",
     "positions",
