@@ -19,28 +19,16 @@ from alphastomics._validate import check_section, check_values
 from alphastomics.cli._preprocess_options import Options
 from alphastomics.io import DataError, RawSection
 from alphastomics.pp._filter_cells import enough_expression
-from alphastomics.pp._intersect_genes import choose_genes, panel_table
+from alphastomics.pp._intersect_genes import choose_genes
 from alphastomics.pp._split_sections import Split, deal_sections
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sections, their genes and their splits.
-
-    Attributes
-    ----------
-    sections
-        Sections in the order of the manifest.
-    panels
-        Whether each section measures each gene: boolean, genes by names of sections.
-    split
-        Split of each section, by name.
-    n_dims, units
-        Dimensions and unit of the coordinates, None where no file names a unit.
-    """
+    """Sections in the order of the manifest, their genes and their splits."""
 
     sections: tuple[RawSection, ...]
-    panels: pd.DataFrame
+    panels: pd.DataFrame  # whether each section measures each gene, genes by names of sections
     split: dict[str, Split]
     n_dims: Literal[2, 3]
     units: str | None
@@ -95,8 +83,14 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
             val_ratio=options.val_ratio,
             seed=options.seed,
         )
-    n_dims, units = _common_n_dims(located), _common_units(located)
-    plan = Plan(tuple(sections), panel_table(genes_of, genes), split, n_dims, units)
+    _check_coordinates(located)
+    plan = Plan(
+        tuple(sections),
+        pd.DataFrame({name: genes.isin(panel) for name, panel in genes_of.items()}, index=genes),
+        split,
+        n_dims=cast(Literal[2, 3], located[0].n_dims),
+        units=next((section.units for section in located if section.units is not None), None),
+    )
     if not plan.shared.any():
         raise DataError(
             "--genes: no gene is measured by all training sections; at least one is needed to "
@@ -105,7 +99,8 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     return plan
 
 
-def _common_n_dims(sections: Sequence[RawSection]) -> Literal[2, 3]:
+def _check_coordinates(sections: Sequence[RawSection]) -> None:
+    """Raise if sections differ in dimensions or units."""
     first = sections[0]
     for other in sections:
         if other.n_dims != first.n_dims:
@@ -114,19 +109,14 @@ def _common_n_dims(sections: Sequence[RawSection]) -> Literal[2, 3]:
                 f"section {other.name!r} ({other.path}) has {other.n_dims}D coordinates: process "
                 "2D and 3D sections apart."
             )
-    return cast(Literal[2, 3], first.n_dims)
-
-
-def _common_units(sections: Sequence[RawSection]) -> str | None:
-    named = [section for section in sections if section.units is not None]
-    for other in named:
-        if other.units != named[0].units:
+    first, *others = [section for section in sections if section.units is not None] or [first]
+    for other in others:
+        if other.units != first.units:
             raise DataError(
-                f"section {named[0].name!r} has coordinates in {named[0].units!r}, section "
+                f"section {first.name!r} has coordinates in {first.units!r}, section "
                 f"{other.name!r} in {other.units!r}: bring them to one unit first "
                 "(al.pp.normalize_positions), or correct .uns['units']."
             )
-    return named[0].units if named else None
 
 
 def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnData:

@@ -179,21 +179,17 @@ class _Steps:
         return self.records.finish(self.manifest(chosen, written))
 
     def each(
-        self, step: str, sections: Sequence[RawSection], do: Callable[[RawSection], Record]
+        self, step: str, sections: Sequence[RawSection], do: Callable[[RawSection, str], Record]
     ) -> list[Record]:
-        """Do a step for every section, or read its record."""
+        """Do a step for every section, given its file name, or read its record."""
+        files = file_names(section.name for section in self.plan.sections)
         found = []
         for section in sections:
             self.bar.set_description(f"{step} {section.name}")
-            name = f"{step}-{self.files[section.name]}"
-            found.append(self.records.once(name, partial(do, section)))
+            file = files[section.name]
+            found.append(self.records.once(f"{step}-{file}", partial(do, section, file)))
             self.bar.update()
         return found
-
-    @property
-    def files(self) -> dict[str, str]:
-        """File name of each section."""
-        return file_names(section.name for section in self.plan.sections)
 
     def choose_genes(self) -> NDArray[np.int64]:
         """Numbers of the planned genes to keep, from training cells only."""
@@ -223,19 +219,19 @@ class _Steps:
         table = rank_genes(variances, options.num_genes)
         return chosen[table["highly_variable"].to_numpy()]
 
-    def count(self, section: RawSection) -> Record:
+    def count(self, section: RawSection, file: str) -> Record:
         """Count the cells of a section that express each gene."""
         adata = read_planned(section, self.plan, self.options)
         return {"expressed": _n_expressing(adata).tolist()}
 
-    def vary(self, section: RawSection, *, among: NDArray[np.int64]) -> Record:
+    def vary(self, section: RawSection, file: str, *, among: NDArray[np.int64]) -> Record:
         """Variance of each gene in a section."""
         adata = read_planned(section, self.plan, self.options)
         matrix = adata.X[np.flatnonzero(expression_known(adata.obs))][:, among]
         panel = self.plan.panels[section.name].to_numpy()[among]
         return {"variance": residual_variance(matrix, panel, self.options.values).tolist()}
 
-    def write(self, section: RawSection, *, chosen: NDArray[np.int64]) -> Record:
+    def write(self, section: RawSection, file: str, *, chosen: NDArray[np.int64]) -> Record:
         """Write the store of a section; its entry in the manifest and its statistics."""
         adata = read_planned(section, self.plan, self.options)[:, chosen].copy()
         adata.X = compact(adata.X)
@@ -250,7 +246,7 @@ class _Steps:
             adata.varm[_keys.MEASURED] = panels[[section.name]]
         if self.plan.units is not None:
             adata.uns[_keys.UNITS] = self.plan.units
-        path = self.records.folder / STORES / f"{self.files[section.name]}.zarr"
+        path = self.records.folder / STORES / f"{file}.zarr"
         write_store(path, arrange(adata, section.name, self.options.seed))
         entry = SectionEntry(
             name=section.name,

@@ -34,15 +34,9 @@ from alphastomics.io._store import Cells, read_rows
 
 COUNTS = "filtered_feature_bc_matrix"
 # Parts of a Xenium output that are not read.
-XENIUM_PARTS = (
-    "aligned_images",
-    "cells_boundaries",
-    "cells_labels",
-    "morphology_focus",
-    "morphology_mip",
-    "nucleus_boundaries",
-    "nucleus_labels",
-    "transcripts",
+XENIUM_IMAGES = (
+    *("aligned_images", "cells_boundaries", "cells_labels", "morphology_focus", "morphology_mip"),
+    *("nucleus_boundaries", "nucleus_labels", "transcripts"),
 )
 
 
@@ -209,7 +203,7 @@ def _read_tenx(path: Path, kind: str, name: str) -> ad.AnnData:
     if kind == "Xenium":
         from spatialdata_io import xenium
 
-        return xenium(path, **dict.fromkeys(XENIUM_PARTS, False)).tables["table"]
+        return xenium(path, **dict.fromkeys(XENIUM_IMAGES, False)).tables["table"]
     if kind == "Visium":
         import squidpy as sq
 

@@ -20,7 +20,7 @@ NAME_LENGTH = 80
 
 
 class DataError(ValueError):
-    """Names the file or option, says what was found and what to do.
+    """Error of data that cannot be used: the file or option, what was found and what to do.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class DataError(ValueError):
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a decoder raises for a damaged file into one clear error."""
+    """Turn any error of a decoder at a damaged file into one clear error."""
     try:
         yield
     except (DataError, MemoryError, MissingExtraError):
@@ -62,7 +62,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path, n_bytes: int) -> Iterator[None]:
-    """Say what to do when the disk is full or may not be written to."""
+    """Name the remedy when the disk is full or must not be written to."""
     try:
         yield
     except OSError as error:
@@ -80,13 +80,11 @@ def writing(path: Path, n_bytes: int) -> Iterator[None]:
 
 
 def checksum(folder: Path) -> str:
-    """Checksum of the names and contents of the files in a folder, SHA-256."""
+    """SHA-256 of the names and contents of the files in a folder."""
     digest = hashlib.sha256()
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file()
-    )
-    for name, path in files:
-        content = path.read_bytes()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name in sorted(name for name, path in files.items() if path.is_file()):
+        content = files[name].read_bytes()
         digest.update(f"{len(name)} {name} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -109,16 +107,15 @@ def stamps(paths: Iterable[Path], root: Path) -> list[tuple[str, int, int]]:
 def file_names(names: Iterable[str]) -> dict[str, str]:
     """Safe and unique file names for sections, the same whatever the other sections are.
 
-    Letters, digits and ``+ - . _`` are kept. A name that had to change, or that differs from
-    another one in case only, gets the first digits of its checksum.
+    A name of other characters than letters, digits and ``+ - . _``, or that differs from another
+    one in case only, gets the first digits of its checksum.
     """
     names = list(names)
     folded = Counter(name.casefold() for name in names)
-    return {name: _file_name(name, alone=folded[name.casefold()] == 1) for name in names}
-
-
-def _file_name(name: str, *, alone: bool) -> str:
-    safe = re.sub(r"[^A-Za-z0-9_+.-]", "_", name)[:NAME_LENGTH].lstrip(".") or "section"
-    if safe == name and alone:
-        return safe
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    files = {}
+    for name in names:
+        safe = re.sub(r"[^A-Za-z0-9_+.-]", "_", name)[:NAME_LENGTH].lstrip(".") or "section"
+        if safe != name or folded[name.casefold()] > 1:
+            safe += f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        files[name] = safe
+    return files

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ATTRIBUTES = "spatialdata_attrs"
 TABLE, GLOBAL = "table", "global"
 REGION, INSTANCE = "alphastomics_region", "alphastomics_cell"
-NOT_TAKEN = (ATTRIBUTES, "_scvi")  # of what a table tells of itself
+NOT_COPIED = (ATTRIBUTES, "_scvi")  # entries of uns that describe the table itself
 Array = NDArray[np.float64]
 
 
@@ -94,10 +94,10 @@ def read_table(
     if spatial_key not in cells.obsm:
         position = centroids(sdata, cells, coordinate_system)
         if position is None:
-            there = sorted(name for _, name, _ in sdata.gen_spatial_elements())
+            elements = sorted(name for _, name, _ in sdata.gen_spatial_elements())
             raise ValueError(
                 f"table {table!r} has no coordinates in .obsm[{spatial_key!r}] and annotates none "
-                f"of the elements {there}: name another table, or let it annotate one by "
+                f"of the elements {elements}: name another table, or let it annotate one by "
                 "sdata.set_table_annotates_spatialelement."
             )
         cells.obsm[spatial_key] = position
@@ -137,7 +137,7 @@ def add_positions(
     None
         Adds shapes ``key``, or ``key + "_" + section`` for each of several sections, indexed by the
         names of the cells, and a table ``table + "_" + key`` with the values of ``table`` that
-        annotates them. spatialdata-plot draws them by
+        annotates them; what a name must not hold becomes ``_``. spatialdata-plot draws them by
         ``sdata.pl.render_shapes(key, color="cell_type", table_name=table + "_" + key).pl.show()``.
 
     Raises
@@ -172,13 +172,13 @@ def add_positions(
             f".obsm[{key!r}] of table {table!r} has shape {points.shape}: name one set of "
             "positions, (n_cells, n_dims)."
         )
-    there = ~np.isnan(points).any(1)
-    points = points[there]
+    known = ~np.isnan(points).any(1)
+    points = points[known]
     placed = AnnData(
-        None if cells.X is None else cells.X[there],
-        obs=cells.obs[there].copy(),
+        None if cells.X is None else cells.X[known],
+        obs=cells.obs[known].copy(),
         var=cells.var,
-        uns={name: value for name, value in cells.uns.items() if not name.startswith(NOT_TAKEN)},
+        uns={name: value for name, value in cells.uns.items() if not name.startswith(NOT_COPIED)},
     )
     sections = sections_of(placed, section_key if section_key in placed.obs else None)
     names = pd.unique(sections)
@@ -202,7 +202,7 @@ def add_positions(
 
 
 def _element(name: str) -> str:
-    """Replace what SpatialData allows in no name."""
+    """Replace the characters that SpatialData does not allow in a name."""
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
 
 

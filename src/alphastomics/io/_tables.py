@@ -8,13 +8,12 @@ Further columns of text stay in ``.obs``; all other numeric ones are genes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import sparse
 
@@ -71,7 +70,7 @@ def table_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> l
         table,
         index,
         _positions(table, coordinates),
-        _Table(path, kind, genes, coordinates).load,
+        partial(_load, path, kind, genes, coordinates),
         name=path.stem,
         section_key=section_key or _keys.SECTION,
         columns=tuple(str(c) for c in first if c not in (*genes, *coordinates, *CELL_NAMES)),
@@ -112,41 +111,37 @@ def _positions(table: pd.DataFrame, coordinates: list[str]) -> Array | None:
     return table[coordinates].to_numpy(dtype=np.float64) if coordinates else None
 
 
-@dataclass(frozen=True)
-class _Table:
-    path: Path
-    kind: str
-    genes: list[str]
-    coordinates: list[str]
+def _load(
+    path: Path, kind: str, genes: list[str], coordinates: list[str], name: str, rows: Cells
+) -> ad.AnnData:
+    """Read the rows of one section, going through the file in chunks."""
+    matrices, tables, start = [], [], 0
+    with reading(path, kind):
+        for chunk in _chunks(path):
+            inside = rows[slice(*np.searchsorted(rows, [start, start + len(chunk)]))] - start
+            if len(inside):
+                found = chunk.iloc[inside]
+                names = _cell_names(found, start + inside, name)
+                matrices.append(sparse.csr_matrix(_expression(found[genes], path)))
+                tables.append(found.drop(columns=genes).set_axis(names))
+            start += len(chunk)
+        obs = pd.concat(tables)
+    position = _positions(obs, coordinates)
+    obs = obs.drop(columns=[c for c in obs if c in (*CELL_NAMES, *coordinates)])
+    matrix = sparse.vstack(matrices, format="csr")
+    return make_section(name, path, matrix, obs, pd.Index(genes), position)
 
-    def load(self, name: str, rows: Cells) -> ad.AnnData:
-        """Read the rows of one section, going through the file in chunks."""
-        matrices, tables, start = [], [], 0
-        with reading(self.path, self.kind):
-            for chunk in _chunks(self.path):
-                inside = rows[slice(*np.searchsorted(rows, [start, start + len(chunk)]))] - start
-                if len(inside):
-                    found = chunk.iloc[inside]
-                    matrices.append(sparse.csr_matrix(self.values(found)))
-                    names = _cell_names(found, start + inside, name)
-                    tables.append(found.drop(columns=self.genes).set_axis(names))
-                start += len(chunk)
-            obs = pd.concat(tables)
-        position = _positions(obs, self.coordinates)
-        obs = obs.drop(columns=[c for c in obs if c in (*CELL_NAMES, *self.coordinates)])
-        matrix = sparse.vstack(matrices, format="csr")
-        return make_section(name, self.path, matrix, obs, pd.Index(self.genes), position)
 
-    def values(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        """Expression ``(n, n_genes)``, without missing values."""
-        values = table[self.genes].to_numpy(dtype=np.float64)
-        missing = np.isnan(values).any(0)
-        if missing.any():
-            raise DataError(
-                f"{self.path}: expression of gene {self.genes[int(missing.argmax())]!r} is missing "
-                "for some cells: fill it in, or drop the gene or these cells."
-            )
-        return values
+def _expression(table: pd.DataFrame, path: Path) -> Array:
+    """Expression ``(n, n_genes)``, without missing values."""
+    values = table.to_numpy(dtype=np.float64)
+    missing = np.isnan(values).any(0)
+    if missing.any():
+        raise DataError(
+            f"{path}: expression of gene {table.columns[missing][0]!r} is missing for some cells: "
+            "fill it in, or drop the gene or these cells."
+        )
+    return values
 
 
 def _cell_names(table: pd.DataFrame, number: Cells, section: str) -> pd.Index:
