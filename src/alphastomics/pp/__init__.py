@@ -1,4 +1,4 @@
-"""Preprocessing of sections; the layer that the model reads is never normalised."""
+"""Preprocessing of sections; the layer that the model reads is never normalized."""
 
 from alphastomics.pp._filter_cells import filter_cells
 from alphastomics.pp._highly_variable_genes import highly_variable_genes

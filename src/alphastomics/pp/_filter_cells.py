@@ -1,4 +1,4 @@
-"""Cells with enough expression."""
+"""Filter of cells by their expression."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def enough_expression(
     min_genes: int,
     min_counts: float,
 ) -> NDArray[np.bool_]:
-    """Which cells of a section to keep, ``(n_cells,)``; unmeasured cells always are."""
+    """Whether to keep each cell of a section, ``(n_cells,)``; unmeasured cells always."""
     n_genes = np.asarray((matrix > 0).sum(1)).ravel()
     total = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
     keep = ~known | ((n_genes >= min_genes) & (total >= min_counts))
@@ -43,9 +43,9 @@ def filter_cells(
     section_key: str | None = _keys.SECTION,
     copy: bool = False,
 ) -> AnnData | None:
-    """Drop cells with too little expression.
+    """Drop cells with too little expression, but for those with none measured.
 
-    Cells whose expression was not measured at all (``.obs["expression_known"]`` False) are kept.
+    The latter have ``.obs["expression_known"]`` False.
 
     Parameters
     ----------
@@ -65,12 +65,7 @@ def filter_cells(
     Returns
     -------
     AnnData or None
-        Cells that are left, in their order.
-
-    Raises
-    ------
-    ValueError
-        If a section would lose all of its cells.
+        Cells that are left, in their order; ValueError if a section would lose all of its cells.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Genes that vary within sections."""
+"""Choice of genes that vary within sections."""
 
 from __future__ import annotations
 
@@ -21,20 +21,16 @@ Array = NDArray[np.float64]
 def residual_variance(
     matrix: sparse.csr_matrix, panel: NDArray[np.bool_], values: str = "counts"
 ) -> Array:
-    """Variance of the Pearson residuals of each gene of one section, NaN where not measured.
-
-    :func:`scanpy.experimental.pp.highly_variable_genes` without its selection. Log-normalised
-    values are taken back by expm1 first.
-    """
+    """Variance of the Pearson residuals of each gene of one section, NaN where not measured."""
     import scanpy as sc
 
     counts = matrix[:, np.flatnonzero(panel)].astype(np.float64)
     if values == "lognorm":
-        counts = counts.expm1()
+        counts = counts.expm1()  # back to the scale of counts
     if counts.nnz and counts.data.min() < 0:
         raise ValueError(
             "highly variable genes need values of at least 0, found "
-            f"{counts.data.min():g}: name a layer that is not centred."
+            f"{counts.data.min():g}: name a layer that is not centered."
         )
     counts = counts[np.asarray(counts.sum(1)).ravel() > 0]
     variance = np.full(len(panel), np.nan)
@@ -49,16 +45,10 @@ def residual_variance(
 
 
 def rank_genes(variances: Mapping[str, Array], n_top: int) -> pd.DataFrame:
-    """Rank genes across sections by the variance of their residuals in each, ``(n_genes,)``.
+    """Rank genes by the variance of their residuals in each section, ``(n_genes,)``.
 
-    As scanpy does with ``batch_key``: genes that are among the ``n_top`` of most sections come
-    first, then those of the lowest median rank; equal ones stay in their order.
-
-    Returns
-    -------
-    DataFrame
-        ``rank`` (median over sections where the gene is among the first, NaN if none),
-        ``n_sections`` and ``highly_variable``, a row a gene.
+    As scanpy with ``batch_key``: first genes among the ``n_top`` of most sections, then those of
+    the lowest median rank (over those sections; NaN if none).
     """
     table = np.stack(list(variances.values()))  # (n_sections, n_genes)
     rank = pd.DataFrame(table).rank(axis=1, method="first", ascending=False).to_numpy() - 1
@@ -88,7 +78,7 @@ def highly_variable_genes(
 
     Genes are ranked in each section by the variance of their analytic Pearson residuals (Lause et
     al. 2021, :func:`scanpy.experimental.pp.highly_variable_genes`), and the ranks are combined, so
-    that differences between sections do not count. It reads counts and normalises nothing.
+    that differences between sections do not count. Nothing is normalized.
 
     Parameters
     ----------
@@ -99,27 +89,18 @@ def highly_variable_genes(
     values
         What the layer holds: ``"counts"``, ``"lognorm"`` or ``"intensity"``.
     sections
-        Sections that choose. By default those that ``.obs["split"]`` trains on, so that held-out
-        sections have no say, or all sections where there is no such column.
-    layer
-        Layer to read; by default ``.X``.
-    section_key
-        Name in ``.obs`` of the section; None when all cells are one section.
+        Sections to rank in. By default those that ``.obs["split"]`` trains on, so that held-out
+        sections do not count, or all sections where there is no such column.
+    layer, section_key, copy
+        As in :func:`filter_cells`.
     key_added
         Name of the boolean column in ``.var``.
-    copy
-        Whether to return a copy instead of writing into ``adata``.
 
     Returns
     -------
     AnnData or None
         Writes ``.var[key_added]``, ``.var[key_added + "_rank"]`` and
         ``.var[key_added + "_nbatches"]``: in how many sections the gene is among the first.
-
-    Raises
-    ------
-    ValueError
-        If ``values`` does not fit the layer, or a named section is absent.
 
     Examples
     --------
@@ -140,7 +121,7 @@ def highly_variable_genes(
             panels[panel[np.flatnonzero(section == name)[0]]],
             values,
         )
-        for name in _choosing(adata.obs, section, sections)
+        for name in _ranking_sections(adata.obs, section, sections)
     }
     table = rank_genes(variances, n_top_genes)
     adata = adata.copy() if copy else adata
@@ -150,10 +131,10 @@ def highly_variable_genes(
     return adata if copy else None
 
 
-def _choosing(
+def _ranking_sections(
     obs: pd.DataFrame, section: NDArray[np.str_], sections: Sequence[str] | None
 ) -> list[str]:
-    """Names of the sections that choose."""
+    """Names of the sections in which genes are ranked."""
     present = [str(name) for name in pd.unique(section)]
     if sections is not None:
         if unknown := [name for name in sections if name not in present]:

@@ -1,4 +1,4 @@
-"""The genes of sections whose panels differ."""
+"""Common genes of sections whose panels differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._anndata import sections_of
+from alphastomics._anndata import read_panels, sections_of
 from alphastomics._validate import check_choice
 
 How = Literal["intersection", "union"]
@@ -21,13 +21,7 @@ How = Literal["intersection", "union"]
 def choose_genes(
     panels: Mapping[str, pd.Index], how: str = "intersection", genes: Sequence[str] | None = None
 ) -> pd.Index:
-    """Genes of sections with the given panels, in the order of the first section or of ``genes``.
-
-    Raises
-    ------
-    ValueError
-        If no gene is left, or one of ``genes`` is in no section.
-    """
+    """Genes of sections with given panels, in the order of the first section or of ``genes``."""
     check_choice("how", how, ("intersection", "union"))
     union = pd.Index(pd.unique(np.concatenate([list(panel) for panel in panels.values()])))
     if genes is not None:
@@ -37,10 +31,10 @@ def choose_genes(
                 f"genes names {len(unknown)} that no section measures, {unknown[0]!r} among them; "
                 f"measured are {len(union)}, such as {list(union[:3])}."
             )
-    else:
-        chosen = union
-    if genes is not None or how == "union":
         return chosen
+    if how == "union":
+        return union
+    chosen = union
     for panel in panels.values():
         chosen = chosen[chosen.isin(panel)]
     if chosen.empty:
@@ -96,8 +90,7 @@ def intersect_genes(
         ``"intersection"`` keeps the genes that all sections measure, ``"union"`` those that any
         does.
     genes
-        Keep these genes, whichever sections measure them, in this order. ``how`` does not matter
-        then.
+        Keep these genes, whichever sections measure them, in this order, whatever ``how``.
     section_key
         Name in ``.obs`` of the section; written when sections are given by name.
     copy
@@ -107,14 +100,8 @@ def intersect_genes(
     -------
     AnnData or None
         Cells of all sections. Where some section lacks a gene, ``.varm["measured"]`` has a boolean
-        column a section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
+        column per section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
         Coordinates of sections without any are NaN.
-
-    Raises
-    ------
-    ValueError
-        If no gene is left, one of ``genes`` is measured nowhere, a section comes twice or lacks a
-        layer of the others.
 
     Examples
     --------
@@ -181,7 +168,7 @@ def _check_genes(part: AnnData, name: str) -> None:
 def _by_name(
     sections: Mapping[str, AnnData] | Sequence[AnnData], section_key: str
 ) -> dict[str, AnnData]:
-    """Sections by name, each of them once."""
+    """Sections by name."""
     if isinstance(sections, Mapping):
         for name, part in sections.items():
             _check_genes(part, f"sections[{name!r}]")
@@ -206,13 +193,11 @@ def _in_one(
     adata: AnnData, how: str, genes: Sequence[str] | None, section_key: str, copy: bool
 ) -> AnnData | None:
     """Subset the genes of one AnnData by its table of panels."""
-    names = [str(name) for name in pd.unique(sections_of(adata, section_key))]
-    if _keys.MEASURED in adata.varm:
-        table = adata.varm[_keys.MEASURED][names].astype(bool)
-        panels = {name: adata.var_names[table[name].to_numpy()] for name in names}
-    else:
-        panels = dict.fromkeys(names, adata.var_names)
-    chosen = choose_genes(panels, how, genes)
+    section = sections_of(adata, section_key)
+    names, (panels, _) = map(str, pd.unique(section)), read_panels(adata, section)
+    # Fewer panels than names, a single one, if all sections measure all genes.
+    by_name = {n: adata.var_names[panel] for n, panel in zip(names, panels, strict=False)}
+    chosen = choose_genes(by_name, how, genes)
     adata = adata.copy() if copy else adata
     adata._inplace_subset_var(chosen)
     if _keys.MEASURED in adata.varm and adata.varm[_keys.MEASURED].all(axis=None):

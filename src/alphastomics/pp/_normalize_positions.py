@@ -1,4 +1,4 @@
-"""Units and origin of positions."""
+"""Unit and origin of positions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def normalize_positions(
     section_key: str | None = _keys.SECTION,
     copy: bool = False,
 ) -> AnnData | None:
-    """Scale positions by one factor and centre each section, keeping the aspect.
+    """Scale positions by one factor and center each section, keeping the aspect.
 
     All axes are scaled alike: scaling each by its own range would distort the tissue. The model
     needs neither; this is for sections that come in different units.
@@ -51,23 +51,13 @@ def normalize_positions(
         Name in ``.obsm`` of the positions.
     key_added
         Name in ``.obsm`` to write to; by default ``spatial_key``.
-    section_key
-        Name in ``.obs`` of the section; None when all cells are one section.
-    copy
-        Whether to return a copy instead of writing into ``adata``.
+    section_key, copy
+        As in :func:`filter_cells`.
 
     Returns
     -------
     AnnData or None
         Writes ``.obsm[key_added]`` and, if given, ``.uns["units"]``.
-
-    Raises
-    ------
-    KeyError
-        If there are no positions under ``spatial_key``.
-    ValueError
-        If the factor is not a positive number; for Visium, if ``.uns["spatial"]`` does not tell the
-        scale or ``key_added`` is missing.
 
     Examples
     --------
@@ -107,7 +97,7 @@ def normalize_positions(
 def _factors(
     adata: AnnData, factor: float | Literal["visium"], section_key: str | None
 ) -> NDArray[np.float64]:
-    """Give what the position of each cell is multiplied by, ``(n_cells,)``."""
+    """Factor of the position of each cell, ``(n_cells,)``."""
     if factor == VISIUM:
         return micrometres_per_pixel(adata, section_key)
     if isinstance(factor, str) or not (np.isfinite(factor) and factor > 0):

@@ -1,4 +1,4 @@
-"""Sections to learn from and sections to hold out."""
+"""Split of sections into training, validation and test."""
 
 from __future__ import annotations
 
@@ -27,14 +27,7 @@ def deal_sections(
     val_ratio: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """Split of each section; only ``located`` ones, which have coordinates, are held out at random.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown or in both, names and ratio are given, or no section with coordinates
-        is left for training.
-    """
+    """Split of each section; of ``located`` ones, with coordinates, some at random by ratio."""
     held_out: dict[Split, Sequence[str]] = {"test": test_sections, "val": val_sections}
     ratios: dict[Split, float] = {"test": test_ratio, "val": val_ratio}
     split: dict[str, Split] = dict.fromkeys(sections, "train")
@@ -79,7 +72,7 @@ def split_sections(
     key_added: str = _keys.SPLIT,
     copy: bool = False,
 ) -> AnnData | None:
-    """Say which sections are for training, validation and test; never by cell.
+    """Split sections, never cells, into training, validation and test.
 
     Parameters
     ----------
@@ -99,17 +92,13 @@ def split_sections(
     key_added
         Name of the column in ``.obs``.
     copy
-        Whether to return a copy instead of writing into ``adata``.
+        As in :func:`filter_cells`.
 
     Returns
     -------
     AnnData or None
-        Writes ``.obs[key_added]``: ``train``, ``val`` or ``test``.
-
-    Raises
-    ------
-    ValueError
-        If a section is unknown or held out twice, or none with coordinates is left for training.
+        Writes ``.obs[key_added]``: ``train``, ``val`` or ``test``; ValueError if no section with
+        coordinates is left for training.
 
     Examples
     --------
