@@ -24,7 +24,7 @@ from common import Peak, make_parser, start
 from torch import Tensor, nn
 
 import alphastomics as al
-from alphastomics.nn.architecture import Architecture
+from alphastomics.config import Architecture
 from alphastomics.nn.transformer import SetTransformer
 
 WIDTH, STEPS = 256, 1000

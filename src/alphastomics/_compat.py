@@ -1,6 +1,45 @@
-"""Private names of other packages; ``tests/test_compat.py`` fails when they change."""
+"""Other packages: private names that are used, and silence for their notes.
 
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from scvi.train._logger import SimpleLogger
+``tests/test_compat.py`` fails when the private names change.
+"""
 
-__all__ = ["SimpleLogger", "_MultiProcessingLauncher"]
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+@contextmanager
+def quiet(logger: str | logging.Logger) -> Iterator[None]:
+    """Let only warnings and errors of ``logger`` through."""
+    log = logging.getLogger(logger) if isinstance(logger, str) else logger
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def epoch_logger() -> Any:
+    """Logger of scvi-tools that holds the values of every epoch in ``history``."""
+    from scvi.train._logger import SimpleLogger
+
+    return SimpleLogger()
+
+
+def copies_process(trainer: Trainer) -> bool:
+    """Whether the processes of a trainer are copies of this one, as in notebooks."""
+    from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def ends_step(trainer: Trainer) -> bool:
+    """Whether the batch that was just seen is the last one of a step, of accumulated gradients."""
+    return trainer.fit_loop.epoch_loop._accumulated_batches_reached()

@@ -2,9 +2,8 @@
 
 import torch
 
-from alphastomics.priors.reference_matching import ReferenceMatcher
+from alphastomics.priors.reference_matching import ReferenceMatcher, StoredReference
 from alphastomics.priors.samples import SectionSample
-from alphastomics.priors.stored_reference import StoredReference
 
 G, D = 6, 8
 

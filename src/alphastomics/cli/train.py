@@ -148,7 +148,7 @@ def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dic
     """Arguments of ``AlphaSTomics.train`` as the configuration says."""
     import lightning.pytorch as L
 
-    from alphastomics._compat import SimpleLogger
+    from alphastomics._compat import epoch_logger
     from alphastomics.cli._tracking import loggers
 
     training = config.training
@@ -166,7 +166,7 @@ def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dic
         "checkpoint_dir": folder / CHECKPOINTS,
         **training.train_options(),
         "callbacks": callbacks,
-        "logger": [SimpleLogger(), *loggers(config, folder)],
+        "logger": [epoch_logger(), *loggers(config, folder)],
         "default_root_dir": str(folder),
     }
 

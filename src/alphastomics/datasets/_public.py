@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from alphastomics._quiet import quiet
+from alphastomics._compat import quiet
 
 Folder = str | os.PathLike[str] | None
 FOLDER_VARIABLE = "ALPHASTOMICS_DATA_DIR"

@@ -24,9 +24,12 @@ from alphastomics.priors.donors import DonorCells
 from alphastomics.priors.expression_factors import ExpressionFactors
 from alphastomics.priors.gene_factors import GeneFactorModel
 from alphastomics.priors.kernel_smoothing import KernelSmoother
-from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
+from alphastomics.priors.reference_matching import (
+    PositionMixture,
+    ReferenceMatcher,
+    StoredReference,
+)
 from alphastomics.priors.spacing import SpacingPrior
-from alphastomics.priors.stored_reference import StoredReference
 from alphastomics.priors.support import Support, TissueSupport
 
 

@@ -17,8 +17,8 @@ import zarr
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._compat import quiet
 from alphastomics._optional import require
-from alphastomics._quiet import quiet
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._section import (
     Array,
@@ -116,7 +116,7 @@ class _Table:
         return centroids(data, data.tables[self.table])
 
     def section_key(self, group: Any) -> str:
-        """Name of the section in ``obs``: that of several regions of SpatialData without others."""
+        """Name in ``obs`` of the section, by default the region where SpatialData has several."""
         key, regions = self.keys.section_key, f"uns/{ATTRIBUTES}"
         default = key == _keys.SECTION and f"obs/{key}" not in group
         if self.table is None or not default or regions not in group:

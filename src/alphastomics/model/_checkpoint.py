@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from alphastomics import __version__
+from alphastomics._compat import ends_step
 from alphastomics._files import temporary, whole
 
 FORMAT = "alphastomics-model"
@@ -241,10 +242,9 @@ class Checkpoints(L.Callback):
 
         What is logged of that epoch would be lost.
         """
-        loop = trainer.fit_loop.epoch_loop
         ends = trainer.global_step >= trainer.max_steps > 0
         ends_epoch = trainer.is_last_batch and trainer.num_training_batches > 1
-        if ends or ends_epoch or not loop._accumulated_batches_reached():
+        if ends or ends_epoch or not ends_step(trainer):
             return
         due = time.monotonic() - self.written >= self.interval
         stopped = _in_any_process(trainer, self.stopped)

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from alphastomics._compat import _MultiProcessingLauncher
+from alphastomics._compat import copies_process, quiet
 from alphastomics._files import whole
-from alphastomics._quiet import quiet
 from alphastomics._validate import check_choice
 
 Devices = Mapping[str, Any]  # options of a Trainer
@@ -205,7 +204,7 @@ class _Exchange:
 
 def require_script(trainer: L.Trainer) -> None:
     """Raise if several processes would be copies of this one, whose results would be lost."""
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+    if copies_process(trainer):
         raise ValueError(
             "Several devices were asked for in a notebook, or by a strategy that starts copies of "
             "this process: put the lines in a script and run it, with strategy='auto' or 'ddp'."

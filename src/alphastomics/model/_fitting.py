@@ -14,9 +14,8 @@ from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._data import CellTable
+from alphastomics.priors.reference_matching import MAX_STORED_CELLS, MAX_STORED_SECTIONS
 from alphastomics.priors.samples import SectionSample
-from alphastomics.priors.stored_reference import MAX_CELLS as REFERENCE_CELLS
-from alphastomics.priors.stored_reference import MAX_SECTIONS as REFERENCE_SECTIONS
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000
@@ -239,8 +238,8 @@ def store_reference(
     """Store cells of sections with the model; the matching must be fitted."""
     rng = np.random.default_rng(seed)
     groups = [placed_cells(data, section) for section in rng.permutation(sections)]
-    groups = [cells for cells in groups if len(cells) >= MIN_CELLS][:REFERENCE_SECTIONS]
-    chosen = [data.shuffle(cells, rng, REFERENCE_CELLS)[:REFERENCE_CELLS] for cells in groups]
+    groups = [cells for cells in groups if len(cells) >= MIN_CELLS][:MAX_STORED_SECTIONS]
+    chosen = [data.shuffle(cells, rng, MAX_STORED_CELLS)[:MAX_STORED_CELLS] for cells in groups]
     if chosen:
         module.reference.fill(module.matcher, [sample_of(module, data, c) for c in chosen])
 

@@ -20,7 +20,7 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
-from alphastomics._quiet import quiet
+from alphastomics._compat import quiet
 from alphastomics._validate import check_at_least, check_choice, renamed_argument
 from alphastomics.config import (
     DIFFUSION_STEPS,

@@ -18,8 +18,7 @@ from scvi.train import Trainer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from alphastomics._compat import SimpleLogger
-from alphastomics._quiet import quiet
+from alphastomics._compat import epoch_logger, quiet
 from alphastomics._threads import limited_threads
 from alphastomics.config import ModelConfig, Objective, TrainConfig
 from alphastomics.diffusion_model.batch import CellBatch
@@ -507,7 +506,7 @@ def _run(
     """Run a Trainer with these options."""
     options = {
         "log_every_n_steps": 1,
-        "logger": SimpleLogger(),  # else scvi-tools writes files where there are several processes
+        "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
         **options,
         "callbacks": list(options.get("callbacks", [])),  # the trainer appends to it
         "reload_dataloaders_every_n_epochs": 1,

@@ -21,7 +21,7 @@ class DynamicBufferModule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_load_state_dict_pre_hook(_resize)
+        self.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
 
     @property
     def is_fitted(self) -> bool:

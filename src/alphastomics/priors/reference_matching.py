@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm.auto import trange
 
+from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 from alphastomics.priors.samples import SectionSample
 
 SHARPNESS = 10.0  # initial factor of the cosine similarity
@@ -20,6 +21,7 @@ MAX_CANDIDATES = 512
 SHIFTS = 4
 FIT_STEPS, FIT_NOISE = 500, 0.8
 FIT_LR = [4e-3, 4e-2]  # of the weights, and of the two scales
+MAX_STORED_SECTIONS, MAX_STORED_CELLS = 8, 2048
 PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
 
 
@@ -211,3 +213,49 @@ class ReferenceMatcher(nn.Module):
         place, valid = cells.position[None], torch.ones(1, N - n, dtype=torch.bool)
         mixture = self(features[:, :n], features[:, n:], place[:, n:], valid)
         return -mixture.log_likelihood(place[:, :n]).mean()
+
+
+class StoredReference(DynamicBufferModule):
+    """Features and positions of training cells, at most 2,048 of each of at most 8 sections.
+
+    Empty until it is filled.
+
+    Parameters
+    ----------
+    position_dim
+        Dimension of space.
+    d_model
+        Dimension of the features of the reference matching.
+    """
+
+    sized: ClassVar[tuple[str, ...]] = ("features", "place", "valid")
+    features: Tensor
+    place: Tensor
+    valid: Tensor
+
+    def __init__(self, position_dim: int, d_model: int) -> None:
+        super().__init__()
+        self.register_buffer("features", torch.zeros(0, 0, d_model))  # (S, M, D)
+        self.register_buffer("place", torch.zeros(0, 0, position_dim))  # (S, M, d)
+        self.register_buffer("valid", torch.zeros(0, 0, dtype=torch.bool))  # (S, M)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @torch.no_grad()
+    def fill(self, matcher: ReferenceMatcher, sections: list[SectionSample]) -> None:
+        """Store cells of sections; the matcher must be fitted."""
+        pad = nn.utils.rnn.pad_sequence
+        self.features = pad(
+            [matcher.features(s.values, s.known) for s in sections], batch_first=True
+        )
+        self.place = pad([s.position for s in sections], batch_first=True)
+        ones = [torch.ones(len(s.values), dtype=torch.bool) for s in sections]
+        self.valid = pad(ones, batch_first=True)
+
+    def places(self, matcher: ReferenceMatcher, cells: Tensor) -> list[Tensor]:
+        """Likeliest places of cells with features ``(N, D)`` in each section, ``(N, d)``."""
+        return [
+            matcher(cells[None], features[None], place[None], valid[None]).mode()[0]
+            for features, place, valid in zip(self.features, self.place, self.valid, strict=True)
+        ]

@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
-from alphastomics._quiet import quiet
+from alphastomics._compat import quiet
 from alphastomics.metrics import superpose_by
 
 ALIGNED_SUFFIX = "_superposed"
 UNCERTAINTY_SUFFIX = "_uncertainty"
 
 
-def read_coordinates(adata: AnnData, key: str, name: str = "key") -> NDArray[np.float64]:
+def read_coordinates(
+    adata: AnnData, key: str, name: str = "key", call: str = "model.predict or model.sample"
+) -> NDArray[np.float64]:
     """Read coordinates ``(n_cells, n_dims)``, or draws of them, from ``.obsm[key]``."""
     if key not in adata.obsm:
         raise KeyError(
-            f"{name} {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run "
-            "model.predict or model.sample first, or correct the key."
+            f"{name} {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run {call} "
+            "first, or correct the key."
         )
     return np.asarray(adata.obsm[key], dtype=np.float64)
 
@@ -183,17 +185,12 @@ def uncertainty(
     >>> float(cells.obs["spread"].iloc[0])
     0.0
     """
-    remedy = "call model.sample(n_samples=8, point=None)"
-    if key not in adata.obsm:
-        raise KeyError(
-            f"key {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: {remedy} first, "
-            "or correct the key."
-        )
-    draws = np.asarray(adata.obsm[key], dtype=np.float64)
+    call = "model.sample(n_samples=8, point=None)"
+    draws = read_coordinates(adata, key, call=call)
     if draws.ndim != 3 or draws.shape[1] < 2:
         raise ValueError(
             f"adata.obsm[{key!r}] must have shape (n_cells, n_draws, n_dims) with two draws at "
-            f"least, found {draws.shape}: {remedy}."
+            f"least, found {draws.shape}: run {call}."
         )
     adata = adata.copy() if copy else adata
     square = np.square(draws - draws.mean(1, keepdims=True)).sum(-1)  # (n_cells, n_draws)
