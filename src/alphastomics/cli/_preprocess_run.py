@@ -68,7 +68,7 @@ def run(
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes that ask for this from writing to it."""
+    """Make a folder and lock it against other runs of ``preprocess``."""
     with writing(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -82,7 +82,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(PermissionError):  # of Windows, for an open file
+        with suppress(PermissionError):  # Windows does not delete an open file
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
 
@@ -90,8 +90,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 class Records:
     """Records of finished steps under a fingerprint of the raw files and options.
 
-    A record is written after what it says is on disk under its final name, so a step without a
-    record is done again, and a finished one never.
+    A record is written after the result of its step is on disk under its final name, so a step
+    without a record is done again, and a finished one never.
     """
 
     def __init__(self, folder: Path, fingerprint: str, *, overwrite: bool) -> None:
@@ -232,7 +232,7 @@ class _Steps:
         return {"variance": residual_variance(matrix, panel, self.options.values).tolist()}
 
     def write(self, section: RawSection, file: str, *, chosen: NDArray[np.int64]) -> Record:
-        """Write the store of a section; its entry in the manifest and its statistics."""
+        """Write the store of a section; record its entry in the manifest and its statistics."""
         adata = read_planned(section, self.plan, self.options)[:, chosen].copy()
         adata.X = compact(adata.X)
         panels = self.plan.panels.iloc[chosen]

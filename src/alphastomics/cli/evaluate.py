@@ -1,4 +1,4 @@
-"""Score a model on held-out sections, beside baselines."""
+"""Score a model on held-out sections next to baselines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluate_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of draws and of baselines.")] = 0,
 ) -> None:
-    """Score a model on the sections that preprocess held out, beside baselines."""
+    """Score a model on the sections that preprocess held out, next to baselines."""
     with report_errors("Nothing was written."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()

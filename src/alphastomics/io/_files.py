@@ -105,7 +105,7 @@ def stamps(paths: Iterable[Path], root: Path) -> list[tuple[str, int, int]]:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Safe and unique file names for sections, the same whatever the other sections are.
+    """Safe and unique file names for sections, independent of the other sections.
 
     A name of other characters than letters, digits and ``+ - . _``, or that differs from another
     one in case only, gets the first digits of its checksum.

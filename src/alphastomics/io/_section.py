@@ -121,7 +121,7 @@ def make_section(
 
 
 def n_dims_of(position: Array | None, path: Path) -> int | None:
-    """2 or 3, or None where no row is known; positions are checked."""
+    """Check positions ``(n, d)``; give their ``d``, or None where no row is known."""
     if position is None:
         return None
     try:
