@@ -90,6 +90,13 @@ def test_a_file_without_sections_is_one_and_folders_are_searched(cells, tmp_path
     check(tmp_path, cells)
 
 
+def test_a_file_whose_obs_has_no_columns_is_one_section(cells, tmp_path):
+    part = ad.AnnData(cells.X[:50], obsm={"spatial": cells.obsm["spatial"][:50]})
+    part.write_h5ad(tmp_path / "a.h5ad")
+    (section,) = find_sections(tmp_path)
+    assert (section.name, section.n_cells, section.columns) == ("a", 50, ())
+
+
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
 def test_tables_in_the_layout_of_luna(mixed, tmp_path, suffix):
     table = luna(mixed)
