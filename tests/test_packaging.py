@@ -25,7 +25,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 META = yaml.safe_load((ROOT / "meta.yaml").read_text())
 IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn", "scvi-tools": "scvi"}
-OPTIONAL = ("datasets", "io", "wandb")
+OPTIONAL = ("io", "wandb")
 
 
 def modules(requirements):
@@ -93,8 +93,6 @@ def test_all_extras_are_in_all_and_tests_have_them():
         ("spatialdata", "io", "Reading SpatialData", lambda: al.io.find_sections("a.zarr")),
         ("spatialdata", "io", "Reading SpatialData", lambda: centroids(None, None)),
         ("spatialdata", "io", "Writing SpatialData", lambda: al.io.add_positions(None)),
-        ("pooch", "datasets", "Downloading public data", al.datasets.merfish),
-        ("requests", "datasets", "Downloading public data", al.datasets.merfish),
     ],
 )
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, package, extra, purpose, do):
