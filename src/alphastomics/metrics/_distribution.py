@@ -1,4 +1,4 @@
-"""Distances of two samples as distributions: their rows need not correspond, nor their numbers."""
+"""Distances of two samples as distributions, whose rows need not correspond."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well predicted expression reproduces the true one, gene by gene over cells.
+"""Agreement of predicted with true expression, gene by gene over cells.
 
 ``true`` and ``predicted`` are dense arrays ``(n_cells, n_genes)`` of the same cells and genes, as a
 rule log-normalized. Every function returns one value per gene, ``(n_genes,)``; take the median over

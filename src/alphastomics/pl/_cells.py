@@ -27,11 +27,11 @@ RASTERIZED_FROM = 5000  # cells
 
 
 def cells_of(adata: AnnData, section: str | None, section_key: str | None) -> NDArray[np.bool_]:
-    """Which cells to draw: those of a section, or all of the only one."""
+    """Whether to draw each cell, ``(n_cells,)``: those of a section, or all of the only one."""
     if section_key is None or section_key not in adata.obs:
         if section is not None:
             raise KeyError(
-                f"section={section!r} was asked for, but adata.obs has no column {section_key!r}: "
+                f"section={section!r} is named, but adata.obs has no column {section_key!r}: "
                 "correct section_key, or leave section out."
             )
         return np.ones(adata.n_obs, dtype=bool)
@@ -107,12 +107,12 @@ def scatter(ax: Axes, points: Points, values: Points, **options: Any) -> PathCol
 
 
 def color_bar(ax: Axes, drawn: ScalarMappable, label: str) -> None:
-    """Explain colors beside the axes."""
+    """Add a color bar."""
     ax.get_figure(root=True).colorbar(drawn, ax=ax, label=label, shrink=0.7)  # type: ignore[union-attr]
 
 
 def write(ax: Axes, save: str | os.PathLike[str] | None) -> None:
-    """Save the figure, if asked to."""
+    """Save the figure, if a file is named."""
     if save is not None:
         ax.get_figure(root=True).savefig(save, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
 

@@ -84,11 +84,11 @@ def displacement(
     ax = new_axes(ax)
     shown, to = true[:, list(dims)], generated[:, list(dims)]
     color_bar(ax, scatter(ax, shown, error, **kwargs), with_unit(adata, "distance to the truth"))
-    some = np.random.default_rng(0).permutation(len(true))[:n_arrows]
-    if len(some):
+    moved = np.random.default_rng(0).permutation(len(true))[:n_arrows]
+    if len(moved):
         arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.002}
-        ax.quiver(*shown[some].T, *(to - shown)[some].T, color="black", alpha=0.6, **arrows)
-        ax.update_datalim(np.concatenate([shown, to[some]]))
+        ax.quiver(*shown[moved].T, *(to - shown)[moved].T, color="black", alpha=0.6, **arrows)
+        ax.update_datalim(np.concatenate([shown, to[moved]]))
         ax.autoscale_view()
     ax.set_title(f"{key}: error")
     write(ax, save)

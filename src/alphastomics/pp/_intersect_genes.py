@@ -116,13 +116,16 @@ def intersect_genes(
     {'section_0': 15, 'section_1': 15}
     """
     if isinstance(sections, AnnData):
-        return _in_one(sections, how, genes, section_key, copy)
-    by_name = _by_name(sections, section_key)
+        return _subset_genes(sections, how, genes, section_key, copy)
+    by_name = _named_sections(sections, section_key)
     _check_layers(by_name)
     panels = {name: part.var_names for name, part in by_name.items()}
     chosen = choose_genes(panels, how, genes)
     joined = ad.concat(
-        [_sparse(part[:, part.var_names.isin(chosen)]) for part in by_name.values()],
+        [
+            _with_sparse_expression(part[:, part.var_names.isin(chosen)])
+            for part in by_name.values()
+        ],
         join="outer",
         uns_merge="same",
     )[:, chosen].copy()
@@ -136,7 +139,7 @@ def intersect_genes(
     return joined
 
 
-def _sparse(part: AnnData) -> AnnData:
+def _with_sparse_expression(part: AnnData) -> AnnData:
     """Copy with sparse expression, in which a gene that is missing becomes 0 and not NaN."""
     part = part.copy()
     part.X = sparse.csr_matrix(part.X)
@@ -165,7 +168,7 @@ def _check_genes(part: AnnData, name: str) -> None:
         )
 
 
-def _by_name(
+def _named_sections(
     sections: Mapping[str, AnnData] | Sequence[AnnData], section_key: str
 ) -> dict[str, AnnData]:
     """Sections by name."""
@@ -189,7 +192,7 @@ def _by_name(
     return by_name
 
 
-def _in_one(
+def _subset_genes(
     adata: AnnData, how: str, genes: Sequence[str] | None, section_key: str, copy: bool
 ) -> AnnData | None:
     """Subset the genes of one AnnData by its table of panels."""

@@ -216,7 +216,7 @@ def _align_sections(
 def _real_section_scores(
     true: Section, other: Section, allow_reflection: bool, seed: int
 ) -> dict[str, float]:
-    """Scores of another real section, whose cells are others."""
+    """Scores of another real section, of other cells."""
     if true.positions.shape[1] != 2:
         scores = shape_scores(true, other, seed)
     else:
@@ -233,7 +233,7 @@ def _scored_draws(
     n_similar: int,
     seed: int,
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Name and scores of every baseline of one section; ``section_of (n,)`` training cells."""
+    """Name and scores of every baseline of a section; ``section_of`` training cells ``(n,)``."""
     rng = np.random.default_rng(seed)
     sections = {name: section_of == name for name in sorted(pd.unique(section_of))}
     z, z_training = _standardized(true.expression, training.expression)

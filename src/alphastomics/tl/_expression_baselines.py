@@ -11,7 +11,14 @@ from scipy.spatial import KDTree
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
-from alphastomics.metrics._arrays import MAX_ROWS, Array, Cells, Labels, checked_points
+from alphastomics.metrics._arrays import (
+    MAX_ROWS,
+    Array,
+    Cells,
+    Labels,
+    checked_labels,
+    checked_points,
+)
 from alphastomics.metrics._expression import expression_matrix, z_scores
 
 KNN = (5, 20, 50)
@@ -43,31 +50,22 @@ def gaussian_smooth(
     Weights ``exp(-d² / 2h²)``, cut off at 3 bandwidths; a query cell with no known cell so near
     takes its nearest. ``excluded (m,)`` is the known cell each query cell must not use: itself.
     """
+    excluded = np.full(len(query), -1) if excluded is None else excluded
     tree = KDTree(known)
     smooth = np.empty((len(query), values.shape[1]))
     for rows in np.split(np.arange(len(query)), range(CHUNK, len(query), CHUNK)):
         pairs = KDTree(query[rows]).sparse_distance_matrix(
             tree, TRUNCATE * bandwidth, output_type="ndarray"
         )
-        if excluded is not None:
-            pairs = pairs[pairs["j"] != excluded[rows][pairs["i"]]]
+        pairs = pairs[pairs["j"] != excluded[rows][pairs["i"]]]
         weight = np.exp(-((pairs["v"] / bandwidth) ** 2) / 2)
         W = csr_array((weight, (pairs["i"], pairs["j"])), shape=(len(rows), len(known)))
         total = W.sum(1)
         smooth[rows] = (W @ values) / np.where(total > 0, total, 1)[:, None]
         alone = rows[total == 0]
-        if len(alone):
-            out = None if excluded is None else excluded[alone]
-            smooth[alone] = values[_nearest(tree, query[alone], out)]
+        nearest, second = tree.query(query[alone], k=2)[1].T
+        smooth[alone] = values[np.where(nearest == excluded[alone], second, nearest)]
     return smooth
-
-
-def _nearest(tree: KDTree, query: Array, excluded: Cells | None) -> Cells:
-    """Find the nearest known cell ``(m,)`` that is not excluded."""
-    if excluded is None:
-        return np.asarray(tree.query(query)[1])
-    nearest = tree.query(query, k=2)[1]
-    return np.where(nearest[:, 0] == excluded, nearest[:, 1], nearest[:, 0])
 
 
 def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed: int = 0) -> float:
@@ -183,18 +181,16 @@ def expression_baselines(
         )
     labels = None
     if labels_known is not None or labels_hidden is not None:
-        labels = tuple(np.asarray(each).astype(str) for each in (labels_known, labels_hidden))
-        if labels[0].shape != (len(P),) or labels[1].shape != (len(Q),):
-            raise ValueError(
-                "labels_known and labels_hidden must both have one entry a cell, found shapes "
-                f"{labels[0].shape} for {len(P)} and {labels[1].shape} for {len(Q)} cells."
-            )
+        labels = (
+            checked_labels(np.asarray(labels_known), len(P), "labels_known"),
+            checked_labels(np.asarray(labels_hidden), len(Q), "labels_hidden"),
+        )
     return _expression_predictions(P, X, Q, labels, seed)
 
 
 # Apart from the public functions, so that these check their input at the call.
 def _expression_predictions(
-    P: Array, X: Array, Q: Array, labels: tuple[Labels, ...] | None, seed: int
+    P: Array, X: Array, Q: Array, labels: tuple[Labels, Labels] | None, seed: int
 ) -> Iterator[tuple[str, Array]]:
     yield "constant", np.tile(X.mean(0), (len(Q), 1))
     tree = KDTree(P)
