@@ -76,3 +76,10 @@ def test_summaries_want_draws_that_are_finite(summary):
         summary([[0.0, 1.0]])
     with pytest.raises(ValueError, match="draws holds values that are not finite"):
         summary([[[0.0, np.nan]]])
+
+
+def test_the_name_of_version_0_1_warns():
+    with pytest.warns(DeprecationWarning, match="now generalized_procrustes"):
+        assert metrics.generalised_procrustes is metrics.generalized_procrustes
+    with pytest.raises(AttributeError, match="no attribute 'generalised'"):
+        metrics.generalised  # noqa: B018

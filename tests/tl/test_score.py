@@ -71,3 +71,11 @@ def test_placement_baselines(tissue):
     assert list(atlas.uns) == ["units"]
     again = al.tl.placement_baselines(cells, atlas, labels_key="cell_type")
     np.testing.assert_array_equal(baselines, again)
+
+
+@pytest.mark.parametrize("task", ["placement", "expression", "imputation"])
+def test_names_of_version_0_1_warn(task):
+    with pytest.warns(DeprecationWarning, match=f"now al.tl.{task}_baselines"):
+        assert getattr(al.tl, f"{task}_floors") is getattr(al.tl, f"{task}_baselines")
+    with pytest.raises(AttributeError, match="no attribute 'other_floors'"):
+        al.tl.other_floors  # noqa: B018

@@ -164,7 +164,7 @@ def placement_baselines(
     True
     """
     setup = SetupArgs(layer, values, spatial_key, section_key, labels_key)
-    true = np.asarray(cells.obsm[spatial_key], dtype=np.float64)
+    true = read_coordinates(cells, spatial_key, "spatial_key")
     labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
     rows = {
         name: placement_scores(true, predicted, labels, seed=seed)
