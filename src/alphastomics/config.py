@@ -14,7 +14,6 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import yaml
-from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
@@ -23,6 +22,7 @@ Frame = Literal["learned", "registered"]
 Schedule = Literal["edm", "cosine"]
 Attention = Literal["softmax", "linear"]
 GateType = Literal["none", "headwise", "elementwise"]
+Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
@@ -204,6 +204,31 @@ class TrainConfig(Options):
     )
 
 
+class PreprocessConfig(Options):
+    """Options of ``preprocess``, described there."""
+
+    model_config = ConfigDict(strict=False)
+
+    genes: str = Field(
+        "intersection", description="intersection, union, or a file with one gene a line"
+    )
+    num_genes: int | None = Field(None, ge=1, description="number of the most variable genes")
+    min_genes: int = Field(0, ge=0, description="least genes of a cell")
+    min_counts: float = Field(0.0, ge=0, description="least total of a cell")
+    min_cells: int = Field(0, ge=0, description="least training cells that express a gene")
+    values: Values = Field("counts", description="kind of the expression values")
+    layer: str | None = Field(None, description="layer to read; by default X")
+    spatial_key: str = Field("spatial", description="coordinates in obsm")
+    section_key: str = Field("section", description="section in obs")
+    labels_key: str | None = Field(None, description="cell type in obs")
+    batch_key: str | None = Field(None, description="donor or platform in obs")
+    test_sections: list[str] = Field([], description="sections to hold out; may be repeated")
+    val_sections: list[str] = Field([], description="sections to validate on; may be repeated")
+    test_ratio: float = Field(0.0, description="share of sections to hold out")
+    val_ratio: float = Field(0.0, description="share of sections to validate on")
+    seed: int = Field(0, ge=0, description="seed of random splits and of the layout")
+
+
 def _same(options: type[Options], name: str, **changes: Any) -> Any:
     """Field of ``config.yaml`` with the limits, default and description of an option."""
     field = copy.copy(options.model_fields[name])
@@ -269,7 +294,7 @@ class TrainingSettings(_Section):
     early_stopping: int | None = Field(
         None, ge=1, description="epochs without a better validation after which to stop"
     )
-    learning_rate: float = _same(TrainConfig, "lr", metadata=[Gt(0)])
+    learning_rate: float = _same(TrainConfig, "lr", metadata=Field(gt=0).metadata)
     weight_decay: float = _same(TrainConfig, "weight_decay")
     seed: int = _same(ModelConfig, "seed")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from alphastomics.cli.compare_configs import compare_configs_command
+from alphastomics.cli.compare import compare_configs_command
 from alphastomics.cli.evaluate import evaluate_command
 from alphastomics.cli.info import info_command
 from alphastomics.cli.preprocess import preprocess_command
@@ -14,8 +14,8 @@ from alphastomics.cli.train import train_command, train_script
 HELP = "Learn tissue architecture from spatial transcriptomics."
 
 
-def _spelled_alike(name: str) -> str:
-    """Take ``-`` and ``_`` in the name of an option for the same."""
+def _normalize_option(name: str) -> str:
+    """Spelling of an option with ``_`` in place of ``-``."""
     return name.replace("-", "_")
 
 
@@ -24,7 +24,7 @@ def _new_app(**options: object) -> typer.Typer:
         help=HELP,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"token_normalize_func": _spelled_alike},
+        context_settings={"token_normalize_func": _normalize_option},
         **options,  # type: ignore[arg-type]
     )
 

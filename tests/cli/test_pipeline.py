@@ -87,7 +87,7 @@ def test_test(work):
     assert "section_2" in output
     scores = json.loads((work / "run" / "test" / "metrics.json").read_text())["scores"]
     tasks = {(row["task"], row["kind"]) for row in scores}
-    assert tasks == {(t, k) for t in ("placement", "expression") for k in ("model", "floor")}
+    assert tasks == {(t, k) for t in ("placement", "expression") for k in ("model", "baseline")}
     assert all(row["section"] == "section_2" for row in scores)
     assert (work / "run" / "test" / "section_2.png").is_file()
 

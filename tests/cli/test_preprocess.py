@@ -314,7 +314,7 @@ def pixels(cells):
         (
             {"values": "raw"},
             None,
-            "--values must be one of counts, lognorm, intensity, found 'raw'",
+            "--values must be one of 'counts', 'lognorm', 'intensity', found 'raw'",
         ),
         ({"num_genes": 0}, None, "--num_genes must be at least 1, found 0"),
         ({"labels_key": "type"}, None, "--labels_key: 'type' is in no section; .* cell_type"),

@@ -49,9 +49,6 @@ def report_errors(if_interrupted: str) -> Iterator[None]:
     raise typer.Exit(code)
 
 
-told_plainly = report_errors  # former name
-
-
 def _describe(error: Exception, if_interrupted: str) -> str:
     """Text of an error; of a full disk also how to go on."""
     if isinstance(error, KeyError) and error.args:

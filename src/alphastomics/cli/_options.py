@@ -1,4 +1,4 @@
-"""Every key of the configuration as an option of a command."""
+"""Options of a command from a list of options in ``alphastomics.config``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from alphastomics.config import Config
-
 # Options that are not called like their key; the first is shown first.
 NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("data", "processed_data_dir"): ("data_dir", "processed_data_dir"),
@@ -26,7 +24,7 @@ NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
 Path = tuple[str, ...]
 
 
-def _keys(model: type[BaseModel] = Config, prefix: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
+def _keys(model: type[BaseModel], prefix: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
     """Path and field of every key."""
     for name, field in model.model_fields.items():
         of = field.annotation
@@ -60,7 +58,11 @@ def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
     default = field.get_default()
     description = field.description or ""
     text = f"{description[:1].upper()}{description[1:]}."
-    text += "" if default is None else f" [{str(default).lower() if switch else default}]"
+    text += (
+        ""
+        if default is None or default == []
+        else f" [{str(default).lower() if switch else default}]"
+    )
     return inspect.Parameter(
         "__".join(path),
         inspect.Parameter.KEYWORD_ONLY,
@@ -74,21 +76,27 @@ def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every key of the configuration, as ``overrides``."""
-    own = inspect.signature(command, eval_str=True)
-    parameters = {"__".join(path): _parameter(path, field) for path, field in _keys()}
+def with_options(
+    options: type[BaseModel],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of ``options``, passed as ``overrides``."""
+    parameters = {"__".join(path): _parameter(path, field) for path, field in _keys(options)}
 
-    def wrapped(**given: Any) -> None:
-        values = {name: given.pop(name) for name in parameters}
-        command(**given, overrides=nested(values))
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
 
-    kept = [p for p in own.parameters.values() if p.name != "overrides"]
-    signature = inspect.Signature([*kept, *parameters.values()])
-    wrapped.__doc__ = command.__doc__
-    wrapped.__signature__ = signature  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return wrapped
+        def wrapped(**given: Any) -> None:
+            values = {name: given.pop(name) for name in parameters}
+            command(**given, overrides=nested(values))
+
+        others = [p for p in own.parameters.values() if p.name != "overrides"]
+        signature = inspect.Signature([*others, *parameters.values()])
+        wrapped.__doc__ = command.__doc__
+        wrapped.__signature__ = signature  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return wrapped
+
+    return decorate
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

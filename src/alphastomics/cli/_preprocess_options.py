@@ -1,66 +1,28 @@
-"""Options of ``preprocess``: the one list of their names, types, defaults and help."""
+"""Options of ``preprocess`` and what follows from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-
-class Values(StrEnum):
-    """Kinds of expression values."""
-
-    counts = "counts"
-    lognorm = "lognorm"
-    intensity = "intensity"
-
+from alphastomics.config import PreprocessConfig
 
 HOW = ("intersection", "union")
-LEAST = {"num_genes": 1, "min_genes": 0, "min_counts": 0, "min_cells": 0, "seed": 0}
-TYPES = {
-    **dict.fromkeys(("genes", "values"), str),
-    **dict.fromkeys(("min_counts", "test_ratio", "val_ratio"), float),
-    **dict.fromkeys(("test_sections", "val_sections"), list),
-}
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(PreprocessConfig):
     """Options of :func:`alphastomics.cli.preprocess.preprocess`, checked."""
 
-    genes: Annotated[str, "intersection, union, or a file with one gene a line."] = "intersection"
-    num_genes: Annotated[int | None, "Keep the most variable genes."] = None
-    min_genes: Annotated[int, "Least genes of a cell."] = 0
-    min_counts: Annotated[float, "Least total of a cell."] = 0
-    min_cells: Annotated[int, "Least training cells that express a gene."] = 0
-    values: Annotated[Values, "Kind of the expression values."] = Values.counts
-    layer: Annotated[str | None, "Layer to read; by default X."] = None
-    spatial_key: Annotated[str, "Coordinates in obsm."] = "spatial"
-    section_key: Annotated[str, "Section in obs."] = "section"
-    labels_key: Annotated[str | None, "Cell type in obs."] = None
-    batch_key: Annotated[str | None, "Donor or platform in obs."] = None
-    test_sections: Annotated[list[str], "Hold out; may be repeated."] = field(default_factory=list)
-    val_sections: Annotated[list[str], "Hold out; may be repeated."] = field(default_factory=list)
-    test_ratio: Annotated[float, "Share of sections to hold out."] = 0.0
-    val_ratio: Annotated[float, "Share of sections to hold out."] = 0.0
-    seed: Annotated[int, "Seed of random splits and of the layout."] = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, **values: Any) -> None:
         from alphastomics.io import DataError
 
-        # One type each: the fingerprint is the same for 0 and 0.0, a tuple and a list.
-        for name, kind in TYPES.items():
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        if self.values not in list(Values):
-            raise DataError(f"--values must be one of {', '.join(Values)}, found {self.values!r}.")
-        for name, least in LEAST.items():
-            found = getattr(self, name)
-            if found is not None and found < least:
-                raise DataError(f"--{name} must be at least {least}, found {found}.")
+        try:
+            super().__init__(**values)
+        except ValueError as error:
+            raise DataError(f"--{error}") from None
 
     @property
     def how(self) -> str:
@@ -93,5 +55,11 @@ class Options:
         from alphastomics import __version__
         from alphastomics.io._processed import FORMAT_VERSION
 
-        content: list[Any] = [asdict(self), self.gene_list, stamps, FORMAT_VERSION, __version__]
+        content: list[Any] = [
+            self.model_dump(),
+            self.gene_list,
+            stamps,
+            FORMAT_VERSION,
+            __version__,
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -266,7 +266,7 @@ class _Steps:
         options = self.options
         return Manifest(
             genes=self.plan.panels.index[chosen].tolist(),
-            values=options.values,  # type: ignore[arg-type]
+            values=options.values,
             n_dims=self.plan.n_dims,
             units=self.plan.units,
             labels_key=options.labels_key,
@@ -276,7 +276,7 @@ class _Steps:
                 [r["statistics"] for r in written if r["entry"]["split"] == "train"]
             ),
             provenance=Provenance(
-                options=asdict(options),
+                options=options.model_dump(),
                 versions={"alphastomics": __version__, **{p: version(p) for p in PACKAGES}},
                 seed=options.seed,
                 fingerprint=self.records.fingerprint,

@@ -189,7 +189,7 @@ def score_placement(
         baselines = placement_baselines(
             cells, atlas, values=values, labels_key=labels_key, seed=seed
         )
-        found += [("floor", str(method), dict(scores)) for method, scores in baselines.iterrows()]
+        found += [("baseline", str(method), dict(scores)) for method, scores in baselines.iterrows()]
     return [
         {"task": "placement", "kind": kind, "method": method, **scores}
         for kind, method, scores in found
@@ -216,7 +216,7 @@ def score_expression(model: AlphaSTomics, cells: AnnData, *, seed: int) -> list[
     baselines = expression_baselines(place[~hidden], true[~hidden], place[hidden], seed=seed)
     estimates = [
         *(("model", method, np.asarray(query.layers[layer])[hidden]) for method, layer in layers),
-        *(("floor", method, filled) for method, filled in baselines),
+        *(("baseline", method, filled) for method, filled in baselines),
     ]
     return [
         {

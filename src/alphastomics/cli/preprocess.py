@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._preprocess_options import Options
+from alphastomics.cli._options import with_options
+from alphastomics.config import PreprocessConfig
 
 if TYPE_CHECKING:
     from alphastomics.io import Manifest
@@ -86,12 +85,14 @@ def preprocess(
     >>> [section.split for section in manifest.sections]
     ['train', 'test']
     """
+    from alphastomics.cli._preprocess_options import Options
     from alphastomics.cli._preprocess_run import run
 
     checked = Options(**options)
     return run(Path(raw_dir), Path(output_dir), checked, overwrite=overwrite, progress=progress)
 
 
+@with_options(PreprocessConfig)
 def preprocess_command(
     raw_dir: Annotated[
         Path, typer.Option("--raw_dir", "--input_dir", help="File or folder of raw data.")
@@ -101,11 +102,11 @@ def preprocess_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")
     ] = False,
-    **options: Any,
+    overrides: dict[str, Any],
 ) -> None:
     """Bring raw sections into the form that training reads; run again, it resumes."""
     with report_errors("The same command goes on where this one stopped."):
-        manifest = preprocess(raw_dir, output_dir, overwrite=overwrite, **options)
+        manifest = preprocess(raw_dir, output_dir, overwrite=overwrite, **overrides)
     n_cells = sum(section.n_cells for section in manifest.sections)
     typer.echo(
         f"{output_dir}: {len(manifest.sections)} sections, {n_cells:,} cells, "
@@ -113,27 +114,19 @@ def preprocess_command(
     )
 
 
-def _list_options(function: Callable[..., Any], signature: inspect.Signature) -> None:
-    """Put the fields of :class:`Options` in the place of ``**options`` in a signature."""
-    kinds = get_type_hints(Options)
-    texts = get_type_hints(Options, include_extras=True)
-    listed = [
+def _signature() -> inspect.Signature:
+    """Signature of :func:`preprocess`, with its options by name."""
+    first, second, *others, _ = inspect.signature(preprocess).parameters.values()
+    options = [
         inspect.Parameter(
-            field.name,
+            name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=[] if field.default is MISSING else field.default,
-            annotation=Annotated[
-                kinds[field.name],
-                typer.Option(f"--{field.name}", help=texts[field.name].__metadata__[0]),
-            ],
+            default=field.default,
+            annotation=field.annotation,
         )
-        for field in fields(Options)
+        for name, field in PreprocessConfig.model_fields.items()
     ]
-    first, second, *others, _ = signature.parameters.values()
-    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[first, second, *listed, *others]
-    )
+    return inspect.signature(preprocess).replace(parameters=[first, second, *options, *others])
 
 
-_list_options(preprocess, inspect.signature(preprocess))
-_list_options(preprocess_command, inspect.signature(preprocess_command, eval_str=True))
+preprocess.__signature__ = _signature()  # type: ignore[attr-defined]

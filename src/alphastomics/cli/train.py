@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphastomics.cli._errors import told_plainly
-from alphastomics.cli._options import with_config_options
+from alphastomics.cli._errors import report_errors
+from alphastomics.cli._options import with_options
 from alphastomics.cli._run_folder import CHECKPOINTS, begin, effective_config, folder_of
 from alphastomics.config import PRESETS, Config, ConfigError
 
@@ -23,7 +23,7 @@ HISTORY, FIGURE = "history.csv", "loss.png"
 def _train_command(*, timed: bool) -> Callable[..., None]:
     """Make the command; a ``timed`` one names its run by the time unless a name is given."""
 
-    @with_config_options
+    @with_options(Config)
     def train_command(
         config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
         preset: Annotated[
@@ -54,7 +54,7 @@ def _command(
     *,
     timed: bool,
 ) -> None:
-    with told_plainly("Go on with --resume and the last checkpoint, if one was written."):
+    with report_errors("Go on with --resume and the last checkpoint, if one was written."):
         if resume is not None and not resume.is_file():
             raise ConfigError(f"--resume: there is no checkpoint {str(resume)!r}.")
         config = effective_config(path, overrides, preset, resume)

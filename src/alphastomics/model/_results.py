@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics.diffusion_model.transforms import ExpressionTransform
-from alphastomics.metrics import generalised_procrustes, medoid, mirror_ambiguity
+from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._inference import Array, Estimates
 from alphastomics.model._task import InferenceTask
 
@@ -38,7 +38,7 @@ def superpose_draws(
     """
     mirrors = {}
     for section, cells in task.unframed_sections():
-        positions = generalised_procrustes(
+        positions = generalized_procrustes(
             np.stack([draw.position[cells] for draw in draws]), allow_reflection=allow_reflection
         )
         for draw, position in zip(draws, positions, strict=True):

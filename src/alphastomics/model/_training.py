@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from scvi.train import Trainer
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alphastomics._compat import epoch_logger, quiet
 from alphastomics._threads import limited_threads
@@ -57,7 +57,8 @@ def _moving_average(
 ) -> None:
     """Exponential moving average whose decay grows to ``EMA_DECAY`` with the number of steps."""
     n = float(n_averaged)
-    torch._foreach_lerp_(average, new, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+    decay = min(EMA_DECAY, (1 + n) / (10 + n))
+    get_ema_multi_avg_fn(decay)(average, new, n_averaged)  # type: ignore[no-untyped-call]
 
 
 def learning_rate_share(step: int, total: int) -> float:
