@@ -14,7 +14,7 @@ import zarr
 from typer.testing import CliRunner
 
 import alphastomics as al
-from alphastomics._optional import MissingExtraError, require
+from alphastomics._compat import MissingExtraError, require
 from alphastomics.cli._tracking import loggers
 from alphastomics.config import Config
 from alphastomics.io._spatialdata import centroids

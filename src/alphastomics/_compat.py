@@ -1,10 +1,11 @@
-"""Other packages: private names that are used, and silence for their notes.
+"""Other packages: packages of extras, private names that are used, silence for notes.
 
 ``tests/test_compat.py`` fails when the private names change.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,3 +44,21 @@ def copies_process(trainer: Trainer) -> bool:
 def ends_step(trainer: Trainer) -> bool:
     """Whether the batch that was just seen is the last one of a step, of accumulated gradients."""
     return trainer.fit_loop.epoch_loop._accumulated_batches_reached()
+
+
+class MissingExtraError(ImportError):
+    """Names the package and the extra that brings it."""
+
+
+def require(module: str, extra: str, purpose: str) -> Any:
+    """Import a module of an extra, or say for what ``purpose`` to install it."""
+    package = module.partition(".")[0]
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:  # there, but broken
+            raise
+        raise MissingExtraError(
+            f"{purpose} needs {package}: pip install 'alphastomics[{extra}]'.", name=package
+        ) from None
+    return importlib.import_module(module)

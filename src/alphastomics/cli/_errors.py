@@ -9,8 +9,8 @@ from pathlib import Path
 
 import typer
 
+from alphastomics._compat import MissingExtraError
 from alphastomics._files import FULL
-from alphastomics._optional import MissingExtraError
 
 WRONG, INTERRUPTED = 2, 130
 PACKAGE = Path(__file__).parents[1]

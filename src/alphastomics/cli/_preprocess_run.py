@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
-from alphastomics.cli._preprocess_options import Options
-from alphastomics.cli._preprocess_plan import Plan, make_plan, read_planned
+from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import checksum, file_names, remove, stamps, write_file, writing
 from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics, read_manifest

@@ -11,7 +11,7 @@ import typer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from alphastomics._optional import MissingExtraError, require
+from alphastomics._compat import MissingExtraError, require
 from alphastomics.config import Config
 
 PROJECT = "alphastomics"

@@ -189,7 +189,9 @@ def score_placement(
         baselines = placement_baselines(
             cells, atlas, values=values, labels_key=labels_key, seed=seed
         )
-        found += [("baseline", str(method), dict(scores)) for method, scores in baselines.iterrows()]
+        found += [
+            ("baseline", str(method), dict(scores)) for method, scores in baselines.iterrows()
+        ]
     return [
         {"task": "placement", "kind": kind, "method": method, **scores}
         for kind, method, scores in found

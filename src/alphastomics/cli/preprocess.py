@@ -85,7 +85,7 @@ def preprocess(
     >>> [section.split for section in manifest.sections]
     ['train', 'test']
     """
-    from alphastomics.cli._preprocess_options import Options
+    from alphastomics.cli._preprocess_plan import Options
     from alphastomics.cli._preprocess_run import run
 
     checked = Options(**options)

@@ -17,8 +17,7 @@ import zarr
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._compat import quiet
-from alphastomics._optional import require
+from alphastomics._compat import quiet, require
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._section import (
     Array,

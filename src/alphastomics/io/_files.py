@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alphastomics._compat import MissingExtraError
 from alphastomics._files import FULL, whole
-from alphastomics._optional import MissingExtraError
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME_LENGTH = 80

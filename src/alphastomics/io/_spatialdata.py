@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
-from alphastomics._optional import require
+from alphastomics._compat import require
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

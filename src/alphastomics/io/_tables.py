@@ -18,7 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._optional import require
+from alphastomics._compat import require
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._section import (
     Array,

@@ -19,6 +19,7 @@ from alphastomics import _keys
 from alphastomics._anndata import (
     Mask,
     as_names,
+    check_pixels,
     expression_known,
     read_matrix,
     read_panels,
@@ -31,7 +32,6 @@ from alphastomics._validate import (
     check_positions,
     check_values,
 )
-from alphastomics._visium import check_pixels
 from alphastomics.diffusion_model.transforms import Rows
 
 

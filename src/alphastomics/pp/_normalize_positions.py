@@ -10,9 +10,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._anndata import sections_of
+from alphastomics._anndata import micrometres_per_pixel, sections_of
 from alphastomics._validate import check_position_rows
-from alphastomics._visium import micrometres_per_pixel
 
 VISIUM = "visium"
 
