@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alphastomics._compat import epoch_logger, quiet
 from alphastomics._threads import limited_threads
-from alphastomics.config import ModelConfig, Objective, TrainConfig
+from alphastomics.config import ModelConfig, TrainConfig
 from alphastomics.diffusion_model.batch import CellBatch
 from alphastomics.diffusion_model.losses import training_losses, validation_error
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
@@ -74,47 +74,36 @@ class DenoisingPlan(L.LightningModule):
     Parameters
     ----------
     module
-        The network, with its transforms fitted.
-    objective
-        What is hidden in training.
-    lr, weight_decay
-        Of AdamW; biases, norms and tokens are not decayed.
-    places_cells
-        Whether to validate the placing of cells, or else of expression.
+        Network with fitted transforms.
+    config, training
+        Options of the model and of training. Biases, norms and tokens have no weight decay.
     total_steps
         Steps over which the learning rate falls.
-    seed, first_batch
+    first_batch
         Noise and dropout of batch ``i`` are drawn from generators of ``(seed, first_batch + i)``,
-        so that they do not depend on what was drawn before. The batches of several processes count
-        as if one had them all.
+        so that they do not depend on earlier draws. The batches of several processes count as
+        those of a single one.
 
     Attributes
     ----------
     saved
-        Gives what a checkpoint holds beside the weights, as plain values.
+        Gives the content of a checkpoint beside the weights, as plain values.
     """
 
     def __init__(
         self,
         module: MaskedDiffusionModule,
-        objective: Objective,
+        config: ModelConfig,
+        training: TrainConfig,
         *,
-        lr: float,
-        weight_decay: float,
-        places_cells: bool,
         total_steps: int,
-        seed: int,
         first_batch: int,
     ) -> None:
         super().__init__()
         self.module = module
         self.average = AveragedModel(module, multi_avg_fn=_moving_average).requires_grad_(False)
-        self.objective = objective
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.places_cells = places_cells
+        self.config, self.options = config, training
         self.total_steps = total_steps
-        self.seed = seed
         self.first_batch = self.batches_seen = first_batch
         self.saved: Callable[[], dict[str, Any]] = dict
         self.pose_statistics = torch.zeros(())  # of the batches of a step
@@ -122,11 +111,11 @@ class DenoisingPlan(L.LightningModule):
     def training_step(self, sets: CellBatch, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
         number = self.batches_seen + self.global_rank  # of all batches of all processes
-        entropy = np.random.SeedSequence([self.seed, number])
+        entropy = np.random.SeedSequence([self.config.seed, number])
         noise, dropout = (int(state) for state in entropy.generate_state(2))
         generator = torch.Generator().manual_seed(noise)
         torch.manual_seed(dropout)
-        losses = training_losses(self.module, sets, self.objective, generator)
+        losses = training_losses(self.module, sets, self.config, generator)
         total = losses.total()
         self.pose_statistics = self.pose_statistics + losses.poses
         named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
@@ -166,7 +155,7 @@ class DenoisingPlan(L.LightningModule):
         """Error of placing held-out sections, or of their expression, with averaged weights."""
         self.average.eval()
         module: Any = self.average.module
-        error = validation_error(module, sets, self.objective, places_cells=self.places_cells)
+        error = validation_error(module, sets, self.config, places_cells=self.config.places_cells)
         self.log(
             "validation_loss",
             error,
@@ -180,19 +169,19 @@ class DenoisingPlan(L.LightningModule):
         """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine decay."""
         module, groups = self.module, []
         fast: list[torch.nn.Module] = [module.position_head, module.expression_head]
-        if not self.places_cells:
+        if not self.config.places_cells:
             # The closed-form estimate is near the best: there is little to learn, and few steps.
             fast += [module.expression_embedding, module.expression_mean_head]
         is_fast = {id(p) for part in fast for p in part.parameters()}
-        for of_fast, lr in ((False, self.lr), (True, FAST_LR * self.lr)):
+        for of_fast, lr in ((False, self.options.lr), (True, FAST_LR * self.options.lr)):
             weights = [p for p in module.parameters() if (id(p) in is_fast) == of_fast]
             matrices = [p for p in weights if p.ndim > 1]
             vectors = [p for p in weights if p.ndim <= 1]
-            groups.append({"params": matrices, "lr": lr, "weight_decay": self.weight_decay})
+            groups.append({"params": matrices, "lr": lr, "weight_decay": self.options.weight_decay})
             groups.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(
             groups,
-            lr=self.lr,
+            lr=self.options.lr,
             betas=BETAS,
             # Lightning does not clip gradients that a fused optimizer unscales.
             fused=self.trainer.precision != "16-mixed",
@@ -299,6 +288,46 @@ def _length(
     return _Length(min(limits), -(-min(limits) // steps_per_epoch))
 
 
+def _resumed(
+    length: _Length,
+    ckpt_path: str | os.PathLike[str],
+    record: TrainingRecord,
+    n_sets: int,
+    training: TrainConfig,
+    trainer_options: Mapping[str, Any],
+) -> _Length:
+    """Length of a training that continues from a checkpoint, whose trainer counts its epochs."""
+    ended, seen = progress_of(ckpt_path)
+    processes = world_size(trainer_options)
+    batches_per_epoch = -(-n_sets // (training.batch_size * processes)) * processes
+    # Two more: Lightning may count an epoch of which nothing is left, and cut the next one short.
+    # The steps decide.
+    epochs = length.epochs + 2 + ended - (seen - record.steps) // batches_per_epoch
+    return length._replace(epochs=epochs)
+
+
+def _training_sets(
+    data: CellTable,
+    sections: list[str],
+    val_sections: list[str],
+    config: ModelConfig,
+    training: TrainConfig,
+) -> tuple[SectionSets, SectionSets | None]:
+    """Random sets of the training sections, and of the validation sections if there are any."""
+    options = SetOptions(
+        config.training_mode,
+        config.position_mask_ratio,
+        training.set_size,
+        training.sets_per_section,
+        config.seed,
+    )
+    train = SectionSets(data, sections, options)
+    if not val_sections:
+        return train, None
+    few = replace(options, sets_per_section=2)
+    return train, SectionSets(data, val_sections, few, numbered=False)
+
+
 class Trained(NamedTuple):
     """Record and history of a training, over all calls, and the trainer of the last one."""
 
@@ -382,41 +411,19 @@ def fit(
     """
     val_sections = sorted(val_sections)
     sections = split_sections(data, val_sections, record.train_sections)
-    set_options = SetOptions(
-        config.training_mode,
-        config.position_mask_ratio,
-        training.set_size,
-        training.sets_per_section,
-        config.seed,
-    )
-    train_sets = SectionSets(data, sections, set_options)
-    few = replace(set_options, sets_per_section=2)
-    val_sets = SectionSets(data, val_sections, few, numbered=False) if val_sections else None
+    train_sets, val_sets = _training_sets(data, sections, val_sections, config, training)
     n_cells = int(np.isin(data.section, sections).sum())
     length = _length(n_cells, len(train_sets), training, trainer_options)
-    epochs = length.epochs
     if ckpt_path is not None:
         history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
-        ended, seen = progress_of(ckpt_path)
-        # Two more: Lightning may count an epoch of which nothing is left, and cut the next one
-        # short. The steps decide.
-        processes = world_size(trainer_options)
-        per_epoch = -(-len(train_sets) // (training.batch_size * processes)) * processes
-        epochs += 2 + ended - (seen - record.steps) // per_epoch
+        length = _resumed(length, ckpt_path, record, len(train_sets), training, trainer_options)
 
     with _restored_on_error(module):
         if ckpt_path is None:
             show = trainer_options.get("enable_progress_bar", True)
             _fit_priors(module, data, sections, config, record, length.steps, show)
         plan = DenoisingPlan(
-            module,
-            config,
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            places_cells=config.places_cells,
-            total_steps=length.steps,
-            seed=config.seed,
-            first_batch=record.steps,
+            module, config, training, total_steps=length.steps, first_batch=record.steps
         )
         loaders = SetDataModule(
             train_sets,
@@ -445,7 +452,7 @@ def fit(
                     "check_val_every_n_epoch": 1 if val_sections else None,
                     **trainer_options,
                     "precision": training.precision,
-                    "max_epochs": epochs,
+                    "max_epochs": length.epochs,
                     "max_steps": length.steps,
                 },
             )
