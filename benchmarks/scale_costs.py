@@ -20,12 +20,12 @@ from scaling import one_section
 from torch.utils.flop_counter import FlopCounterMode
 
 import alphastomics as al
+from alphastomics.config import N_STEPS, POSITION_ROUNDS
 from alphastomics.diffusion_model.complexity import account
 from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import N_STEPS, POSITION_ROUNDS, SetReader
-from alphastomics.model._model import MAX_SET
-from alphastomics.model._task import inference_sets
+from alphastomics.model._inference import SetReader
+from alphastomics.model._task import MAX_SET, inference_sets
 from alphastomics.model._training import SET_SIZE
 
 BYTES_PER_CELL = 200  # in each process: name, section, position and result, expression on disk

@@ -27,10 +27,10 @@ from common import Peak, make_parser, start
 from scipy import sparse
 
 import alphastomics as al
+from alphastomics.config import POSITION_ROUNDS
 from alphastomics.datasets import _simulate
 from alphastomics.diffusion_model.complexity import account
-from alphastomics.model._inference import POSITION_ROUNDS
-from alphastomics.model._model import MAX_SET
+from alphastomics.model._task import MAX_SET
 
 BLOCK = 20_000
 SCORED = 5_000  # cells that are scored, at random

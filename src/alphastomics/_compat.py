@@ -1,4 +1,4 @@
-"""Other packages: packages of extras, private names that are used, silence for notes.
+"""Other packages: extras, their private names that we need, and their log messages.
 
 ``tests/test_compat.py`` fails when the private names change.
 """

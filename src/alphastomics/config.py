@@ -26,6 +26,7 @@ Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
+POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
 
 
 class ConfigError(ValueError):
@@ -260,7 +261,7 @@ class TransformerSettings(_Section):
         return self
 
     def architecture(self) -> Architecture:
-        """Resolve the switches: without them there is no gate and are no experts."""
+        """Network options; without the switches there are no gates and no experts."""
         values = self.model_dump(exclude={"use_gated_attention", "use_moe"})
         if not self.use_gated_attention:
             values["gate_type"] = "none"
@@ -275,9 +276,12 @@ class DiffusionSettings(_Section):
     schedule: Schedule = _same(ModelConfig, "schedule")
     diffusion_steps: int = _same(ModelConfig, "diffusion_steps")
     sampling_rounds: int | None = Field(
-        None, ge=1, description="rounds of a draw; by default 1 of positions, 4 of expression"
+        None,
+        ge=1,
+        description=f"rounds of a draw; by default {POSITION_ROUNDS} of positions, "
+        f"{EXPRESSION_ROUNDS} of expression",
     )
-    sampling_steps: int = Field(12, ge=1, description="steps of the diffusion heads in a draw")
+    sampling_steps: int = Field(N_STEPS, ge=1, description="steps of the diffusion heads in a draw")
     frame: Frame = _same(ModelConfig, "frame")
     allow_reflection: bool = _same(ModelConfig, "allow_reflection")
 

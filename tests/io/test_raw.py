@@ -297,3 +297,13 @@ def test_10x_reader_is_the_one_of_scanpy(cells, tmp_path):
     assert section.name == tmp_path.name
     expected = sc.read_10x_h5(tmp_path / "filtered_feature_bc_matrix.h5")
     assert (section.load().X != expected.X).nnz == 0
+
+
+def test_whole_numbers_name_sections_alike_with_and_without_decimals(cells, tmp_path):
+    """A column that once had a missing value holds floats."""
+    for kind in (int, float):
+        cells.obs["slide"] = np.arange(cells.n_obs).astype(kind) % 2
+        path = tmp_path / f"{kind.__name__}.h5ad"
+        cells.write_h5ad(path)
+        sections = al.io.find_sections(path, section_key="slide")
+        assert [section.name for section in sections] == ["0", "1"]

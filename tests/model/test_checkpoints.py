@@ -107,6 +107,14 @@ def test_bad_checkpoints_are_named(tmp_path):
         al.AlphaSTomics.load(tmp_path / "bad.ckpt")
 
 
+def test_a_checkpoint_of_a_newer_version_says_so(tmp_path):
+    path = tmp_path / "newer.ckpt"
+    payload = '{"format_version": 99}'
+    torch.save({"alphastomics": {"model": payload}, "state_dict": {}}, path)
+    with pytest.raises(ValueError, match="format 99.*upgrade alphastomics"):
+        al.AlphaSTomics.load(path)
+
+
 def test_training_in_a_thread_leaves_ctrl_c_alone(tissue, tmp_path):
     """Only the main thread may set what Ctrl-C does."""
     model = new_model(tissue)

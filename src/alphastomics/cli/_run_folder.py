@@ -45,10 +45,10 @@ def config_of_run(checkpoint: Path) -> Config:
 def effective_config(
     path: Path | None, overrides: dict[str, Any], preset: str | None, resume: Path | None
 ) -> Config:
-    """Combine a YAML file, the configuration of a run that is gone on with, the command line.
+    """Combine a YAML file, the configuration of a resumed run and the command line.
 
-    A run goes on as it was begun: its own configuration is over the file, in which every key of the
-    repository's ``config.yaml`` would else undo what the command line said at its beginning.
+    The configuration of a resumed run wins over the file. Otherwise every key of the repository's
+    ``config.yaml`` would undo options that were given on the command line when the run started.
     """
     written = None if resume is None else run_of(resume) / CONFIG
     if written is None or not written.is_file():

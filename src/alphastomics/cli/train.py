@@ -76,7 +76,7 @@ def _is_first() -> bool:
 
 
 def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTomics:
-    """Train a model by a configuration, in the folder of a run.
+    """Train a model as configured, and write into the folder of a run.
 
     Parameters
     ----------

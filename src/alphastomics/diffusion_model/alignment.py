@@ -80,7 +80,7 @@ def superpose(moving: Tensor, fixed: Tensor, weight: Tensor, *, allow_reflection
 
 
 class SectionPoses(DynamicBufferModule):
-    """Poses of the training sections in the frame of the mean head.
+    """Poses of the training sections in the frame of the mean head; empty without such a frame.
 
     A moving average of the statistics that superpose each section on its predicted positions:
     weight, sums and products of true and predicted coordinates.

@@ -1,4 +1,4 @@
-"""Training targets: the truth in the standardized space, and the set with part of it hidden."""
+"""Corruption of training sets: hidden genes, noise and frames, and the targets to estimate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Targets(NamedTuple):
 
 
 def centered_positions(module: MaskedDiffusionModule, batch: CellBatch) -> Tensor:
-    """Positions in RMS radii ``(B, N, d)``, centered on the known cells, or on all if none is."""
+    """Positions in RMS radii ``(B, N, d)``, centered on the known cells, or without any on all."""
     any_known = batch.position_known.any(1, keepdim=True)  # (B, 1)
     centered_on = torch.where(any_known, batch.position_known, batch.located)
     position = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))

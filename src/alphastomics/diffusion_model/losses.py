@@ -67,7 +67,7 @@ class Losses(NamedTuple):
 
 
 def mean_square_per_set(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean of ``error**2`` ``(B, N, F)`` over the entries of weight 1, not 0, for every set."""
+    """Mean of ``error**2`` ``(B, N, F)`` of every set over its entries of weight 1, ``(B,)``."""
     total = weight.expand_as(error).sum((1, 2)).clamp_min(1e-12)  # (B,)
     return (weight * error).square().sum((1, 2)) / total
 

@@ -210,7 +210,7 @@ class MaskedDiffusionModule(nn.Module):
             tokens=tokens,
             position=torch.where(position_known, cells.position, self.mean_head(tokens)),
             arrangement=self.arrangement_head(tokens),
-            # The error scale is learned beside, not at the cost of, the position.
+            # Detached: the loss of the error scale must not change the tokens.
             log_scale=self.scale_head(tokens.detach()).squeeze(-1),
             expression=torch.where(cells.gene_known, cells.expression, estimate),
             routing=routing,
@@ -246,7 +246,7 @@ class MaskedDiffusionModule(nn.Module):
         token = values.new_zeros(*values.shape[:2], self.architecture.d_model)
         estimate = torch.zeros_like(values)
         if where is not None:
-            # Where cells are still to be placed, expression is not what is estimated.
+            # Sets in which cells are still to be placed have no surroundings to smooth over.
             placed = (where.known | ~cells.real).all(1)  # (B,)
             if bool(placed.any()):
                 there = KnownPositions(where.position[placed], where.known[placed])

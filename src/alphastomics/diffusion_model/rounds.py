@@ -77,7 +77,7 @@ def draw_positions(
         drawn = mixture.sample(generator)[0]  # (N, d)
         cells, encoding = _with_positions(cells, valid.nonzero()[:, 0], drawn[valid]), None
     rounds = _rounds(~cells.position_known[0, :n], settings.position_rounds, generator)
-    # Where the center of the section is not known, neither is where the tissue is.
+    # The support of the tissue is known in the common frame only.
     is_framed = cells.registered is None or bool(cells.registered.all())
     if module.frame == "registered":
         is_framed = not bool(cells.position_known.any())

@@ -57,8 +57,8 @@ def sample(
 def round_ends(n_cells: int, n_rounds: int) -> list[int]:
     """Count the cells drawn at the end of each round, by the cosine schedule of MaskGIT.
 
-    Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells first, of which little is known, and
-    more the more are known. At most one round a cell.
+    Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells in the
+    first rounds, when little is known, and more in later ones. At most one round for each cell.
 
     Examples
     --------

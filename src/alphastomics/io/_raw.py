@@ -42,7 +42,7 @@ def find_sections(
         Name in ``.obs`` of the section. A file without the default name is one section, named as
         the file; LUNA's ``cell_section`` needs no option.
     also_obs
-        Numeric columns of tables that are no genes.
+        Numeric columns of tables that are not genes.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._anndata import as_names
 from alphastomics._validate import check_position_rows
 from alphastomics.io._files import DataError
 from alphastomics.io._store import Cells
@@ -159,5 +160,5 @@ def _split_rows(obs: pd.DataFrame, path: Path, name: str, section_key: str) -> d
             f"--section_key: {section_key!r} of {path} is missing for "
             f"{int(obs[section_key].isna().sum())} cells: name their section or drop them."
         )
-    code, names = pd.factorize(obs[section_key].astype(str))
+    code, names = pd.factorize(as_names(obs[section_key]))
     return {str(section): np.flatnonzero(code == i) for i, section in enumerate(names)}

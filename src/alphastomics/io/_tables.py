@@ -39,7 +39,7 @@ ROWS_AT_ONCE = 1024
 
 
 def table_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> list[RawSection]:
-    """Find the sections of a table; ``also_obs`` are numeric columns that are no genes."""
+    """Find the sections of a table; ``also_obs`` are numeric columns that are not genes."""
     kind = "Parquet" if path.suffix == ".parquet" else "CSV"
     with reading(path, kind):
         first = next(_chunks(path), pd.DataFrame())

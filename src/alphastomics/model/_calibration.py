@@ -14,12 +14,11 @@ from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.metrics import superpose
 from alphastomics.model._data import CellTable
 from alphastomics.model._inference import Array, draw_missing, predict_missing
-from alphastomics.model._task import InferenceTask
+from alphastomics.model._task import MAX_SET, InferenceTask
 
 LEVEL = 0.9
 MAX_FOLDS = 4
 REFERENCE_SHARE = 0.5
-MAX_SET = 2048
 
 Ratios = dict[tuple[str, str], list[Array]]  # (pattern, method) -> an array for each section
 Calibration = dict[str, dict[str, float]]

@@ -160,6 +160,15 @@ def earlier_network(path: Path, written_by: str) -> ValueError:
     )
 
 
+def _require_readable(path: Path, version: int) -> None:
+    """Raise if a newer version of the package wrote a model or checkpoint."""
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has model format {version}, but this alphastomics reads formats up to "
+            f"{FORMAT_VERSION}: upgrade alphastomics."
+        )
+
+
 def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model folder: the state dict and the payload.
 
@@ -184,11 +193,7 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise _damaged(path / JSON_FILE, "it is not the complete JSON of a model") from error
     if written_format != FORMAT:
         raise ValueError(f"{path / JSON_FILE} has format {written_format!r}, expected {FORMAT!r}.")
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has model format {version}, but this alphastomics reads formats up to "
-            f"{FORMAT_VERSION}: upgrade alphastomics."
-        )
+    _require_readable(path, version)
     if version < FORMAT_VERSION:
         written_by = document.get("payload", {}).get("versions", {}).get("alphastomics", "0.1.0")
         raise earlier_network(path, written_by)
@@ -336,7 +341,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
             f"{path} is not a checkpoint that alphastomics wrote, or it is damaged: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         ) from None
-    if int(payload.get("format_version", 1)) < FORMAT_VERSION:
+    version = int(payload.get("format_version", 1))
+    _require_readable(path, version)
+    if version < FORMAT_VERSION:
         raise earlier_network(path, payload.get("versions", {}).get("alphastomics", "0.1.0"))
     state = {
         name.removeprefix(AVERAGE): tensor

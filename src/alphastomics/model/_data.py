@@ -148,8 +148,8 @@ def concatenate(first: CellTable, second: CellTable) -> CellTable:
     )
 
 
-def hide_genes(table: CellTable, hidden: Mask) -> CellTable:
-    """Table with some genes ``(G,)`` unknown in all cells."""
+def without_genes(table: CellTable, hidden: Mask) -> CellTable:
+    """Table in which some genes ``(G,)`` are unknown in all cells."""
     expression = table.expression[:]
     visible = sparse.diags((~hidden).astype(expression.dtype))
     return replace(

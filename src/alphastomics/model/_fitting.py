@@ -1,4 +1,4 @@
-"""Stage 1 of training: transforms and priors, fitted to the training cells."""
+"""Stage 1 of training, before the network learns: fit of transforms and priors."""
 
 from __future__ import annotations
 

@@ -38,8 +38,6 @@ from alphastomics.model._task import (
     inference_sets,
 )
 
-POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12
-
 Array = NDArray[np.float64]
 
 

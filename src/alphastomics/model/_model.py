@@ -24,6 +24,9 @@ from alphastomics._compat import quiet
 from alphastomics._validate import check_at_least, check_choice, renamed_argument
 from alphastomics.config import (
     DIFFUSION_STEPS,
+    EXPRESSION_ROUNDS,
+    N_STEPS,
+    POSITION_ROUNDS,
     Attention,
     Frame,
     GateType,
@@ -51,17 +54,14 @@ from alphastomics.model._data import (
     SetupArgs,
     category_numbers,
     concatenate,
-    hide_genes,
     new_cells,
     read_categories,
     read_query,
     read_training,
+    without_genes,
 )
 from alphastomics.model._distributed import Devices, check_devices
 from alphastomics.model._inference import (
-    EXPRESSION_ROUNDS,
-    N_STEPS,
-    POSITION_ROUNDS,
     draw_missing,
     encode_sets,
     predict_missing,
@@ -78,6 +78,8 @@ from alphastomics.model._results import (
     superpose_draws,
 )
 from alphastomics.model._task import (
+    MAX_PLACED_SET,
+    MAX_SET,
     MIN_SET,
     MODES,
     InferenceTask,
@@ -93,7 +95,6 @@ Standardize = Literal["training", "query"]
 STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
-MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unknown or known
 
 
 class AlphaSTomics(BaseModelClass):
@@ -134,7 +135,8 @@ class AlphaSTomics(BaseModelClass):
     router_noise
         Standard deviation of noise on the choice of experts in training.
     expression_mask_ratio
-        Share of genes hidden from each cell in training, in [0, 1).
+        Mean share of hidden genes in training sets in which no whole cell lacks expression, in
+        [0, 1); each set draws its own.
     expression_noise
         Standard deviation of the noise added to standardized expression of cells that are to be
         placed, in training.
@@ -326,9 +328,9 @@ class AlphaSTomics(BaseModelClass):
             Highest learning rate and weight decay of AdamW.
         accelerator, devices, precision
             As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
-            ``"bf16-mixed"`` or ``"16-mixed"``. Several devices train as one would that takes as
-            many batches a step (``accumulate_grad_batches``); the lines must be in a script, which
-            is run once a device.
+            ``"bf16-mixed"`` or ``"16-mixed"``. Training on several devices equals training
+            on one with as many batches in a step (``accumulate_grad_batches``); the lines must be
+            in a script, which runs once for each device.
         num_workers
             Processes that prepare sets; the sets do not depend on it.
         compile
@@ -492,8 +494,8 @@ class AlphaSTomics(BaseModelClass):
             in ``.obs``. A position is missing where its row of the coordinates is NaN or there are
             none; a cell's expression where ``.obs["expression_known"]`` is False.
         mode
-            ``"auto"``: fill in what is missing, positions, expression or both, of which there must
-            be some. ``"expr_to_pos"``: hide all positions and place every cell.
+            ``"auto"``: fill in missing positions, missing expression or both; an error if nothing
+            is missing. ``"expr_to_pos"``: hide all positions and place every cell.
             ``"pos_to_expr"``: hide all expression and predict it. ``"joint"``: hide both.
         reference
             Cells with known positions, all in one frame, such as the other half of the section or
@@ -521,9 +523,9 @@ class AlphaSTomics(BaseModelClass):
         distributed
             Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
             ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
-            default all is done where the model is. Every process has the result, which is that
-            of one process. The script is run once a device: let one of them write files. Parts
-            meet in ``default_root_dir``, which all nodes must see.
+            default the device of the model is used. Every process has the same result as a single
+            one. The script runs once for each device, so let one process write files. Parts are
+            exchanged in ``default_root_dir``, which all nodes must share.
         progress_bar
             Whether to show a progress bar.
 
@@ -711,7 +713,7 @@ class AlphaSTomics(BaseModelClass):
         check_choice("output", output, OUTPUTS)
         adata = self._require_adata(adata)
         imputed = genes_to_impute(self.genes, adata.var_names, genes)
-        data = hide_genes(self._read_query(adata), imputed)
+        data = without_genes(self._read_query(adata), imputed)
         n_query, known = len(data.names), self._read_reference(reference)
         if known is not None:
             data = concatenate(data, known)
@@ -954,8 +956,8 @@ class AlphaSTomics(BaseModelClass):
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
 
-        Each section is turned, mirrored if that is allowed, and shifted so that its cells lie as
-        near as can be to where their expression predicts them. Distances within a section stay.
+        Each section is rotated, mirrored if that is allowed, and shifted onto the positions that
+        the expression of its cells predicts. Distances within a section stay.
 
         Parameters
         ----------
@@ -1163,12 +1165,14 @@ class AlphaSTomics(BaseModelClass):
         return self._task(adata, mode, None, "training", predicts=True)[1]
 
     def _set_size(self, max_cells_per_set: int | None, task: InferenceTask) -> int:
+        """Most cells of a set."""
         if max_cells_per_set is None:
             return MAX_SET if task.fill_position else MAX_PLACED_SET
         check_at_least("max_cells_per_set", max_cells_per_set, MIN_SET)
         return max_cells_per_set
 
     def _draw_settings(self, n_steps: int, n_rounds: int | None) -> DrawSettings:
+        """Rounds and steps of a draw, checked."""
         rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)
         check_at_least("n_steps", n_steps, 1)
         check_at_least("n_rounds", rounds[0], 1)
@@ -1182,6 +1186,7 @@ class AlphaSTomics(BaseModelClass):
         output: Output,
         details: dict[str, Any],
     ) -> ResultWriter:
+        """Writer of the results of a task, with the calibrated radius that belongs to it."""
         quantile = None
         if task.expression_known[: task.n_query].any():  # else no cell has a true position
             pattern = "framed" if task.position_known.any() else "unframed"

@@ -25,6 +25,7 @@ MAX_SUPPORT = 8192
 SUPPORT_PER_CELL = 4  # of a set
 MAX_LANDMARKS = 1024
 MIN_SET = 2
+MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unknown or known
 SHARED_CONTEXT = 4  # the context that all parts of a section share is 1 / 4 of a set
 Cells = NDArray[np.int64]
 

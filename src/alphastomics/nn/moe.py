@@ -1,4 +1,4 @@
-"""Mixture of experts: every token goes through a few of many small feed-forwards."""
+"""Mixture of experts: router, experts, and the products of tokens sorted by expert."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def grouped_product(x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
 
 
 class _ToGroups(torch.autograd.Function):
-    """Its backward is :class:`_FromGroups`.
+    """Copy of tokens to their groups; its backward is :class:`_FromGroups`.
 
     Autograd's own backward of an index adds row by row, which takes longer than the products.
     """
@@ -150,7 +150,7 @@ class _ToGroups(torch.autograd.Function):
 
 
 class _FromGroups(torch.autograd.Function):
-    """Its backward is :class:`_ToGroups`."""
+    """Sum of the choices of each token; its backward is :class:`_ToGroups`."""
 
     @staticmethod
     def forward(ctx: Any, choices: Tensor, source: Tensor, places: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class _FromGroups(torch.autograd.Function):
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """Writes into one buffer, forward and backward."""
+    """Products of groups of rows, written into one buffer forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:

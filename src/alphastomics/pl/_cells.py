@@ -85,7 +85,7 @@ def new_axes(ax: Axes | None, height: float = 4.2) -> Axes:
 
 
 def point_size(n_cells: int) -> float:
-    """Marker area in points squared, smaller the more cells."""
+    """Marker area in points squared, smaller for more cells."""
     return float(np.clip(12_000 / max(n_cells, 1), 0.5, 40))
 
 

@@ -43,7 +43,7 @@ def filter_cells(
     section_key: str | None = _keys.SECTION,
     copy: bool = False,
 ) -> AnnData | None:
-    """Drop cells with too little expression, but for those with none measured.
+    """Drop cells with too little expression, except cells whose expression was not measured.
 
     The latter have ``.obs["expression_known"]`` False.
 

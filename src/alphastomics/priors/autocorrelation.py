@@ -131,7 +131,7 @@ def _neighbors(points: Array, k: int) -> NDArray[np.int64]:
 
 
 def _weights(points: Array, k: int) -> sparse.csr_matrix:
-    """Symmetric weights of neighbors ``(n, n)``, a row of the mean over ``k`` of them and back."""
+    """Weights ``(n, n)`` of the mean over ``k`` neighbors, made symmetric."""
     near = _neighbors(points, k)
     n, k = near.shape
     rows = np.repeat(np.arange(n), k)
