@@ -111,7 +111,7 @@ def test_a_checkpoint_of_a_newer_version_says_so(tmp_path):
     path = tmp_path / "newer.ckpt"
     payload = '{"format_version": 99}'
     torch.save({"alphastomics": {"model": payload}, "state_dict": {}}, path)
-    with pytest.raises(ValueError, match="format 99.*upgrade alphastomics"):
+    with pytest.raises(ValueError, match=r"format 99.*upgrade alphastomics"):
         al.AlphaSTomics.load(path)
 
 
