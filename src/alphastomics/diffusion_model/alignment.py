@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 
-POSE_DECAY = 0.9  # of the statistics of poses, a step
+POSE_DECAY = 0.9  # of the statistics of poses, a step: the frame moves while it is learned
 
 
 def centroid(points: Tensor, weight: Tensor) -> Tensor:

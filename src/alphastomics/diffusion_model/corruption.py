@@ -71,6 +71,7 @@ def framed_positions(
         return centered, everything
     B, _, d = centered.shape
     turns = random_orthogonal((B, d), generator, reflect=module.allow_reflection).to(centered)
+    # Expression may be predicted in frames that are not known, too.
     half = torch.rand(len(centered), generator=generator).to(centered) < 0.5
     if not module.poses.is_fitted:
         return centered @ turns, ~everything
@@ -107,6 +108,7 @@ def make_targets(
     position, registered = framed_positions(module, batch, generator)
     hidden = batch.located & ~batch.position_known
     placing = hidden.any(1) & (batch.expression_known | ~real).all(1)
+    # Cells to place come from other animals and platforms: exact values must not identify a place.
     noisy = expression
     if objective.expression_noise and bool(placing.any()):
         noise = torch.randn(expression.shape, generator=generator).to(expression)

@@ -53,6 +53,7 @@ class DiffusionHead(nn.Module):
         self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
         self.out = nn.Linear(WIDTH, size)
         self.no_context = nn.Parameter(torch.zeros(BLOCKS * 3 * WIDTH))
+        # A new head gives c_skip z, the best linear denoiser without context.
         for layer in (self.context_modulation, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -91,6 +92,7 @@ class DiffusionHead(nn.Module):
 
     def guided(self, noisy: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Denoise, the context having more weight (Ho & Salimans 2022, arXiv:2207.12598)."""
+        # Independent draws blur the borders of layers; more weight of the context sharpens them.
         clean = self(noisy, sigma, condition)
         without = self(noisy, sigma, self.no_context)
         return without + GUIDANCE * (clean - without)
@@ -118,6 +120,7 @@ class DiffusionHead(nn.Module):
         noise = torch.randn(*sigma.shape, self.size, generator=generator).to(clean)
         noisy = clean + self.sigma_data * sigma[..., None] * noise  # (K, M, F)
         condition = self.condition(tokens)
+        # Without its context in part of the cases, so that it can be guided.
         shown = torch.rand(len(tokens), generator=generator).to(clean) >= CONTEXT_DROPOUT
         condition = torch.where(shown[:, None], condition, self.no_context)
         denoised = self(noisy, sigma, condition)

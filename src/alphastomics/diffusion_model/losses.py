@@ -120,6 +120,7 @@ def superposed_positions(
     """Superpose the truth of sets without a known position on their mean, ``(B, N, d)``."""
     if module.frame == "registered":
         return targets.position
+    # Without a known position the frame is arbitrary, and only the shape can be right or wrong.
     weight = targets.position_hidden.to(targets.position)
     pose = superpose(
         targets.position, encoding.position, weight, allow_reflection=module.allow_reflection
@@ -159,6 +160,7 @@ def _position_diffusion(
         return encoding.tokens.sum() * 0.0
     sigma = _sigmas(len(true), objective, generator).to(true)
     loss = module.position_head.loss(true, tokens, sigma, generator)
+    # As if averaged over sets: a batch with a single such set counts less.
     return loss.mean() * hidden.any(1).float().mean()
 
 
@@ -176,6 +178,7 @@ def _expression_diffusion(
         return encoding.tokens.sum() * 0.0
     context = module.expression_context(encoding)  # (B, N, D + size)
     true = module.factors.encode(targets.expression, batch.measured, targets.depth)
+    # The head learns the deviation from the mean, which the expression loss has learned already.
     true = (true - context[..., encoding.tokens.shape[-1] :])[hidden]
     context = context[hidden]  # (M, D + size)
     sigma = _sigmas(len(true), objective, generator).to(true)
@@ -231,6 +234,7 @@ def _pose_statistics(
     if not module.poses.is_fitted:
         return module.poses.statistics
     section = module.position_transform(torch.where(batch.located[..., None], batch.position, 0.0))
+    # Known cells were shown in a frame; only sets without any show the frame of the network.
     weight = targets.position_hidden & targets.free[:, None]
     return module.poses.measure(batch.section, section, encoding.position, weight)
 

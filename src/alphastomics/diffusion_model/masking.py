@@ -32,6 +32,7 @@ TASKS = {
     "outline": Task("random", "all"),
     "impute": Task("none", "none"),  # only genes are hidden
 }
+# Measured (docs/placement-notes.md, expression-notes.md): placing takes most of the training.
 TASK_SHARES: dict[str, dict[str, float]] = {
     "expr_to_pos": {"place": 0.8, "place_among": 0.2},
     "pos_to_expr": {"express": 0.15, "complete": 0.75, "impute": 0.1},

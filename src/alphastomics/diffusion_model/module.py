@@ -138,7 +138,7 @@ class MaskedDiffusionModule(nn.Module):
         self.position_transform = PositionTransform()
         self.poses = SectionPoses(position_dim)
 
-        # Priors: fitted before the network and constant afterwards.
+        # Priors: fitted before the network and constant afterwards, so that few steps suffice.
         self.matcher = ReferenceMatcher(num_genes, d_model)
         self.reference = StoredReference(position_dim, d_model)
         self.smoother = KernelSmoother(num_genes, d_model)
@@ -168,6 +168,7 @@ class MaskedDiffusionModule(nn.Module):
         self.expression_head = DiffusionHead(
             self.factors.size, d_model + self.factors.size, 1.0, num_frequencies=0
         )
+        # The first estimate is that of the priors, and the center of the section.
         for weight in (
             self.scope.weight,
             self.mean_head.weight,
@@ -196,7 +197,7 @@ class MaskedDiffusionModule(nn.Module):
             Context vectors and conditional means; the estimates of the network alone, see
             :meth:`match` for positions among known cells.
         """
-        cells, _ = cells.split()
+        cells, _ = cells.split()  # the support set is for matching only, and may be large
         where = cells.where()
         known = cells.gene_known & cells.real[..., None]  # (B, N, G)
         values = torch.where(known, cells.expression, 0.0)

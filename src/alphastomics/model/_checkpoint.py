@@ -137,6 +137,7 @@ def write_model(
         "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
     }
     document["sha256"] = _document_checksum(document)
+    # JSON last: without it the folder is no model.
     for name, content in (
         (WEIGHTS_FILE, weights),
         (JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode()),

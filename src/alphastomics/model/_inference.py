@@ -143,6 +143,7 @@ class SetReader:
         """Superpose known cells on the mean positions that their expression predicts."""
         module, task = self.module, self.task
         d, device = module.position_dim, module.device
+        # Without landmarks the model's own frame is the frame of the section.
         identity = Pose(torch.eye(d, device=device)[None], torch.zeros(1, 1, d, device=device))
         if not len(landmarks):
             is_common = module.frame == "registered" or module.poses.is_fitted
@@ -395,7 +396,7 @@ class SetSampler:
     ) -> tuple[Estimates, StandardizedCells]:
         """Draw positions, then expression given all positions."""
         module, task, settings = self.module, self.task, self.settings
-        section = zlib.crc32(cell_set.section.encode())  # the same in every process
+        section = zlib.crc32(cell_set.section.encode())  # hash() differs between processes
         entropy = np.random.SeedSequence([self.seed, draw, section, cell_set.part])
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
         cells = self.reader.read(cell_set)

@@ -178,6 +178,7 @@ class ResultWriter:
         Images of an earlier call are removed; anything else of that name stays.
         """
         uns, task = self.adata.uns, self.task
+        # squidpy looks for images under the key of the coordinates.
         if uns.get(_keys.UNS, {}).get(key, {}).get("images"):
             uns.pop(key, None)
         images = uns.get(self.spatial_key)

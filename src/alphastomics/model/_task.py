@@ -306,9 +306,11 @@ def inference_sets(
         if not len(fill):
             continue
         context = np.concatenate([members[~to_fill[members]], reference])
+        # By the name, so that other sections and the order of cells change nothing.
         rng = np.random.default_rng(zlib.crc32(section.encode()))
         placed = bool(task.position_known[fill].all())
         both_known = task.position_known[context] & task.expression_known[context]
+        # Only cells that are placed are matched, with known cells beyond those of their set too.
         to_compare = context[both_known & (not placed)]
         located = np.concatenate([members, reference])
         landmarks = rng.permutation(located[task.position_known[located]])[:MAX_LANDMARKS]

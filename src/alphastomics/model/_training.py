@@ -36,11 +36,11 @@ from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOption
 from alphastomics.model._distributed import require_script, strategy_for, world_size
 from alphastomics.model._fitting import fit_places, fit_statistics
 
-EMA_DECAY = 0.995
+EMA_DECAY = 0.995  # of weights; averages place better than the last ones
 WARMUP_STEPS = 50
 FINAL_LR_SHARE = 0.05
 FAST_LR = 3.0  # learning rate of the diffusion heads relative to that of the rest
-BETAS = (0.9, 0.99)
+BETAS = (0.9, 0.99)  # a training has hundreds of steps, too few for .999
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600

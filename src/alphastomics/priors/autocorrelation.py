@@ -102,6 +102,7 @@ class AutocorrelationPrior(nn.Module):
             change = 2 / n * difference * (around[b] - around[a] - shared * difference)
             better = 2 * change @ missing > np.square(change).sum(1)
             a, b, change = a[better], b[better], change[better]
+            # Each exchange helps alone; of all together only the first ones may be taken.
             left = np.square(missing - change.cumsum(0)).sum(1)  # after each exchange
             if not len(left) or left.min() >= np.square(missing).sum():
                 break

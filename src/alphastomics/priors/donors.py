@@ -121,6 +121,7 @@ class DonorCells(DynamicBufferModule):
 
         ``weight`` ``(size,)`` multiplies the difference in each value.
         """
+        # Weighted by the expression that a unit makes: weak factors are mostly noise.
         donors = self.description * weight  # (M, size)
         return torch.cat(
             [

@@ -144,6 +144,7 @@ class GeneFactorModel(nn.Module):
         seed
             Of the randomized decomposition.
         """
+        # Differences between sections (batches) are not relations of genes.
         values = torch.cat([z - z.mean(0) for z in sections])
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -57,6 +57,7 @@ class SpacingPrior(nn.Module):
         sections
             Positions of all cells of each training section in RMS radii, ``(n_s, d)``.
         """
+        # The median, as a few cells far from the tissue would stretch a mean.
         nearest = [KDTree(points).query(points, 2)[0][:, 1] for points in sections]
         distance = float(np.median(np.concatenate(nearest)))
         edges = np.linspace(0, REACH * distance, BINS + 1)

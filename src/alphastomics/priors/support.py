@@ -73,6 +73,7 @@ class TissueSupport(DynamicBufferModule):
         numbers = np.unique(section)
         if len(points) < 2:
             return None
+        # Across sections: the outline of a new section differs as those of training do.
         if len(numbers) == 1:
             distance = KDTree(points).query(points, 2)[0][:, 1]
         else:
