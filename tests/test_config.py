@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from typer.main import get_command
 
 import alphastomics as al
 from alphastomics.config import (
@@ -19,6 +20,7 @@ from alphastomics.config import (
     TrainConfig,
     load_config,
 )
+from alphastomics.main import app
 
 
 def written(tmp_path, text):
@@ -164,3 +166,14 @@ def test_the_page_of_errors_is_what_a_user_sees():
     docs = Path(__file__).resolve().parents[1] / "docs"
     namespace = runpy.run_path(str(docs / "config_errors.py"))
     assert (docs / "config-errors.md").read_text() == namespace["page"]()
+
+
+def test_help_shows_every_default():
+    command = get_command(app)
+    shown = {
+        name: {option.name: option.help for option in sub.params}
+        for name, sub in command.commands.items()
+    }
+    assert shown["train"]["TransformerLayer_setting__attention"].endswith("(default softmax).")
+    assert shown["train"]["training__learning_rate"].endswith("(default 0.001).")
+    assert shown["preprocess"]["genes"].endswith("(default intersection).")

@@ -213,7 +213,7 @@ class PreprocessConfig(Options):
     genes: str = Field(
         "intersection", description="intersection, union, or a file with one gene a line"
     )
-    num_genes: int | None = Field(None, ge=1, description="number of the most variable genes")
+    num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
     min_genes: int = Field(0, ge=0, description="least genes of a cell")
     min_counts: float = Field(0.0, ge=0, description="least total of a cell")
     min_cells: int = Field(0, ge=0, description="least training cells that express a gene")

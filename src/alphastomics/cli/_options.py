@@ -57,12 +57,10 @@ def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
     names = [_names(path, switch=switch)] if switch else _names(path, switch=False).split(",")
     default = field.get_default()
     description = field.description or ""
+    if default is not None and default != []:
+        # Not in brackets, which rich takes for markup.
+        description += f" (default {str(default).lower() if switch else default})"
     text = f"{description[:1].upper()}{description[1:]}."
-    text += (
-        ""
-        if default is None or default == []
-        else f" [{str(default).lower() if switch else default}]"
-    )
     return inspect.Parameter(
         "__".join(path),
         inspect.Parameter.KEYWORD_ONLY,
