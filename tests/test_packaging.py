@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import alphastomics as al
 from alphastomics._compat import MissingExtraError, require
-from alphastomics.cli._tracking import loggers
+from alphastomics.cli.train import loggers
 from alphastomics.config import Config
 from alphastomics.io._spatialdata import centroids
 from alphastomics.main import app

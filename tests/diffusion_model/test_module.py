@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alphastomics.diffusion_model.batch import StandardizedCells
-from alphastomics.priors.samples import SectionSample
+from alphastomics.priors import SectionSample
 
 B, N, G = 2, 12, 7
 

@@ -9,8 +9,12 @@ from scipy import sparse
 
 from alphastomics.diffusion_model import MaskedDiffusionModule, rounds
 from alphastomics.diffusion_model.batch import StandardizedCells
-from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
-from alphastomics.diffusion_model.sampler import round_ends
+from alphastomics.diffusion_model.rounds import (
+    DrawSettings,
+    draw_expression,
+    draw_positions,
+    round_ends,
+)
 
 N, G, LEVELS = 24, 12, 4
 ONE_ROUND = DrawSettings(1, 1, n_steps=LEVELS, schedule="edm")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
-from alphastomics.diffusion_model.sampler import round_ends, sample
+from alphastomics.diffusion_model.rounds import round_ends
+from alphastomics.diffusion_model.sampler import sample
 
 MEAN, SPREAD = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.4, 0.8])
 SIGMA_DATA = 0.7

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from alphastomics.nn.spatial_bias import KnownPositions
+from alphastomics.priors import SectionSample
 from alphastomics.priors.gene_factors import NOISE, GeneFactorModel
 from alphastomics.priors.kernel_smoothing import KernelSmoother
-from alphastomics.priors.samples import SectionSample
 
 G, N = 8, 500
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alphastomics.nn.spatial_bias import KnownPositions
+from alphastomics.priors import SectionSample
 from alphastomics.priors.kernel_smoothing import KernelSmoother
-from alphastomics.priors.samples import SectionSample
 
 N, G = 12, 5
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from alphastomics.priors import SectionSample
 from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
-from alphastomics.priors.samples import SectionSample
 
 G, N, K, D = 6, 9, 40, 2
 WIDTH = 0.3

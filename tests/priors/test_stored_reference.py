@@ -2,8 +2,8 @@
 
 import torch
 
+from alphastomics.priors import SectionSample
 from alphastomics.priors.reference_matching import ReferenceMatcher, StoredReference
-from alphastomics.priors.samples import SectionSample
 
 G, D = 6, 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alphastomics._compat import MissingExtraError, require
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._options import with_options
 from alphastomics.cli._run_folder import CHECKPOINTS, begin, effective_config, folder_of
 from alphastomics.config import PRESETS, Config, ConfigError
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
     from alphastomics.model import AlphaSTomics
 
+PROJECT = "alphastomics"  # of Weights & Biases
 HISTORY, FIGURE = "history.csv", "loss.png"
 
 
@@ -149,7 +154,6 @@ def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dic
     import lightning.pytorch as L
 
     from alphastomics._compat import epoch_logger
-    from alphastomics.cli._tracking import loggers
 
     training = config.training
     callbacks: list[L.Callback] = []
@@ -210,3 +214,63 @@ def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> Alpha
     best._calibrate_on(model._training_cells(), val_sections)
     replace_payload(path, best._payload(best.training_record, best.history_ or {}))
     return best
+
+
+def loggers(config: Config, folder: Path) -> list[Logger]:
+    """Make the logger of a run that is written to ``folder``."""
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    kind = config.training.logger
+    if kind == "wandb":
+        try:
+            require("wandb", "wandb", "Logging to Weights & Biases")
+            return [_wandb_logger(config, folder)]
+        except MissingExtraError as error:
+            kind = "csv"
+            _echo(f"{error} This run is logged to {folder / 'csv'}.")
+    if kind == "csv":
+        return [CSVLogger(folder, name="", version="csv")]
+    if kind == "tensorboard":
+        return [TensorBoardLogger(folder, name="", version="tensorboard")]
+    return []
+
+
+def _echo(text: str) -> None:
+    """Print a line from the first of several processes."""
+    if _is_first():
+        typer.echo(text, err=True)
+
+
+def _wandb_logger(config: Config, folder: Path) -> Logger:
+    """Log to Weights & Biases as ``WANDB_MODE`` says, else offline unless the user is logged in."""
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    options: dict[str, Any] = {}
+    if "WANDB_MODE" not in os.environ and not _logged_in():
+        options = {"mode": "offline", "settings": wandb.Settings(silent=True)}
+        _echo(
+            f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
+            "`wandb login`, then `wandb sync` with that run's folder, uploads it."
+        )
+    if _is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    logger = WandbLogger(
+        name=folder.name,
+        project=PROJECT,
+        save_dir=str(folder),
+        config=config.model_dump(),
+        **options,
+    )
+    # Lightning passes on what newer versions of wandb warn about.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return logger
+
+
+def _logged_in() -> bool:
+    """Whether Weights & Biases has credentials, without a prompt."""
+    import wandb
+
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        return bool(wandb.login(prompt=False, verify=False))
+    return bool(wandb.api.api_key)  # older versions, whose login always prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,12 +13,29 @@ from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite
 from alphastomics.diffusion_model.module import Encoding, MaskedDiffusionModule
 from alphastomics.diffusion_model.noise_schedule import sampling_sigmas
-from alphastomics.diffusion_model.sampler import round_ends, sample
+from alphastomics.diffusion_model.sampler import sample
 from alphastomics.priors.donors import adjusted_counts
 from alphastomics.priors.support import Support
 
 TRIES = 8  # to draw a cell within the tissue
 PSEUDORATE, MAX_RATIO = 0.1, 10.0  # of mean expression, and of a drawn cell to its donor
+
+
+def round_ends(n_cells: int, n_rounds: int) -> list[int]:
+    """Count the cells drawn at the end of each round, by the cosine schedule of MaskGIT.
+
+    Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells in the
+    first rounds, when little is known, and more in later ones. At most one round for each cell.
+
+    Examples
+    --------
+    >>> round_ends(100, 4)
+    [8, 29, 62, 100]
+    """
+    n_rounds = min(n_rounds, n_cells)
+    shares = [1 - math.cos(math.pi / 2 * r / n_rounds) for r in range(1, n_rounds)]
+    ends = [max(round(n_cells * share), r + 1) for r, share in enumerate(shares)]
+    return [*ends, n_cells]
 
 
 class DrawSettings(NamedTuple):

@@ -1,8 +1,7 @@
-"""Draws from a denoiser, and the rounds in which the cells of a set are drawn; know no network."""
+"""Draws from a denoiser along the probability flow; knows no network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -52,20 +51,3 @@ def sample(
         z = ahead + ratio[step] * (z - ahead)
         before = clean
     return z
-
-
-def round_ends(n_cells: int, n_rounds: int) -> list[int]:
-    """Count the cells drawn at the end of each round, by the cosine schedule of MaskGIT.
-
-    Chang et al. 2022 (arXiv:2202.04200), eq. 2: few cells in the
-    first rounds, when little is known, and more in later ones. At most one round for each cell.
-
-    Examples
-    --------
-    >>> round_ends(100, 4)
-    [8, 29, 62, 100]
-    """
-    n_rounds = min(n_rounds, n_cells)
-    shares = [1 - math.cos(math.pi / 2 * r / n_rounds) for r in range(1, n_rounds)]
-    ends = [max(round(n_cells * share), r + 1) for r, share in enumerate(shares)]
-    return [*ends, n_cells]

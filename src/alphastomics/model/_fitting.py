@@ -14,8 +14,8 @@ from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.model._data import CellTable
+from alphastomics.priors import SectionSample
 from alphastomics.priors.reference_matching import MAX_STORED_CELLS, MAX_STORED_SECTIONS
-from alphastomics.priors.samples import SectionSample
 
 MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000

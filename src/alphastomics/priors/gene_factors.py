@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from alphastomics.nn.spatial_bias import KnownPositions
+from alphastomics.priors import SectionSample
 from alphastomics.priors.kernel_smoothing import KernelSmoother
-from alphastomics.priors.samples import SectionSample
 
 MAX_RANK = 128
 PANELS_AT_A_TIME, MAX_ENTRIES = 64, 2**21  # gene panels solved together, entries of their matrices

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alphastomics.nn.spatial_bias import KnownPositions
-from alphastomics.priors.samples import SectionSample
+from alphastomics.priors import SectionSample
 
 WIDEST, NARROWEST = 0.28, 0.035  # kernel widths, in RMS radii of a section
 MAX_ENTRIES = 1 << 19  # entries of the distance matrix in memory at a time

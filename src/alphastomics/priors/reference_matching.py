@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from tqdm.auto import trange
 
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
-from alphastomics.priors.samples import SectionSample
+from alphastomics.priors import SectionSample
 
 SHARPNESS = 10.0  # initial factor of the cosine similarity
 WIDTH = 0.3  # initial standard deviation of the mixture components, in RMS radii of a section
