@@ -17,6 +17,10 @@ from alphastomics.config import Config, ConfigError, load_config, merge, read_ya
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
 CHECKPOINTS = "checkpoints"
+HISTORY, FIGURE = "history.csv", "loss.png"
+LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
+WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
+GENERATED, FILLED_SUFFIX = "generated.h5ad", "_filled.h5ad"  # outputs of sample
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -84,9 +88,42 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
+    """Raise if a run in ``folder`` would touch files that no run has written.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds other files, or the data, or lies among the data.
+    """
+    here, there = folder.resolve(), data.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise ConfigError(
+            f"--output_dir: {folder} and the data in {data} would lie in each other: name another "
+            "folder for the run."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output_dir: {folder} is a file: name a folder for the run.")
+    if resumes or not folder.exists():
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if not _is_written_by_run(name)]
+    if names and RUN not in names:
+        foreign = foreign or names
+    if foreign:
+        raise ConfigError(
+            f"--output_dir: {folder} holds {foreign[0]!r}, which is not of an earlier run: name "
+            "another folder for the run, or move that elsewhere."
+        )
+
+
+def _is_written_by_run(name: str) -> bool:
+    return name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
+
+
 def begin(folder: Path, config: Config, facts: dict[str, Any], *, resumes: bool) -> None:
     """Make the folder of a run and write what it is about; an earlier run there is moved aside."""
-    if not resumes and (folder / CONFIG).exists():
+    if not resumes and (folder / RUN).exists():
         aside = _free_name(folder)
         os.replace(folder, aside)
         typer.echo(f"{folder} held an earlier run, which is now {aside}.", err=True)
@@ -96,7 +133,7 @@ def begin(folder: Path, config: Config, facts: dict[str, Any], *, resumes: bool)
 
 
 def _free_name(folder: Path) -> Path:
-    written = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
+    written = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
     name = f"{folder.name}_{written:%Y%m%d-%H%M%S}"
     taken = [folder.with_name(name), *(folder.with_name(f"{name}-{i}") for i in range(2, 100))]
     return next(path for path in taken if not path.exists())

@@ -10,7 +10,13 @@ import typer
 
 from alphastomics._files import whole
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import config_of_run, find_checkpoint, run_of
+from alphastomics.cli._run_folder import (
+    FILLED_SUFFIX,
+    GENERATED,
+    config_of_run,
+    find_checkpoint,
+    run_of,
+)
 from alphastomics.config import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +68,9 @@ def sample_command(
     ] = None,
     point: Annotated[Point, typer.Option(help="Summary of the draws.")] = Point.medoid,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
+    ] = False,
 ) -> None:
     """Fill in the positions or expression that cells lack, or generate new cells."""
     with report_errors("Nothing was written."):
@@ -71,8 +80,9 @@ def sample_command(
             )
         found = find_checkpoint(checkpoint, config)
         if output is None:
-            name = "generated" if input is None else f"{input.stem}_filled"
-            output = run_of(found) / f"{name}.h5ad"
+            name = GENERATED if input is None else f"{input.stem}{FILLED_SUFFIX}"
+            output = run_of(found) / name
+        _check_output(output, [found, input, reference], overwrite=overwrite)
         run = config_of_run(found).diffusion
         draw: dict[str, Any] = {
             "seed": seed,
@@ -99,6 +109,18 @@ def sample_command(
         with whole(output) as part:
             cells.write_h5ad(part)
         typer.echo(f"{output}: {cells.n_obs:,} cells.")
+
+
+def _check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -> None:
+    """Raise if a file would be replaced unasked, or that is read."""
+    if output.resolve() in [path.resolve() for path in inputs if path is not None]:
+        raise ConfigError(f"--output: {output} is read by this command: name another file.")
+    if output.is_dir():
+        raise ConfigError(f"--output: {output} is a folder: name a file in it.")
+    if output.exists() and not overwrite:
+        raise ConfigError(
+            f"--output: {output} exists already: name another file, or pass --overwrite."
+        )
 
 
 def read_cells(path: Path, option: str) -> AnnData:

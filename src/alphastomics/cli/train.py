@@ -13,7 +13,15 @@ import typer
 from alphastomics._compat import MissingExtraError, require
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._options import with_options
-from alphastomics.cli._run_folder import CHECKPOINTS, begin, effective_config, folder_of
+from alphastomics.cli._run_folder import (
+    CHECKPOINTS,
+    FIGURE,
+    HISTORY,
+    begin,
+    check_folder,
+    effective_config,
+    folder_of,
+)
 from alphastomics.config import PRESETS, Config, ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
     from alphastomics.model import AlphaSTomics
 
 PROJECT = "alphastomics"  # of Weights & Biases
-HISTORY, FIGURE = "history.csv", "loss.png"
 
 
 def _train_command(*, timed: bool) -> Callable[..., None]:
@@ -120,6 +127,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
         )
+    check_folder(folder, Path(config.data.processed_data_dir), resumes=resume is not None)
     data = open_data(config.data.processed_data_dir)
     columns = choose_genes(data, config.data.num_genes, config.training.seed)
     cells, expression = set_up(data, columns)

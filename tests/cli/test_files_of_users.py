@@ -1,0 +1,69 @@
+"""Files of users are never moved or replaced unasked."""
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from alphastomics.cli._run_folder import RUN, check_folder
+from alphastomics.cli.sample import _check_output
+from alphastomics.config import ConfigError
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "config.yaml", "checkpoints.zip"])
+def test_a_folder_of_the_user_is_no_run(tmp_path, data, name):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    before = files(tmp_path)
+    with pytest.raises(ConfigError, match=f"{name}.*name another folder"):
+        check_folder(folder, data, resumes=False)
+    assert files(tmp_path) == before
+
+
+def test_a_run_with_a_file_of_the_user_in_it_is_not_moved(tmp_path, data):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / RUN).write_text("{}")
+    (folder / "generated.h5ad").write_text("")
+    check_folder(folder, data, resumes=False)  # all of it was written by runs
+    (folder / "paper.docx").write_text("mine")
+    with pytest.raises(ConfigError, match=r"paper\.docx"):
+        check_folder(folder, data, resumes=False)
+    check_folder(folder, data, resumes=True)
+
+
+@pytest.mark.parametrize("where", [".", "runs/first", ".."])
+def test_runs_and_data_do_not_lie_in_each_other(data, where):
+    with pytest.raises(ConfigError, match="in each other"):
+        check_folder(data / where, data, resumes=True)
+
+
+def test_a_new_and_an_empty_folder_are_fine(tmp_path, data):
+    check_folder(tmp_path / "new", data, resumes=False)
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty", data, resumes=False)
+
+
+def test_outputs_replace_nothing_unasked(tmp_path):
+    cells = tmp_path / "cells.h5ad"
+    ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(cells)
+    _check_output(tmp_path / "new.h5ad", [cells], overwrite=False)
+    with pytest.raises(ConfigError, match=r"exists already.*--overwrite"):
+        _check_output(cells, [None], overwrite=False)
+    _check_output(cells, [None], overwrite=True)
+    with pytest.raises(ConfigError, match="is read by this command"):
+        _check_output(cells, [cells], overwrite=True)
+    with pytest.raises(ConfigError, match="is a folder"):
+        _check_output(tmp_path, [cells], overwrite=True)
