@@ -1,7 +1,9 @@
 import json
+import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +174,37 @@ def test_a_loaded_model_fills_in_the_same_in_every_mode(saved, half, mode):
         for key, value in getattr(first, part).items():
             np.testing.assert_array_equal(getattr(second, part)[key], value)
     assert str(first.uns["alphastomics"]) == str(second.uns["alphastomics"])
+
+
+def test_saving_leaves_files_of_users_alone(trained, tmp_path):
+    model = trained[0]
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt.*choose another folder"):
+        model.save(folder)
+    with pytest.raises(FileExistsError, match="is a file"):
+        model.save(folder / "notes.txt", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
+    model.save(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    al.AlphaSTomics.load(folder)
+
+
+def test_a_model_stays_if_writing_its_successor_fails(trained, tmp_path, monkeypatch):
+    model = trained[0]
+    folder = tmp_path / "model"
+    model.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    replace = os.replace
+
+    def fails(source, target):
+        if Path(target).name == "model" and not str(source).endswith(".old"):
+            raise OSError("no space left")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="no space left"):
+        model.save(folder, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

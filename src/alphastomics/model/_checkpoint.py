@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import signal
 import threading
 import time
@@ -117,19 +119,17 @@ def write_model(
     *,
     overwrite: bool,
 ) -> None:
-    """Write a model folder.
+    """Write a model folder, whole or not at all; an earlier model stays until then.
+
+    Other files in the folder stay.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a model and ``overwrite`` is False.
+        If the folder is not empty and ``overwrite`` is False.
     """
     path = Path(folder)
-    if (path / JSON_FILE).exists() and not overwrite:
-        raise FileExistsError(
-            f"{path} holds a saved model already: choose another folder or pass overwrite=True."
-        )
-    path.mkdir(parents=True, exist_ok=True)
+    others = _other_files(path, overwrite=overwrite)
     weights = _serialize(state)
     document = {
         "format": FORMAT,
@@ -137,13 +137,40 @@ def write_model(
         "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
     }
     document["sha256"] = _document_checksum(document)
-    # JSON last: without it the folder is no model.
-    for name, content in (
-        (WEIGHTS_FILE, weights),
-        (JSON_FILE, json.dumps(document, indent=1, sort_keys=True).encode()),
-    ):
-        with whole(path / name) as part:
-            part.write_bytes(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A random name, made exclusively: no link that somebody planted is followed.
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    old = new.with_suffix(".old")
+    new.mkdir()
+    try:
+        (new / WEIGHTS_FILE).write_bytes(weights)
+        (new / JSON_FILE).write_bytes(json.dumps(document, indent=1, sort_keys=True).encode())
+        if others:
+            for name in (WEIGHTS_FILE, JSON_FILE):
+                os.replace(new / name, path / name)
+            return
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _other_files(path: Path, *, overwrite: bool) -> set[str]:
+    """Names in a folder that are not of a saved model; raise if a model cannot be written there."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose a folder for the model.")
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    others = names - {JSON_FILE, WEIGHTS_FILE}
+    if names and not overwrite:
+        what = "a saved model" if JSON_FILE in names else repr(min(others or names))
+        raise FileExistsError(
+            f"{path} holds {what} already: choose another folder or pass overwrite=True."
+        )
+    return others
 
 
 def _damaged(path: Path, why: str) -> ValueError:
