@@ -70,7 +70,7 @@ def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
 
 
 def expression_known(obs: pd.DataFrame) -> Mask:
-    """Whether the expression of each cell was measured, ``(n_cells,)``."""
+    """Mask of cells with measured expression, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:
         return np.ones(len(obs), dtype=bool)
     column = obs[_keys.EXPRESSION_KNOWN]

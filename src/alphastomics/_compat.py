@@ -35,14 +35,14 @@ def epoch_logger() -> Any:
 
 
 def copies_process(trainer: Trainer) -> bool:
-    """Whether the processes of a trainer are copies of this one, as in notebooks."""
+    """True if the processes of a trainer are copies of this one, as in notebooks."""
     from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def ends_step(trainer: Trainer) -> bool:
-    """Whether the batch that was just seen is the last one of a step, of accumulated gradients."""
+    """True if the last batch ends a step of accumulated gradients."""
     return trainer.fit_loop.epoch_loop._accumulated_batches_reached()
 
 

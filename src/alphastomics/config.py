@@ -144,7 +144,7 @@ class Architecture(Options):
 
 
 class Objective(Options):
-    """What is hidden in training, and the noise levels of the heads.
+    """Options of hidden genes and noise in training, and of the noise levels of the heads.
 
     Attributes
     ----------
@@ -181,7 +181,7 @@ class ModelConfig(Architecture, Objective):
 
     @property
     def places_cells(self) -> bool:
-        """Whether positions are learned."""
+        """True if positions are learned."""
         return self.training_mode != "pos_to_expr"
 
 

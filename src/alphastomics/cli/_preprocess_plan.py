@@ -42,7 +42,7 @@ class Options(PreprocessConfig):
 
     @property
     def how(self) -> str:
-        """How genes of several panels are combined, where they are not listed."""
+        """Combination of the genes of several panels, where they are not listed."""
         return self.genes if self.genes in HOW else "union"
 
     @cached_property
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def shared(self) -> NDArray[np.bool_]:
-        """Whether all training sections measure each gene, ``(n_genes,)``."""
+        """Mask of genes that all training sections measure, ``(n_genes,)``."""
         return self.panels[[section.name for section in self.training]].all(axis=1).to_numpy()
 
 
@@ -191,8 +191,8 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
             min_genes=options.min_genes,
             min_counts=options.min_counts,
         )
-        kept = matrix if keep.all() else matrix[np.flatnonzero(keep)]
-        adata = ad.AnnData(kept, obs=raw.obs[keep], var=pd.DataFrame(index=genes))
+        cells = matrix if keep.all() else matrix[np.flatnonzero(keep)]
+        adata = ad.AnnData(cells, obs=raw.obs[keep], var=pd.DataFrame(index=genes))
         if _keys.SPATIAL in raw.obsm:
             position = adata.obsm[_keys.SPATIAL] = raw.obsm[_keys.SPATIAL][keep]
             located = ~np.isnan(position).any(1)

@@ -59,17 +59,17 @@ def effective_config(
         return load_config(path, overrides, preset)
     earlier = read_yaml(written)
     if path is not None:
-        _tell_unused(load_config(path), load_config(written), overrides, path)
+        _warn_unused(load_config(path), load_config(written), overrides, path)
     return load_config(None, merge(earlier, overrides))
 
 
-def _tell_unused(file: Config, run: Config, overrides: dict[str, Any], path: Path) -> None:
-    """Say what of a file is not as in the run, unless it is a default or the command line wins."""
-    said, default, kept = (flat(c.model_dump()) for c in (file, Config(), run))
+def _warn_unused(file: Config, run: Config, overrides: dict[str, Any], path: Path) -> None:
+    """Report keys of a file that differ from the run, but defaults and those of the command line."""
+    in_file, default, in_run = (flat(c.model_dump()) for c in (file, Config(), run))
     unused = [
-        f"{key} is {value!r} there and {kept[key]!r} in the run"
-        for key, value in said.items()
-        if value not in (default[key], kept[key]) and key not in flat(overrides)
+        f"{key} is {value!r} there and {in_run[key]!r} in the run"
+        for key, value in in_file.items()
+        if value not in (default[key], in_run[key]) and key not in flat(overrides)
     ]
     if unused:
         typer.echo(

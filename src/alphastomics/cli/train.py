@@ -80,7 +80,7 @@ def _command(
 
 
 def _is_first() -> bool:
-    """Whether this process, of several that train together, writes files and messages."""
+    """True in the process that writes files and messages, of several that train together."""
     from lightning.pytorch.utilities import rank_zero_only
 
     node = int(os.environ.get("NODE_RANK", "0"))
@@ -276,7 +276,7 @@ def _wandb_logger(config: Config, folder: Path) -> Logger:
 
 
 def _logged_in() -> bool:
-    """Whether Weights & Biases has credentials, without a prompt."""
+    """True if Weights & Biases has credentials; nothing is asked."""
     import wandb
 
     if "prompt" in inspect.signature(wandb.login).parameters:

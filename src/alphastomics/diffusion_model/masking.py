@@ -54,7 +54,7 @@ PANEL_SHARE = 0.25  # of the sets in which all cells lack the same genes
 
 
 class Pattern(NamedTuple):
-    """What is known of the cells of a set, each ``(N,)``."""
+    """Masks of the cells of a set with known position and expression, each ``(N,)``."""
 
     position_known: Mask
     expression_known: Mask

@@ -192,7 +192,7 @@ class ProcessedSection:
 
     @cached_property
     def measured(self) -> NDArray[np.bool_]:
-        """Whether the section measures each gene, ``(n_genes,)``."""
+        """Mask of genes that the section measures, ``(n_genes,)``."""
         if self.entry.measured is None:
             return np.ones(len(self.genes), dtype=bool)
         return np.asarray(self.genes.isin(self.entry.measured))

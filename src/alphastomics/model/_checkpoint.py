@@ -324,7 +324,7 @@ class Checkpoints(L.Callback):
 
 
 def _in_any_process(trainer: L.Trainer, here: bool) -> bool:
-    """Whether a condition holds in any of the processes."""
+    """True if a condition holds in any of the processes."""
     return trainer.strategy.reduce_boolean_decision(here, all=False)
 
 

@@ -95,11 +95,11 @@ class CellTable:
 
     @cached_property
     def has_position(self) -> Mask:
-        """Whether the position of each cell is known, ``(n,)``."""
+        """Mask of cells with a known position, ``(n,)``."""
         return np.asarray(~np.isnan(self.position).any(1))
 
     def measured(self, cells: NDArray[np.int64]) -> Mask:
-        """Whether each gene of each cell was measured, ``(len(cells), G)``."""
+        """Mask of measured genes of cells, ``(len(cells), G)``."""
         return np.asarray(self.panels[self.panel[cells]] & self.expression_known[cells, None])
 
     def subset(self, cells: NDArray[np.int64]) -> CellTable:

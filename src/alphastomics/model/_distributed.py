@@ -170,7 +170,7 @@ class _Exchange:
 
     @property
     def has_failed(self) -> bool:
-        """Whether any process has failed."""
+        """True if any process has failed."""
         return (self.folder / FAILED).exists()
 
     def fail(self) -> None:

@@ -146,7 +146,7 @@ def make_task(
 
 
 def _panels_differ(query: CellTable) -> bool:
-    """Whether cells lack genes that others of the same AnnData have."""
+    """True if cells lack genes that others of the same AnnData have."""
     used = query.panels[np.unique(query.panel)]
     return bool((used.any(0) & ~used.all(0)).any())
 

@@ -25,7 +25,7 @@ class DynamicBufferModule(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether data are stored."""
+        """True if data are stored."""
         stored: Tensor = getattr(self, self.sized[0])
         return len(stored) > 0
 

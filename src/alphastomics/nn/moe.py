@@ -13,7 +13,7 @@ from alphastomics.config import Architecture
 
 
 class Routing(NamedTuple):
-    """How the tokens of a batch were spread over the experts of a block, padding left out.
+    """Distribution of the tokens of a batch over the experts of a block, without padding.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ RASTERIZED_FROM = 5000  # cells
 
 
 def cells_of(adata: AnnData, section: str | None, section_key: str | None) -> NDArray[np.bool_]:
-    """Whether to draw each cell, ``(n_cells,)``: those of a section, or all of the only one."""
+    """Mask of cells to draw, ``(n_cells,)``: those of a section, or all of the only one."""
     if section_key is None or section_key not in adata.obs:
         if section is not None:
             raise KeyError(

@@ -21,7 +21,7 @@ def enough_expression(
     min_genes: int,
     min_counts: float,
 ) -> NDArray[np.bool_]:
-    """Whether to keep each cell of a section, ``(n_cells,)``; unmeasured cells always."""
+    """Mask of cells with enough expression, ``(n_cells,)``; unmeasured cells always."""
     n_genes = np.asarray((matrix > 0).sum(1)).ravel()
     total = np.asarray(matrix.sum(1, dtype=np.float64)).ravel()
     keep = ~known | ((n_genes >= min_genes) & (total >= min_counts))

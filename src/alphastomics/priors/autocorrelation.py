@@ -51,7 +51,7 @@ class AutocorrelationPrior(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there was a training section."""
+        """True if there was a training section."""
         return float(self.n_cells) > 0
 
     @torch.no_grad()

@@ -58,7 +58,7 @@ class GeneFactorModel(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the loading was fitted."""
+        """True if the loading was fitted."""
         return bool(self.loading.any())
 
     def forward(self, values: Tensor, known: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class SpacingPrior(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether pair correlations were estimated."""
+        """True if pair correlations were estimated."""
         return float(self.distance) > 0
 
     @torch.no_grad()
