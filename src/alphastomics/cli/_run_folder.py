@@ -64,7 +64,7 @@ def effective_config(
 
 
 def _warn_unused(file: Config, run: Config, overrides: dict[str, Any], path: Path) -> None:
-    """Report keys of a file that differ from the run, but defaults and those of the command line."""
+    """Report keys of a file that the run has otherwise, if nothing overrides them."""
     in_file, default, in_run = (flat(c.model_dump()) for c in (file, Config(), run))
     unused = [
         f"{key} is {value!r} there and {in_run[key]!r} in the run"
