@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics.config import Values
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-VALUES = ("counts", "lognorm", "intensity")
+VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
 PIECE = 10_000_000  # values checked at a time
 

@@ -37,6 +37,7 @@ def test_a_run_with_a_file_of_the_user_in_it_is_not_moved(tmp_path, data):
     folder.mkdir()
     (folder / RUN).write_text("{}")
     (folder / "generated.h5ad").write_text("")
+    (folder / ".history.csv.tmp").write_text("")  # of a run that was killed
     check_folder(folder, data, resumes=False)  # all of it was written by runs
     (folder / "paper.docx").write_text("mine")
     with pytest.raises(ConfigError, match=r"paper\.docx"):

@@ -118,6 +118,8 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
 
 
 def _is_written_by_run(name: str) -> bool:
+    """True for outputs of a run, and for what is left of a file if it was killed while writing."""
+    name = name.removeprefix(".").removesuffix(".tmp")
     return name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
 
 

@@ -127,7 +127,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
         )
-    check_folder(folder, Path(config.data.processed_data_dir), resumes=resume is not None)
+    if _is_first():
+        check_folder(folder, Path(config.data.processed_data_dir), resumes=resume is not None)
     data = open_data(config.data.processed_data_dir)
     columns = choose_genes(data, config.data.num_genes, config.training.seed)
     cells, expression = set_up(data, columns)

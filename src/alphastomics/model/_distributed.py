@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning.pytorch as L
 import numpy as np
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from alphastomics._compat import copies_process, quiet
 from alphastomics._files import whole
 from alphastomics._validate import check_choice
+from alphastomics.config import Precision
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
@@ -35,7 +36,7 @@ FIXED_OPTIONS = {
 }
 # Texts of the allocators of CPUs, cuBLAS and MPS.
 OUT_OF_MEMORY = ("allocate memory", "tried to allocate", "ALLOC_FAILED", "out of memory")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 TIMEOUT = timedelta(days=7)  # of processes that wait for each other
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from alphastomics.model import AlphaSTomics
 
 LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
-MOST_WRITTEN = 16  # experts whose shares are written into the map
 
 
 def history(

@@ -47,7 +47,7 @@ def choose_genes(
 
 
 def panel_table(panels: Mapping[str, pd.Index], genes: pd.Index) -> pd.DataFrame:
-    """Whether each section measures each gene: boolean, genes by sections."""
+    """Mask of the genes that each section measures, genes by sections."""
     return pd.DataFrame({name: genes.isin(panel) for name, panel in panels.items()}, index=genes)
 
 
