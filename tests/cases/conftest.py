@@ -48,7 +48,8 @@ def _assert_same(now, before, name):
         for key, value in before.items():
             _assert_same(now[key], value, f"{name}[{key}]")
     elif isinstance(before, pd.DataFrame | pd.Series):
-        assert now.equals(before) and list(now) == list(before), name
+        assert list(now) == list(before), name
+        assert now.equals(before), name
     elif sparse.issparse(before):
         _assert_same(now.toarray(), before.toarray(), name)
     elif isinstance(before, np.ndarray):
