@@ -513,6 +513,7 @@ def _run(
 ) -> L.Trainer:
     """Run a Trainer with these options."""
     options = {
+        "accelerator": "auto",  # scvi-tools' None is refused where there is a GPU
         "log_every_n_steps": 1,
         "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
         **options,
@@ -523,7 +524,7 @@ def _run(
     }
     if options.get("devices", "auto") == "auto":
         options["devices"] = 1
-        if options.get("accelerator", "auto") == "auto" and not torch.cuda.is_available():
+        if options["accelerator"] == "auto" and not torch.cuda.is_available():
             options["accelerator"] = "cpu"  # MPS lacks operations, as scvi-tools has it
     with torch.random.fork_rng(), quiet("lightning.pytorch"), warnings.catch_warnings():
         for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
