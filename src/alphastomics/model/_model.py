@@ -21,6 +21,7 @@ from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
 from alphastomics._compat import quiet
+from alphastomics._computing import own_torch_state
 from alphastomics._validate import check_at_least, check_choice, renamed_argument
 from alphastomics.config import (
     DIFFUSION_STEPS,
@@ -173,6 +174,7 @@ class AlphaSTomics(BaseModelClass):
     (200, 2)
     """
 
+    @own_torch_state()
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -285,6 +287,7 @@ class AlphaSTomics(BaseModelClass):
         registries = self.registry_["field_registries"]
         return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
 
+    @own_torch_state()
     def train(
         self,
         max_epochs: int | None = None,
@@ -394,6 +397,7 @@ class AlphaSTomics(BaseModelClass):
             calibration = on_sections(self.module, data, sections, settings, seed)
         self.training_record = replace(self.training_record, calibration=calibration)
 
+    @own_torch_state()
     def calibrate(
         self,
         *,
@@ -465,6 +469,7 @@ class AlphaSTomics(BaseModelClass):
         self.training_record = replace(done, calibration=calibration)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -572,6 +577,7 @@ class AlphaSTomics(BaseModelClass):
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def sample(
         self,
         adata: AnnData | None = None,
@@ -662,6 +668,7 @@ class AlphaSTomics(BaseModelClass):
         writer.write_draws(draws, point, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def impute(
         self,
         adata: AnnData | None = None,
@@ -752,6 +759,7 @@ class AlphaSTomics(BaseModelClass):
         details = {"method": "impute", "draw": draw, "seed": seed, "output": output}
         record(adata, key_added, **details, model=self._fingerprint())
 
+    @own_torch_state()
     def predict_expression(
         self,
         positions: ArrayLike,
@@ -825,6 +833,7 @@ class AlphaSTomics(BaseModelClass):
             uns={_keys.UNS: cells.uns[_keys.UNS]},
         )
 
+    @own_torch_state()
     def generate(
         self,
         n_cells: int,
@@ -917,6 +926,7 @@ class AlphaSTomics(BaseModelClass):
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -953,6 +963,7 @@ class AlphaSTomics(BaseModelClass):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
+    @own_torch_state()
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
 
