@@ -28,6 +28,7 @@ from alphastomics.config import (
     EXPRESSION_ROUNDS,
     N_STEPS,
     POSITION_ROUNDS,
+    Accelerator,
     Attention,
     Frame,
     GateType,
@@ -61,13 +62,14 @@ from alphastomics.model._data import (
     read_training,
     without_genes,
 )
-from alphastomics.model._distributed import Devices, check_devices
+from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
 from alphastomics.model._inference import (
     draw_missing,
     encode_sets,
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
     OUTPUTS,
     POINTS,
@@ -203,12 +205,37 @@ class AlphaSTomics(BaseModelClass):
     ) -> None:
         given = locals()
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
+        self._require_setup(adata, registry)
         super().__init__(adata, registry)
         self.module = self._new_module()
         self.module.eval()
         self.training_record = TrainingRecord()
         self.history_: History | None = None
         self._table: CellTable | None = None  # training cells that are not read from adata
+
+    @classmethod
+    def _require_setup(cls, adata: AnnData | None, registry: dict[str, Any] | None) -> None:
+        """Raise unless there is an AnnData that was set up, or the setup of a saved model."""
+        if adata is None and registry is not None:
+            return
+        if not isinstance(adata, AnnData):
+            raise TypeError(
+                "adata must be the AnnData that setup_anndata was called with, found "
+                f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
+            )
+        try:
+            manager = cls._get_most_recent_anndata_manager(adata)
+        except ValueError:  # it is a copy of one that was set up
+            manager = None
+        if manager is None:
+            raise ValueError(
+                "adata is not set up: call AlphaSTomics.setup_anndata(adata, ...) first, and again "
+                "for a copy or after reading it from a file."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for copies and pickle: all but the trainer of the last call."""
+        return {name: value for name, value in self.__dict__.items() if name != "trainer"}
 
     def _new_module(self) -> MaskedDiffusionModule:
         """Network with its initial weights."""
@@ -266,7 +293,8 @@ class AlphaSTomics(BaseModelClass):
         """
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
-        read_training(adata, setup)
+        setup.check()
+        warn_implausible(read_training(adata, setup), setup)
         setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
         manager = AnnDataManager(
             fields=[
@@ -285,7 +313,8 @@ class AlphaSTomics(BaseModelClass):
     def genes(self) -> pd.Index:
         """Names of the genes of the model, in its order."""
         registries = self.registry_["field_registries"]
-        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        names = pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        return names.astype(str)
 
     @own_torch_state()
     def train(
@@ -299,7 +328,7 @@ class AlphaSTomics(BaseModelClass):
         sets_per_section: int = 48,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        accelerator: str = "auto",
+        accelerator: Accelerator = "auto",
         devices: int | list[int] | str = "auto",
         precision: Precision = "32-true",
         num_workers: int = 0,
@@ -364,6 +393,8 @@ class AlphaSTomics(BaseModelClass):
         config = TrainConfig(**{name: given[name] for name in TrainConfig.model_fields})
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
+        own = set(given) - {"self", "trainer_kwargs", "__class__"}
+        check_trainer_options(trainer_kwargs, sorted(own))
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
         held_out = [str(name) for name in names]
         data = self._training_cells()
@@ -380,8 +411,6 @@ class AlphaSTomics(BaseModelClass):
             self._payload,
             val_sections=held_out,
             ckpt_path=ckpt_path,
-            accelerator=accelerator,
-            devices=devices,
             enable_progress_bar=progress_bar,
             **trainer_kwargs,
         )
@@ -443,10 +472,11 @@ class AlphaSTomics(BaseModelClass):
                 "A model trained with training_mode='pos_to_expr' places no cells and has no "
                 "radius to calibrate."
             )
-        data, done = self._training_cells(), self.training_record
-
         names = TrainConfig.model_fields
         options = {name: train_options.pop(name) for name in names if name in train_options}
+        training = TrainConfig(**options, max_steps=max_steps)
+        check_trainer_options(train_options, sorted({*names, "progress_bar"}))
+        data, done = self._training_cells(), self.training_record
 
         def train(fold: CellTable) -> MaskedDiffusionModule:
             module = self._new_module()
@@ -455,7 +485,7 @@ class AlphaSTomics(BaseModelClass):
                 module,
                 fold,
                 self.config,
-                TrainConfig(**options, max_steps=steps),
+                training.replace(max_steps=steps),
                 TrainingRecord(),
                 {},
                 self._payload,
