@@ -79,6 +79,17 @@ def unchanged():
 
 
 @pytest.fixture(scope="session")
+def same_as_before():
+    """Maps an AnnData to a function that asserts that it is what it was; for hypothesis."""
+
+    def remember(adata):
+        before = state(adata)
+        return lambda: assert_same_state(adata, before)
+
+    return remember
+
+
+@pytest.fixture(scope="session")
 def small_tissue():
     """Three sections of 200 cells and 40 genes; copy before changing."""
     return al.datasets.simulate_tissue(n_sections=3, n_cells=200, n_genes=40)
