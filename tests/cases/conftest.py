@@ -54,6 +54,8 @@ def _assert_same(now, before, name):
         _assert_same(now.toarray(), before.toarray(), name)
     elif isinstance(before, np.ndarray):
         assert now.dtype == before.dtype, name
+        if now.dtype == object:  # NaN equals itself
+            now, before = now.astype(str), before.astype(str)
         np.testing.assert_array_equal(now, before, err_msg=name)
     else:
         assert np.array_equal(now, before) if np.ndim(before) else now is before or now == before
