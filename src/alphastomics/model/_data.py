@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,17 +18,21 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._anndata import (
     Mask,
+    as_csr,
     as_names,
     check_pixels,
     expression_known,
+    gene_names,
+    obs_column,
     read_matrix,
     read_panels,
+    read_positions,
     sections_of,
     select_genes,
 )
 from alphastomics._validate import (
+    MIN_CELLS,
     check_adata,
-    check_position_rows,
     check_positions,
     check_values,
 )
@@ -45,6 +49,16 @@ class SetupArgs:
     section_key: str | None
     labels_key: str | None
     batch_key: str | None = None
+
+    def check(self) -> None:
+        """Raise unless keys are text; all but that of positions may be None."""
+        keys = {name: key for name, key in asdict(self).items() if name != "values"}
+        for name, key in keys.items():
+            if not isinstance(key, str) and (key is not None or name == "spatial_key"):
+                raise TypeError(
+                    f"{name} must be the name of a part of adata, found {key!r} "
+                    f"({type(key).__name__})."
+                )
 
 
 @dataclass(frozen=True)
@@ -204,8 +218,8 @@ class BackedExpression:
         unique, place = np.unique(cells, return_inverse=True)
         if not len(unique):
             return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
-        read = self.genes.select(sparse.csr_matrix(self.dataset[unique]), unique)
-        check_values(read, self.values, "adata.X")
+        read = self.genes.select(as_csr(self.dataset[unique], "adata.X"), unique)
+        read = check_values(read, self.values, "adata.X")
         return read if np.array_equal(unique, cells) else read[place]
 
 
@@ -218,8 +232,7 @@ def _read_expression(
         return BackedExpression(adata.X, setup.values, genes)
     expression = genes.select(read_matrix(adata, setup.layer))
     where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
-    check_values(expression, setup.values, where)
-    return expression
+    return check_values(expression, setup.values, where)
 
 
 def category_numbers(
@@ -228,7 +241,7 @@ def category_numbers(
     """Number of the category of each cell, from 1; 0 where it is missing."""
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
-    column = adata.obs[key]
+    column = obs_column(adata, key, argument)
     code = pd.Index(names).get_indexer(pd.Index(as_names(column))) + 1
     unseen = (code == 0) & ~column.isna().to_numpy()
     if unseen.any() and argument == "labels_key":
@@ -245,11 +258,7 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
     def names(argument: str, key: str | None) -> tuple[str, ...]:
         if key is None:
             return ()
-        if key not in adata.obs:
-            raise KeyError(
-                f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}."
-            )
-        return tuple(sorted(as_names(adata.obs[key].dropna()).unique()))
+        return tuple(sorted(as_names(obs_column(adata, key, argument).dropna()).unique()))
 
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
 
@@ -278,6 +287,19 @@ def new_cells(
     return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
 
 
+def check_linked(table: CellTable, training: Mask) -> None:
+    """Raise if too few of the cells to train on ``(n,)`` have both a position and expression."""
+    located, known = table.has_position & training, table.expression_known & training
+    n_linked = int((located & known).sum())
+    if n_linked < MIN_CELLS:
+        raise ValueError(
+            f"{n_linked} of the {int(training.sum())} cells to train on have both a position "
+            f"({int(located.sum())} have one) and measured expression ({int(known.sum())}, by "
+            f"adata.obs[{_keys.EXPRESSION_KNOWN!r}]), but at least {MIN_CELLS} are needed: nothing "
+            "else links the two."
+        )
+
+
 def read_training(
     adata: AnnData,
     setup: SetupArgs,
@@ -304,16 +326,17 @@ def read_training(
         )
     own_categories = read_categories(adata, setup)
     if genes is not None:
-        column = adata.var_names.get_indexer(genes)
+        column = gene_names(adata).get_indexer(genes)
         if (column < 0).any():
             raise ValueError(
                 f"adata lacks {int((column < 0).sum())} of the model's {len(genes)} genes, "
                 f"{genes[column < 0][0]!r} among them: training further needs all of them."
             )
     else:
-        genes = adata.var_names
+        genes = gene_names(adata)
     table = _read(adata, setup, categories or own_categories, genes, n_dims or 2, required=True)
     check_positions(table.position, table.section, setup.spatial_key)
+    check_linked(table, np.ones(len(table.names), dtype=bool))
     check_pixels(adata, setup.spatial_key)
     if not table.panels.all(0).any():
         raise ValueError(
@@ -350,7 +373,7 @@ def read_query(
         Name of the argument, for messages.
     """
     check_adata(adata, name)
-    found = adata.var_names.isin(genes).sum()
+    found = gene_names(adata).isin(genes).sum()
     if not found:
         raise ValueError(
             f"{name} shares no gene with the model: its genes look like "
@@ -389,10 +412,9 @@ def _read(
     section = sections_of(adata, None if absent and not required else setup.section_key)
     position = np.full((adata.n_obs, n_dims), np.nan)
     if setup.spatial_key in adata.obsm:
-        position = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
-        check_position_rows(position, setup.spatial_key)
+        position = read_positions(adata, setup.spatial_key)
     panels, panel = read_panels(adata, section)
-    column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
+    column = gene_names(adata).get_indexer(genes)  # (G,), -1 where missing
     panels = panels[:, column] & (column >= 0)
     genes_of_cells = GeneIndexer(column, panels, panel, known)
     return CellTable(

@@ -21,12 +21,14 @@ from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
 from alphastomics._compat import quiet
+from alphastomics._computing import own_torch_state
 from alphastomics._validate import check_at_least, check_choice, renamed_argument
 from alphastomics.config import (
     DIFFUSION_STEPS,
     EXPRESSION_ROUNDS,
     N_STEPS,
     POSITION_ROUNDS,
+    Accelerator,
     Attention,
     Frame,
     GateType,
@@ -60,13 +62,14 @@ from alphastomics.model._data import (
     read_training,
     without_genes,
 )
-from alphastomics.model._distributed import Devices, check_devices
+from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
 from alphastomics.model._inference import (
     draw_missing,
     encode_sets,
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
     OUTPUTS,
     POINTS,
@@ -173,6 +176,7 @@ class AlphaSTomics(BaseModelClass):
     (200, 2)
     """
 
+    @own_torch_state()
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -201,12 +205,37 @@ class AlphaSTomics(BaseModelClass):
     ) -> None:
         given = locals()
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
+        self._require_setup(adata, registry)
         super().__init__(adata, registry)
         self.module = self._new_module()
         self.module.eval()
         self.training_record = TrainingRecord()
         self.history_: History | None = None
         self._table: CellTable | None = None  # training cells that are not read from adata
+
+    @classmethod
+    def _require_setup(cls, adata: AnnData | None, registry: dict[str, Any] | None) -> None:
+        """Raise unless there is an AnnData that was set up, or the setup of a saved model."""
+        if adata is None and registry is not None:
+            return
+        if not isinstance(adata, AnnData):
+            raise TypeError(
+                "adata must be the AnnData that setup_anndata was called with, found "
+                f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
+            )
+        try:
+            manager = cls._get_most_recent_anndata_manager(adata)
+        except ValueError:  # it is a copy of one that was set up
+            manager = None
+        if manager is None:
+            raise ValueError(
+                "adata is not set up: call AlphaSTomics.setup_anndata(adata, ...) first, and again "
+                "for a copy or after reading it from a file."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for copies and pickle: all but the trainer of the last call."""
+        return {name: value for name, value in self.__dict__.items() if name != "trainer"}
 
     def _new_module(self) -> MaskedDiffusionModule:
         """Network with its initial weights."""
@@ -264,7 +293,8 @@ class AlphaSTomics(BaseModelClass):
         """
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
-        read_training(adata, setup)
+        setup.check()
+        warn_implausible(read_training(adata, setup), setup)
         setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
         manager = AnnDataManager(
             fields=[
@@ -283,8 +313,10 @@ class AlphaSTomics(BaseModelClass):
     def genes(self) -> pd.Index:
         """Names of the genes of the model, in its order."""
         registries = self.registry_["field_registries"]
-        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        names = pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        return names.astype(str)
 
+    @own_torch_state()
     def train(
         self,
         max_epochs: int | None = None,
@@ -296,7 +328,7 @@ class AlphaSTomics(BaseModelClass):
         sets_per_section: int = 48,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        accelerator: str = "auto",
+        accelerator: Accelerator = "auto",
         devices: int | list[int] | str = "auto",
         precision: Precision = "32-true",
         num_workers: int = 0,
@@ -361,6 +393,8 @@ class AlphaSTomics(BaseModelClass):
         config = TrainConfig(**{name: given[name] for name in TrainConfig.model_fields})
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
+        own = set(given) - {"self", "trainer_kwargs", "__class__"}
+        check_trainer_options(trainer_kwargs, sorted(own))
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
         held_out = [str(name) for name in names]
         data = self._training_cells()
@@ -377,8 +411,6 @@ class AlphaSTomics(BaseModelClass):
             self._payload,
             val_sections=held_out,
             ckpt_path=ckpt_path,
-            accelerator=accelerator,
-            devices=devices,
             enable_progress_bar=progress_bar,
             **trainer_kwargs,
         )
@@ -394,6 +426,7 @@ class AlphaSTomics(BaseModelClass):
             calibration = on_sections(self.module, data, sections, settings, seed)
         self.training_record = replace(self.training_record, calibration=calibration)
 
+    @own_torch_state()
     def calibrate(
         self,
         *,
@@ -439,10 +472,11 @@ class AlphaSTomics(BaseModelClass):
                 "A model trained with training_mode='pos_to_expr' places no cells and has no "
                 "radius to calibrate."
             )
-        data, done = self._training_cells(), self.training_record
-
         names = TrainConfig.model_fields
         options = {name: train_options.pop(name) for name in names if name in train_options}
+        training = TrainConfig(**options, max_steps=max_steps)
+        check_trainer_options(train_options, sorted({*names, "progress_bar"}))
+        data, done = self._training_cells(), self.training_record
 
         def train(fold: CellTable) -> MaskedDiffusionModule:
             module = self._new_module()
@@ -451,7 +485,7 @@ class AlphaSTomics(BaseModelClass):
                 module,
                 fold,
                 self.config,
-                TrainConfig(**options, max_steps=steps),
+                training.replace(max_steps=steps),
                 TrainingRecord(),
                 {},
                 self._payload,
@@ -465,6 +499,7 @@ class AlphaSTomics(BaseModelClass):
         self.training_record = replace(done, calibration=calibration)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -572,6 +607,7 @@ class AlphaSTomics(BaseModelClass):
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def sample(
         self,
         adata: AnnData | None = None,
@@ -662,6 +698,7 @@ class AlphaSTomics(BaseModelClass):
         writer.write_draws(draws, point, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def impute(
         self,
         adata: AnnData | None = None,
@@ -752,6 +789,7 @@ class AlphaSTomics(BaseModelClass):
         details = {"method": "impute", "draw": draw, "seed": seed, "output": output}
         record(adata, key_added, **details, model=self._fingerprint())
 
+    @own_torch_state()
     def predict_expression(
         self,
         positions: ArrayLike,
@@ -825,6 +863,7 @@ class AlphaSTomics(BaseModelClass):
             uns={_keys.UNS: cells.uns[_keys.UNS]},
         )
 
+    @own_torch_state()
     def generate(
         self,
         n_cells: int,
@@ -917,6 +956,7 @@ class AlphaSTomics(BaseModelClass):
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -953,6 +993,7 @@ class AlphaSTomics(BaseModelClass):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
+    @own_torch_state()
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
 
