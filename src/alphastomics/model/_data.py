@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -26,11 +27,13 @@ from alphastomics._anndata import (
     sections_of,
     select_genes,
 )
+from alphastomics._hints import coordinate_hint, count_hint, gene_hint
 from alphastomics._validate import (
     check_adata,
     check_position_rows,
     check_positions,
     check_values,
+    short,
 )
 from alphastomics.diffusion_model.transforms import Rows
 
@@ -218,25 +221,58 @@ def _read_expression(
         return BackedExpression(adata.X, setup.values, genes)
     expression = genes.select(read_matrix(adata, setup.layer))
     where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
-    check_values(expression, setup.values, where)
+    try:
+        check_values(expression, setup.values, where)
+    except ValueError as error:
+        hint = count_hint(adata) if setup.values == "counts" else ""
+        if not hint:
+            raise
+        raise ValueError(f"{error} Hint: {hint}.") from None
     return expression
 
 
 def category_numbers(
-    adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
+    obs: pd.DataFrame, key: str | None, names: tuple[str, ...]
 ) -> NDArray[np.int64]:
-    """Number of the category of each cell, from 1; 0 where it is missing."""
-    if key is None or key not in adata.obs:
-        return np.zeros(adata.n_obs, dtype=np.int64)
-    column = adata.obs[key]
-    code = pd.Index(names).get_indexer(pd.Index(as_names(column))) + 1
-    unseen = (code == 0) & ~column.isna().to_numpy()
-    if unseen.any() and argument == "labels_key":
+    """Number of the category of each cell, from 1; 0 where it is missing or not among them."""
+    if key is None or key not in obs:
+        return np.zeros(len(obs), dtype=np.int64)
+    code = pd.Index(names, dtype=object).get_indexer(pd.Index(as_names(obs[key]))) + 1
+    return np.asarray(np.where(obs[key].isna(), 0, code), dtype=np.int64)
+
+
+def unseen_categories(obs: pd.DataFrame, key: str | None, names: tuple[str, ...]) -> pd.Series:
+    """Cells of a category that the model never saw, with its name."""
+    if key is None or key not in obs:
+        return pd.Series(dtype=object)
+    column = obs[key]
+    return column[(category_numbers(obs, key, names) == 0) & ~column.isna().to_numpy()]
+
+
+def require_seen_labels(
+    obs: pd.DataFrame, setup: SetupArgs, categories: Categories, cells: Mask | slice = slice(None)
+) -> None:
+    """Raise if cells, for which the label is an input, have one that the model never saw."""
+    key, names = setup.labels_key, categories.labels
+    unseen = unseen_categories(obs.loc[cells], key, names)
+    if len(unseen):
         raise ValueError(
-            f"adata.obs[{key!r}] ({argument}) holds {column[unseen].iloc[0]!r}, which the model "
+            f"adata.obs[{key!r}] (labels_key) holds {unseen.iloc[0]!r}, which the model "
             f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
         )
-    return np.asarray(code, dtype=np.int64)
+
+
+def _warn_of_unseen_batches(obs: pd.DataFrame, setup: SetupArgs, categories: Categories) -> None:
+    unseen = unseen_categories(obs, setup.batch_key, categories.batches)
+    if len(unseen):
+        names = ", ".join(map(repr, as_names(unseen).unique()[:5]))
+        warnings.warn(
+            f"adata.obs[{setup.batch_key!r}] (batch_key) holds {names} in {len(unseen)} of "
+            f"{len(obs)} cells, which the model never saw; it knows "
+            f"{', '.join(map(repr, categories.batches))}. These cells are treated as of no batch.",
+            UserWarning,
+            stacklevel=7,
+        )
 
 
 def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
@@ -254,6 +290,20 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
 
 
+def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
+    """Labels of new cells ``(n_cells,)``."""
+    names = np.empty(0, dtype=object)
+    nested = isinstance(labels, np.ndarray) and labels.ndim != 1
+    if isinstance(labels, Iterable) and not isinstance(labels, str | AnnData) and not nested:
+        names = np.fromiter(labels, dtype=object)
+    if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
+        raise ValueError(
+            f"labels must have one entry a cell, the names of the types of {n_cells} cells, found "
+            f"{short(labels)} ({type(labels).__name__})."
+        )
+    return names
+
+
 def new_cells(
     n_cells: int, genes: pd.Index, setup: SetupArgs, labels: ArrayLike | None = None
 ) -> AnnData:
@@ -267,12 +317,7 @@ def new_cells(
                 "labels were given, but the model was set up without labels_key: set up the "
                 "training data with setup_anndata(..., labels_key=...) and train again."
             )
-        names = np.asarray(labels)
-        if names.shape != (n_cells,):
-            raise ValueError(
-                f"labels must have one entry a cell, shape ({n_cells},), found {names.shape}."
-            )
-        obs[setup.labels_key] = pd.Categorical(names)
+        obs[setup.labels_key] = pd.Categorical(_label_array(labels, n_cells))
     empty = sparse.csr_matrix((n_cells, len(genes)), dtype=np.float32)
     layers = {} if setup.layer is None else {setup.layer: empty}
     return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
@@ -296,11 +341,13 @@ def read_training(
     """
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
-        remedy = " (a table of SpatialData gets them by al.io.read_table)"
+        remedy = coordinate_hint(adata, setup.spatial_key)
+        if "spatialdata_attrs" in adata.uns:
+            remedy = "a table of SpatialData gets them by al.io.read_table"
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "
             f"{sorted(adata.obsm)}: training needs coordinates there"
-            f"{remedy if 'spatialdata_attrs' in adata.uns else ''}."
+            f"{f' ({remedy})' if remedy else ''}."
         )
     own_categories = read_categories(adata, setup)
     if genes is not None:
@@ -312,6 +359,8 @@ def read_training(
             )
     else:
         genes = adata.var_names
+    if categories is not None:
+        require_seen_labels(adata.obs, setup, categories)
     table = _read(adata, setup, categories or own_categories, genes, n_dims or 2, required=True)
     check_positions(table.position, table.section, setup.spatial_key)
     check_pixels(adata, setup.spatial_key)
@@ -351,19 +400,21 @@ def read_query(
     """
     check_adata(adata, name)
     found = adata.var_names.isin(genes).sum()
+    hint = gene_hint(adata, genes, name) if found < len(genes) else ""
     if not found:
+        remedy = f" Hint: {hint}." if hint else f" Rename {name}.var_names to match."
         raise ValueError(
             f"{name} shares no gene with the model: its genes look like "
-            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}. "
-            f"Rename {name}.var_names to match."
+            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}.{remedy}"
         )
     if found < len(genes):
         warnings.warn(
             f"{len(genes) - found} of the model's {len(genes)} genes are missing from {name} and "
-            "are treated as unknown.",
+            f"are treated as unknown.{f' Hint: {hint}.' if hint else ''}",
             UserWarning,
             stacklevel=5,
         )
+    _warn_of_unseen_batches(adata.obs, setup, categories)
     table = _read(adata, setup, categories, genes, n_dims, required=False)
     if table.position.shape[1] != n_dims:
         raise ValueError(
@@ -403,7 +454,7 @@ def _read(
         position=position,
         section=section,
         names=adata.obs_names.to_numpy(dtype=object),
-        label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key"),
-        batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key"),
+        label=category_numbers(adata.obs, setup.labels_key, categories.labels),
+        batch=category_numbers(adata.obs, setup.batch_key, categories.batches),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )
