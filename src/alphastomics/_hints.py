@@ -27,39 +27,17 @@ COORDINATES = (
     ("array_col", "array_row"),
 )
 
-Rename = Callable[[pd.Index], pd.Index]
-_RENAMED: tuple[tuple[Rename, Rename, str], ...] = (
+# How names of genes may be changed, as it is written for others to paste.
+RENAMED: tuple[tuple[str, str, Callable[[pd.Index], pd.Index]], ...] = (
     (
+        "without version suffix",
+        r"str.replace(r'\.\d+$', '', regex=True)",
         lambda names: names.str.replace(VERSION, "", regex=True),
-        lambda names: names,
-        "without their version suffix they match: "
-        "{name}.var_names = {name}.var_names.str.replace(r'\\.\\d+$', '', regex=True)",
     ),
-    (
-        lambda names: names.str.upper(),
-        lambda names: names,
-        "in capitals they match: {name}.var_names = {name}.var_names.str.upper()",
-    ),
-    (
-        lambda names: names.str.capitalize(),
-        lambda names: names,
-        "in other capitals they match: {name}.var_names = {name}.var_names.str.capitalize()",
-    ),
-    (
-        lambda names: names.str.strip(),
-        lambda names: names,
-        "without blanks around them they match: {name}.var_names = {name}.var_names.str.strip()",
-    ),
-    (
-        lambda names: names.str.replace(VERSION, "", regex=True),
-        lambda names: names.str.replace(VERSION, "", regex=True),
-        "they differ by their version suffix: rename genes to the model's, which have one",
-    ),
-    (
-        lambda names: names.str.upper(),
-        lambda names: names.str.upper(),
-        "they differ by capitals: rename each gene to the model's spelling",
-    ),
+    ("in capitals", "str.upper()", lambda names: names.str.upper()),
+    ("with one capital", "str.capitalize()", lambda names: names.str.capitalize()),
+    ("in small letters", "str.lower()", lambda names: names.str.lower()),
+    ("without blanks around them", "str.strip()", lambda names: names.str.strip()),
 )
 
 
@@ -79,7 +57,7 @@ def gene_hint(adata: AnnData, genes: pd.Index, name: str = "adata") -> str:
     shared = int(found.isin(genes).sum())
 
     def matches(names: pd.Index) -> bool:
-        return bool(names.isin(genes).sum() > max(2 * shared, 0))
+        return bool(names.isin(genes).sum() > 2 * shared)
 
     if matches(adata.obs_names.astype(str)):
         return f"its cells are named like genes, so the matrix is transposed: {name} = {name}.T"
@@ -87,9 +65,11 @@ def gene_hint(adata: AnnData, genes: pd.Index, name: str = "adata") -> str:
         values = adata.var[column]
         if not pd.api.types.is_numeric_dtype(values) and matches(pd.Index(values.astype(str))):
             return f"{name}.var[{column!r}] matches: {name}.var_names = {name}.var[{column!r}]"
-    for rename, rename_model, remedy in _RENAMED:
-        if rename(found).isin(rename_model(genes)).sum() > 2 * shared:
-            return remedy.format(name=name)
+    for how, code, rename in RENAMED:
+        if matches(rename(found)):
+            return f"{how} its genes match: {name}.var_names = {name}.var_names.{code}"
+        if rename(found).isin(rename(genes)).sum() > 2 * shared:
+            return f"both {how}, its genes match: rename them as model.genes are spelled"
     if adata.raw is not None and matches(adata.raw.var_names.astype(str)):
         return f"{name}.raw has them: {name} = {name}.raw.to_adata()"
     ours, theirs = (bool(len(n) and ENSEMBL.match(n[0])) for n in (found, genes))

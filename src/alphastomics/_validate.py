@@ -150,7 +150,7 @@ def _check_piece(data: NDArray[np.floating], values: str, where: str) -> None:
 
 def read_points(positions: object, n_dims: int) -> NDArray[np.float64]:
     """Read an argument ``positions``, or raise unless it is ``(n_cells, n_dims)``, finite."""
-    shape = f"positions must be numbers of shape (n_cells, {n_dims})"
+    shape = f"positions must have shape (n_cells, {n_dims})"
     if isinstance(positions, AnnData):
         raise TypeError(f"{shape}, found an AnnData: pass its coordinates, adata.obsm['spatial'].")
     try:
@@ -158,7 +158,7 @@ def read_points(positions: object, n_dims: int) -> NDArray[np.float64]:
         points = np.ma.filled(np.ma.asarray(dense, dtype=np.float64), np.nan)
     except (TypeError, ValueError):
         found = f"{short(positions)} ({type(positions).__name__})"
-        raise ValueError(f"{shape}, found {found}: there are no numbers of that shape.") from None
+        raise ValueError(f"{shape} and hold numbers, found {found}.") from None
     if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
         raise ValueError(f"{shape}, found shape {points.shape}.")
     if not np.isfinite(points).all():
