@@ -68,6 +68,7 @@ def gene_hint(adata: AnnData, genes: pd.Index, name: str = "adata") -> str:
     for how, code, rename in RENAMED:
         if matches(rename(found)):
             return f"{how} its genes match: {name}.var_names = {name}.var_names.{code}"
+    for how, _, rename in RENAMED:
         if rename(found).isin(rename(genes)).sum() > 2 * shared:
             return f"both {how}, its genes match: rename them as model.genes are spelled"
     if adata.raw is not None and matches(adata.raw.var_names.astype(str)):
