@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,103 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._validate import check_position_rows
 
 Mask = NDArray[np.bool_]
+EXACT = 2**53  # whole numbers beyond this are rounded by double precision
+
+
+def gene_names(adata: AnnData) -> pd.Index:
+    """Names of genes as text, whatever the type of the index."""
+    return adata.var_names.astype(str)
+
+
+def obs_column(adata: AnnData, key: str, argument: str, remedy: str = "") -> pd.Series:
+    """Read a column of ``.obs``, which an argument names."""
+    if key not in adata.obs:
+        raise KeyError(
+            f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}"
+            f"{remedy or f': correct {argument}='}."
+        )
+    column = adata.obs[key]
+    if isinstance(column, pd.DataFrame):
+        raise ValueError(
+            f"adata.obs[{key!r}] ({argument}) is there {column.shape[1]} times: drop all but one "
+            "of these columns."
+        )
+    return column
+
+
+def as_numbers(values: object, where: str) -> NDArray[np.number]:
+    """Real numbers of a dense array or a DataFrame, of a type that NumPy and SciPy compute with.
+
+    Parameters
+    ----------
+    values
+        Dense; NaN where nothing is known.
+    where
+        Name of it, for messages.
+
+    Raises
+    ------
+    ValueError
+        If some entries are masked.
+    TypeError
+        If they are text, complex or otherwise no real numbers.
+    """
+    array = np.asanyarray(values.to_numpy() if isinstance(values, pd.DataFrame) else values)
+    if isinstance(array, np.ma.MaskedArray):
+        if np.ma.is_masked(array):
+            raise ValueError(
+                f"{where} is a masked array with {int(np.sum(array.mask))} masked values, "
+                "and NumPy ignores masks in most places: set them to NaN (positions), or leave "
+                "those cells out, and pass an ordinary array."
+            )
+        array = array.data
+    array = np.asarray(array)
+    if array.dtype == object:
+        array = _numbers_of_objects(array, where)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{where} holds {array.dtype} values, but real numbers are needed: convert them, for "
+            "instance by .astype('float32')."
+        )
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+    return array
+
+
+def _numbers_of_objects(array: NDArray[np.object_], where: str) -> NDArray[np.float64]:
+    """Numbers in an array of Python objects; what is not a number is named."""
+    values: list[Any] = array.ravel().tolist()
+    for i, value in enumerate(values):
+        if value is None or value is pd.NA:
+            values[i] = np.nan
+        elif not isinstance(value, int | float | np.bool_ | np.integer | np.floating):
+            raise TypeError(
+                f"{where} holds {value!r} ({type(value).__name__}), which is not a real number: "
+                "convert or drop it, and pass an array of numbers."
+            )
+    return np.array(values, dtype=np.float64).reshape(array.shape)
+
+
+def read_positions(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
+    """Read coordinates ``(n_cells, n_dims)``, rows of NaN where a position is missing."""
+    where = f"adata.obsm[{spatial_key!r}]"
+    values = adata.obsm[spatial_key]
+    numbers = as_numbers(values.toarray() if sparse.issparse(values) else values, where)
+    if numbers.dtype.kind in "iu" and numbers.size:
+        largest = max(abs(int(numbers.min())), abs(int(numbers.max())))
+        if largest > EXACT:
+            raise ValueError(
+                f"{where} holds whole numbers up to {largest}, beyond {EXACT}, where double "
+                "precision rounds them: subtract an offset first."
+            )
+    position: NDArray[np.float64] = numbers.astype(np.float64)
+    check_position_rows(position, spatial_key)
+    return position
 
 
 def as_names(column: pd.Series) -> pd.Series:
@@ -28,12 +124,8 @@ def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
     """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
     if section_key is None:
         return np.full(adata.n_obs, "all", dtype=object)
-    if section_key not in adata.obs:
-        raise KeyError(
-            f"section_key {section_key!r} is not in adata.obs, which holds {list(adata.obs)}: "
-            "correct section_key=, or pass section_key=None when all cells are one section."
-        )
-    column = adata.obs[section_key]
+    remedy = ": correct section_key=, or pass section_key=None when all cells are one section"
+    column = obs_column(adata, section_key, "section_key", remedy)
     if column.isna().any():
         raise ValueError(
             f"adata.obs[{section_key!r}] is missing for {int(column.isna().sum())} cells: "
@@ -66,7 +158,20 @@ def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
         raise ValueError("adata.X is None: name the layer to read by layer=.")
     if adata.isbacked and layer is None:
         matrix = matrix[:]
-    return sparse.csr_matrix(matrix)
+    return as_csr(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+
+
+def as_csr(matrix: object, where: str) -> sparse.csr_matrix:
+    """Make a CSR matrix of real numbers; data that are in order are not copied."""
+    if hasattr(matrix, "compute"):  # of dask
+        matrix = matrix.compute()
+    if not sparse.issparse(matrix):
+        return sparse.csr_matrix(as_numbers(matrix, where))
+    csr = sparse.csr_matrix(matrix)
+    data = as_numbers(csr.data, where)
+    if data is csr.data:
+        return csr
+    return sparse.csr_matrix((data, csr.indices, csr.indptr), shape=csr.shape)
 
 
 def expression_known(obs: pd.DataFrame) -> Mask:
@@ -74,6 +179,8 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     if _keys.EXPRESSION_KNOWN not in obs:
         return np.ones(len(obs), dtype=bool)
     column = obs[_keys.EXPRESSION_KNOWN]
+    if column.ndim > 1:
+        raise ValueError(f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] is there several times: drop one.")
     if column.isna().any() or not column.isin([True, False]).all():
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
@@ -92,13 +199,19 @@ def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArra
         return np.ones((1, adata.n_vars), dtype=bool), np.zeros(adata.n_obs, dtype=np.int64)
     table = adata.varm[_keys.MEASURED]
     names = pd.unique(section)
-    if not isinstance(table, pd.DataFrame) or not set(names) <= set(map(str, table.columns)):
+    columns = list(map(str, table.columns)) if isinstance(table, pd.DataFrame) else []
+    if not set(names) <= set(columns) or len(set(columns)) < len(columns):
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] must be a DataFrame with a boolean column for each "
             f"section ({', '.join(map(repr, names[:5]))}, ...): it says which genes a section's "
             "panel measures."
         )
     table = table.rename(columns=str)
+    if not table[list(names)].isin([True, False]).all(axis=None):
+        raise ValueError(
+            f"adata.varm[{_keys.MEASURED!r}] must hold True or False only: it says which genes a "
+            "section's panel measures."
+        )
     panels = np.stack([table[name].to_numpy(dtype=bool) for name in names])
     empty = names[~panels.any(1)]
     if len(empty):

@@ -22,6 +22,11 @@ VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
 MAX_SEED = 2**63 - 1  # of torch, and of HDF5
 PIECE = 10_000_000  # values checked at a time
+ROUNDING = 1e-3  # counts that are nearer to whole numbers are rounded
+LARGEST = 1e30  # squares of expression beyond this are not finite in single precision
+# Extents of sections beyond these are not either; finer differences than 1e-12 of a coordinate are
+# rounding noise.
+EXTENTS, RESOLUTION = (1e-30, 1e30), 1e-12
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
@@ -105,6 +110,7 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
         (adata.obs_names, "cell", "obs_names_make_unique"),
         (adata.var_names, "gene", "var_names_make_unique"),
     ):
+        names = names.astype(str)
         if not names.is_unique:
             duplicate = names[names.duplicated()][0]
             raise ValueError(
@@ -121,31 +127,51 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
 
 
-def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> None:
-    """Raise if expression is not finite, or does not look like the declared kind of values."""
+def check_values(matrix: sparse.csr_matrix, values: str, where: str) -> sparse.csr_matrix:
+    """Raise if expression is not finite, or does not look like the declared kind of values.
+
+    Returns the matrix; counts with rounding noise come rounded, in a new one.
+    """
     check_choice("values", values, VALUES)
+    exact = True
     # A piece at a time: a million cells have hundreds of millions of values.
     for start in range(0, max(matrix.nnz, 1), PIECE):
-        _check_piece(matrix.data[start : start + PIECE], values, where)
+        exact &= _check_piece(matrix.data[start : start + PIECE], values, where)
+    if exact:
+        return matrix
+    return sparse.csr_matrix(
+        (np.rint(matrix.data) + 0.0, matrix.indices, matrix.indptr), shape=matrix.shape
+    )
 
 
-def _check_piece(data: NDArray[np.floating], values: str, where: str) -> None:
+def _check_piece(data: NDArray[np.floating], values: str, where: str) -> bool:
+    """Check some values; False if they have to be rounded."""
     if not np.isfinite(data).all():
         raise ValueError(f"{where} holds NaN or infinite values: remove or fill them first.")
-    if values == "lognorm":
-        return
-    if data.size and data.min() < 0:
+    if data.size and np.abs(data, dtype=np.float64).max() > LARGEST:
         raise ValueError(
-            f"{where} holds negative values (least {data.min():g}), but values={values!r} expects "
+            f"{where} holds values up to {np.abs(data).max():g}, but single precision computes "
+            f"with values up to {LARGEST:g}: correct or rescale them."
+        )
+    if values == "lognorm":
+        return True
+    least = data.min(initial=0)
+    if least < (-ROUNDING if values == "counts" else 0):
+        raise ValueError(
+            f"{where} holds negative values (least {least:g}), but values={values!r} expects "
             "none: name the layer with raw data by layer=, or pass values='lognorm'."
         )
-    if values == "counts" and not np.array_equal(data, np.rint(data)):
-        fraction = data[data != np.rint(data)][0]
+    if values != "counts" or data.dtype.kind not in "f":
+        return True
+    off = np.abs(data - np.rint(data))
+    if off.max(initial=0) > ROUNDING:
         raise ValueError(
-            f"{where} holds fractional values ({fraction:g} for one), but values='counts' expects "
-            "whole numbers: name the layer with raw counts by layer=, or pass values='lognorm' "
-            "(log-normalized) or values='intensity' (continuous, not yet logged)."
+            f"{where} holds fractional values ({data[off > ROUNDING][0]:g} for one; the worst is "
+            f"{off.max():.3g} from a whole number), but values='counts' expects whole numbers: "
+            "name the layer with raw counts by layer=, or pass values='lognorm' (log-normalized) "
+            "or values='intensity' (continuous, not yet logged)."
         )
+    return not off.any()
 
 
 def read_points(positions: object, n_dims: int) -> NDArray[np.float64]:
@@ -218,8 +244,22 @@ def check_section(positions: NDArray[np.float64], section: str, where: str) -> N
             f"section {section!r} has {len(positions)} cells with coordinates in {where}, but at "
             f"least {MIN_CELLS} are needed: drop the section, or correct section_key."
         )
-    if np.ptp(positions, axis=0).max() == 0:
+    with np.errstate(over="ignore"):
+        extent = float(np.ptp(positions, axis=0).max())
+    if extent == 0:
         raise ValueError(
             f"{where} is constant in section {section!r}: all {len(positions)} cells lie at "
             "one point."
+        )
+    farthest = float(np.abs(positions).max())
+    if extent < RESOLUTION * farthest:
+        raise ValueError(
+            f"{where} spans {extent:.3g} at coordinates of {farthest:.3g} in section {section!r}, "
+            "which is near the rounding noise of double precision: subtract the offset before "
+            "storing coordinates."
+        )
+    if not EXTENTS[0] < extent < EXTENTS[1]:
+        raise ValueError(
+            f"{where} spans {extent:.3g} in section {section!r}, but must span {EXTENTS[0]:g} to "
+            f"{EXTENTS[1]:g}: store coordinates in another unit, such as µm."
         )

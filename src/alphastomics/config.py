@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -24,6 +24,7 @@ Attention = Literal["softmax", "linear"]
 GateType = Literal["none", "headwise", "elementwise"]
 Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
@@ -34,7 +35,7 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Options(_Section):
@@ -46,7 +47,8 @@ class Options(_Section):
         try:
             super().__init__(**plain)
         except ValidationError as error:
-            lines = [self._explain(detail) for detail in error.errors()]
+            first = {str(detail["loc"][:1]): detail for detail in reversed(error.errors())}
+            lines = [self._explain(detail) for detail in reversed(first.values())]
             raise ValueError("\n".join(lines)) from None
 
     @classmethod
@@ -55,6 +57,8 @@ class Options(_Section):
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
+        if error["type"] == "extra_forbidden":
+            return f"there is no option {name!r}.{nearest_name(name, cls.model_fields)}"
         return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {found!r}."
 
     def replace(self, **changes: Any) -> Self:
@@ -197,12 +201,40 @@ class TrainConfig(Options):
     sets_per_section: int = Field(48, ge=1, description="sets of each section in an epoch")
     lr: float = Field(1e-3, ge=0, description="highest learning rate")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    accelerator: Accelerator = Field("auto", description="kind of device")
+    devices: int | list[int] | str = Field("auto", description="number of devices")
     precision: Precision = Field("32-true", description="floating-point precision")
     num_workers: int = Field(0, ge=0, description="processes that prepare sets")
     compile: bool = Field(False, description="compile the transformer with torch.compile")
     activation_checkpointing: bool = Field(
         False, description="compute activations again instead of keeping them, to save memory"
     )
+
+    @model_validator(mode="after")
+    def _names_devices(self) -> Self:
+        check_devices_option(self.devices)
+        return self
+
+
+def check_devices_option(devices: int | list[int] | str) -> None:
+    """Raise unless ``devices`` is a number of devices, a list of their numbers, or ``"auto"``."""
+    if isinstance(devices, str):
+        right = bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)*,?", devices)) and devices != "0"
+    elif isinstance(devices, list):
+        right = bool(devices) and min(devices) >= 0 and len(set(devices)) == len(devices)
+    else:
+        right = devices >= 1 or devices == -1
+    if not right:
+        raise ValueError(
+            "devices must be 'auto', how many devices to use (1 or more, -1 for all) or a list of "
+            f"their numbers, found {devices!r}."
+        )
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Hint at the option that was meant, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 class PreprocessConfig(Options):
@@ -301,8 +333,8 @@ class TrainingSettings(_Section):
     learning_rate: float = _same(TrainConfig, "lr", metadata=Field(gt=0).metadata)
     weight_decay: float = _same(TrainConfig, "weight_decay")
     seed: int = _same(ModelConfig, "seed")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="kind of device")
-    devices: int | str = Field("auto", description="number of devices")
+    accelerator: Accelerator = _same(TrainConfig, "accelerator")
+    devices: int | list[int] | str = _same(TrainConfig, "devices")
     num_nodes: int = Field(1, ge=1, description="number of machines")
     strategy: str = Field("auto", description="Lightning's strategy: auto, ddp, ...")
     precision: Precision = _same(TrainConfig, "precision")

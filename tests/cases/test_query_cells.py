@@ -249,9 +249,7 @@ class TestHints:
         ("damage", "message"),
         [
             pytest.param(renamed(lambda n: n + ".1"), r"version suffix.*str\.replace", id="A125"),
-            pytest.param(
-                renamed(lambda n: n.str.upper()), r"str\.lower", id="capitals"
-            ),
+            pytest.param(renamed(lambda n: n.str.upper()), r"str\.lower", id="capitals"),
             pytest.param(renamed(lambda n: n.str.title()), "small letters", id="title"),
             pytest.param(renamed(lambda n: " " + n), r"blanks.*str\.strip", id="blanks"),
             pytest.param(symbols_in_var, r"adata.var_names = adata.var\['symbol'\]", id="var"),

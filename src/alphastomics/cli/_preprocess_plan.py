@@ -183,7 +183,9 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
     matrix = select_genes(sparse.csr_matrix(raw.X), raw.var_names.get_indexer(genes))
     with _prefix_errors(str(section.path)):
         known = expression_known(raw.obs)
-        check_values(matrix, options.values, f"section {section.name!r}: {options.layer or 'X'}")
+        matrix = check_values(
+            matrix, options.values, f"section {section.name!r}: {options.layer or 'X'}"
+        )
         keep = enough_expression(
             matrix,
             known,

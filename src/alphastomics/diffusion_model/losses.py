@@ -53,6 +53,10 @@ class Losses(NamedTuple):
     least_used: Tensor
     poses: Tensor
 
+    def named(self) -> dict[str, Tensor]:
+        """Losses by name."""
+        return {k: v for k, v in self._asdict().items() if k not in ("least_used", "poses")}
+
     def total(self) -> Tensor:
         """Weighted sum, which is minimized."""
         return (

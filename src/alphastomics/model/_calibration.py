@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.metrics import superpose
 from alphastomics.model._data import CellTable
+from alphastomics.model._fitting import placed_cells
 from alphastomics.model._inference import Array, draw_missing, predict_missing
 from alphastomics.model._task import MAX_SET, InferenceTask
 
@@ -106,7 +108,7 @@ def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
 
     Half of a section says nothing about a new one, so only placing into a reference is calibrated.
     """
-    located = [s for s in sections if data.has_position[data.cells_of(s)].any()]
+    located = [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
     if len(located) > 1:
         for left_out in located[:MAX_FOLDS]:
             rest = np.isin(data.section, sections) & (data.section != left_out)
@@ -116,6 +118,13 @@ def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
     cells = np.random.default_rng(seed).permutation(data.cells_of(located[0]))
     seen = np.isin(data.section, sections)
     seen[cells[len(cells) // 2 :]] = False
+    n_left = len(placed_cells(data.subset(np.flatnonzero(seen)), located[0]))
+    if n_left < MIN_CELLS:
+        raise ValueError(
+            f"half of the single section with coordinates, {located[0]!r}, has {n_left} cells with "
+            f"position and expression, but calibration trains on at least {MIN_CELLS}: calibrate a "
+            "model of more cells or sections."
+        )
     section = data.subset(data.cells_of(located[0]))
     yield _Fold(data.subset(np.flatnonzero(seen)), section, ("framed",))
 

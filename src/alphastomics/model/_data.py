@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,18 +19,22 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._anndata import (
     Mask,
+    as_csr,
     as_names,
     check_pixels,
     expression_known,
+    gene_names,
+    obs_column,
     read_matrix,
     read_panels,
+    read_positions,
     sections_of,
     select_genes,
 )
 from alphastomics._hints import coordinate_hint, count_hint, gene_hint
 from alphastomics._validate import (
+    MIN_CELLS,
     check_adata,
-    check_position_rows,
     check_positions,
     check_values,
     short,
@@ -48,6 +52,15 @@ class SetupArgs:
     section_key: str | None
     labels_key: str | None
     batch_key: str | None = None
+
+    def check(self) -> None:
+        """Raise unless keys are text; all but that of positions may be None."""
+        for name, key in asdict(self).items():
+            if not isinstance(key, str) and (key is not None or name in ("spatial_key", "values")):
+                raise TypeError(
+                    f"{name} must be the name of a part of adata, found {key!r} "
+                    f"({type(key).__name__})."
+                )
 
 
 @dataclass(frozen=True)
@@ -207,8 +220,8 @@ class BackedExpression:
         unique, place = np.unique(cells, return_inverse=True)
         if not len(unique):
             return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
-        read = self.genes.select(sparse.csr_matrix(self.dataset[unique]), unique)
-        check_values(read, self.values, "adata.X")
+        read = self.genes.select(as_csr(self.dataset[unique], "adata.X"), unique)
+        read = check_values(read, self.values, "adata.X")
         return read if np.array_equal(unique, cells) else read[place]
 
 
@@ -222,54 +235,53 @@ def _read_expression(
     expression = genes.select(read_matrix(adata, setup.layer))
     where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
     try:
-        check_values(expression, setup.values, where)
+        return check_values(expression, setup.values, where)
     except ValueError as error:
         hint = count_hint(adata) if setup.values == "counts" else ""
         if not hint:
             raise
         raise ValueError(f"{error} Hint: {hint}.") from None
-    return expression
 
 
 def category_numbers(
-    obs: pd.DataFrame, key: str | None, names: tuple[str, ...]
+    adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
 ) -> NDArray[np.int64]:
-    """Number of the category of each cell, from 1; 0 where it is missing or not among them."""
-    if key is None or key not in obs:
-        return np.zeros(len(obs), dtype=np.int64)
-    code = pd.Index(names, dtype=object).get_indexer(pd.Index(as_names(obs[key]))) + 1
-    return np.asarray(np.where(obs[key].isna(), 0, code), dtype=np.int64)
-
-
-def unseen_categories(obs: pd.DataFrame, key: str | None, names: tuple[str, ...]) -> pd.Series:
-    """Cells of a category that the model never saw, with its name."""
-    if key is None or key not in obs:
-        return pd.Series(dtype=object)
-    column = obs[key]
-    return column[(category_numbers(obs, key, names) == 0) & ~column.isna().to_numpy()]
+    """Number of the category of each cell, from 1; 0 where it is missing, -1 if not among them."""
+    if key is None or key not in adata.obs:
+        return np.zeros(adata.n_obs, dtype=np.int64)
+    column = obs_column(adata, key, argument)
+    code = pd.Index(names, dtype=object).get_indexer(pd.Index(as_names(column)))
+    return np.asarray(np.where(column.isna(), 0, np.where(code < 0, -1, code + 1)), dtype=np.int64)
 
 
 def require_seen_labels(
-    obs: pd.DataFrame, setup: SetupArgs, categories: Categories, cells: Mask | slice = slice(None)
+    adata: AnnData,
+    setup: SetupArgs,
+    categories: Categories,
+    cells: Mask | slice = slice(None),
 ) -> None:
-    """Raise if cells, for which the label is an input, have one that the model never saw."""
+    """Raise if cells for which the label is an input have one that the model never saw."""
     key, names = setup.labels_key, categories.labels
-    unseen = unseen_categories(obs.loc[cells], key, names)
+    unseen = np.flatnonzero(category_numbers(adata, key, names, "labels_key")[cells] < 0)
     if len(unseen):
+        found = adata.obs[key].to_numpy(dtype=object)[cells][unseen[0]]
         raise ValueError(
-            f"adata.obs[{key!r}] (labels_key) holds {unseen.iloc[0]!r}, which the model "
+            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which the model "
             f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
         )
 
 
-def _warn_of_unseen_batches(obs: pd.DataFrame, setup: SetupArgs, categories: Categories) -> None:
-    unseen = unseen_categories(obs, setup.batch_key, categories.batches)
-    if len(unseen):
-        names = ", ".join(map(repr, as_names(unseen).unique()[:5]))
+def _warn_of_unseen_batches(
+    adata: AnnData, setup: SetupArgs, categories: Categories, name: str
+) -> None:
+    key, names = setup.batch_key, categories.batches
+    unseen = category_numbers(adata, key, names, "batch_key") < 0
+    if unseen.any():
+        found = ", ".join(map(repr, as_names(adata.obs[key][unseen]).unique()[:5]))
         warnings.warn(
-            f"adata.obs[{setup.batch_key!r}] (batch_key) holds {names} in {len(unseen)} of "
-            f"{len(obs)} cells, which the model never saw; it knows "
-            f"{', '.join(map(repr, categories.batches))}. These cells are treated as of no batch.",
+            f"{name}.obs[{key!r}] (batch_key) holds {found} in {int(unseen.sum())} of "
+            f"{adata.n_obs} cells, which the model never saw; it knows "
+            f"{', '.join(map(repr, names))}. These cells are treated as of no batch.",
             UserWarning,
             stacklevel=7,
         )
@@ -281,11 +293,7 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
     def names(argument: str, key: str | None) -> tuple[str, ...]:
         if key is None:
             return ()
-        if key not in adata.obs:
-            raise KeyError(
-                f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}."
-            )
-        return tuple(sorted(as_names(adata.obs[key].dropna()).unique()))
+        return tuple(sorted(as_names(obs_column(adata, key, argument).dropna()).unique()))
 
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
 
@@ -323,6 +331,19 @@ def new_cells(
     return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
 
 
+def check_linked(table: CellTable, training: Mask) -> None:
+    """Raise if too few of the cells to train on ``(n,)`` have both a position and expression."""
+    located, known = table.has_position & training, table.expression_known & training
+    n_linked = int((located & known).sum())
+    if n_linked < MIN_CELLS:
+        raise ValueError(
+            f"{n_linked} of the {int(training.sum())} cells to train on have both a position "
+            f"({int(located.sum())} have one) and measured expression ({int(known.sum())}, by "
+            f"adata.obs[{_keys.EXPRESSION_KNOWN!r}]), but at least {MIN_CELLS} are needed: nothing "
+            "else links the two."
+        )
+
+
 def read_training(
     adata: AnnData,
     setup: SetupArgs,
@@ -351,18 +372,19 @@ def read_training(
         )
     own_categories = read_categories(adata, setup)
     if genes is not None:
-        column = adata.var_names.get_indexer(genes)
+        column = gene_names(adata).get_indexer(genes)
         if (column < 0).any():
             raise ValueError(
                 f"adata lacks {int((column < 0).sum())} of the model's {len(genes)} genes, "
                 f"{genes[column < 0][0]!r} among them: training further needs all of them."
             )
     else:
-        genes = adata.var_names
+        genes = gene_names(adata)
     if categories is not None:
-        require_seen_labels(adata.obs, setup, categories)
+        require_seen_labels(adata, setup, categories)
     table = _read(adata, setup, categories or own_categories, genes, n_dims or 2, required=True)
     check_positions(table.position, table.section, setup.spatial_key)
+    check_linked(table, np.ones(len(table.names), dtype=bool))
     check_pixels(adata, setup.spatial_key)
     if not table.panels.all(0).any():
         raise ValueError(
@@ -399,7 +421,7 @@ def read_query(
         Name of the argument, for messages.
     """
     check_adata(adata, name)
-    found = adata.var_names.isin(genes).sum()
+    found = gene_names(adata).isin(genes).sum()
     hint = gene_hint(adata, genes, name) if found < len(genes) else ""
     if not found:
         remedy = f" Hint: {hint}." if hint else f" Rename {name}.var_names to match."
@@ -414,7 +436,7 @@ def read_query(
             UserWarning,
             stacklevel=5,
         )
-    _warn_of_unseen_batches(adata.obs, setup, categories)
+    _warn_of_unseen_batches(adata, setup, categories, name)
     table = _read(adata, setup, categories, genes, n_dims, required=False)
     if table.position.shape[1] != n_dims:
         raise ValueError(
@@ -440,10 +462,9 @@ def _read(
     section = sections_of(adata, None if absent and not required else setup.section_key)
     position = np.full((adata.n_obs, n_dims), np.nan)
     if setup.spatial_key in adata.obsm:
-        position = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
-        check_position_rows(position, setup.spatial_key)
+        position = read_positions(adata, setup.spatial_key)
     panels, panel = read_panels(adata, section)
-    column = adata.var_names.get_indexer(genes)  # (G,), -1 where missing
+    column = gene_names(adata).get_indexer(genes)  # (G,), -1 where missing
     panels = panels[:, column] & (column >= 0)
     genes_of_cells = GeneIndexer(column, panels, panel, known)
     return CellTable(
@@ -454,7 +475,7 @@ def _read(
         position=position,
         section=section,
         names=adata.obs_names.to_numpy(dtype=object),
-        label=category_numbers(adata.obs, setup.labels_key, categories.labels),
-        batch=category_numbers(adata.obs, setup.batch_key, categories.batches),
+        label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key").clip(0),
+        batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key").clip(0),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )

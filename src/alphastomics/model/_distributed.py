@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 import warnings
@@ -15,14 +16,16 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
+from scvi.train import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from alphastomics._compat import copies_process, quiet
 from alphastomics._files import whole
 from alphastomics._validate import check_choice
-from alphastomics.config import Precision
+from alphastomics.config import Precision, nearest_name
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
@@ -203,6 +206,58 @@ class _Exchange:
             shutil.rmtree(self.folder)
 
 
+# Options of a Trainer that training decides, and the option to use instead.
+DECIDED = {
+    "enable_progress_bar": "progress_bar",
+    "reload_dataloaders_every_n_epochs": "sets_per_section",
+    "use_distributed_sampler": "devices",
+}
+COUNTS = {"accumulate_grad_batches", "num_nodes"}
+
+
+def check_trainer_options(options: Devices, ours: Sequence[str]) -> None:
+    """Raise if options that go to a Trainer are not its own, before any work.
+
+    Parameters
+    ----------
+    options
+        By name.
+    ours
+        Names of the other options of the call, for a hint.
+    """
+    signatures = [inspect.signature(trainer).parameters for trainer in (Trainer, L.Trainer)]
+    known = {name for parameters in signatures for name in parameters} - {"kwargs"}
+    for name in options:
+        if name not in known:
+            hint = nearest_name(name, [*ours, *sorted(known)])
+            raise TypeError(
+                f"there is no option {name!r}.{hint} Options are {', '.join(ours)}, and those of "
+                "lightning.pytorch.Trainer."
+            )
+        if name in DECIDED:
+            raise ValueError(f"{name} is not used: pass {DECIDED[name]}= instead.")
+    for name in COUNTS & options.keys():
+        if type(options[name]) is not int or options[name] < 1:
+            raise ValueError(
+                f"{name} must be a whole number of at least 1, found {options[name]!r}."
+            )
+
+
+@contextmanager
+def own_errors(options: Devices) -> Iterator[None]:
+    """Name the options that a Trainer refuses, for instance as this machine lacks the devices."""
+    try:
+        yield
+    except (MisconfigurationException, TypeError, ValueError, AssertionError) as error:
+        names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        given = ", ".join(f"{n}={options[n]!r}" for n in names if n in options)
+        why = " ".join(str(error).split()) or "of wrong type"
+        raise ValueError(
+            f"this machine, or the trainer, cannot use these options ({given}): {why} "
+            "accelerator='auto' and devices='auto' fit every machine."
+        ) from error
+
+
 def require_script(trainer: L.Trainer) -> None:
     """Raise if several processes would be copies of this one, whose results would be lost."""
     if copies_process(trainer):
@@ -218,7 +273,7 @@ def world_size(options: Devices) -> int:
     if devices == "auto":
         return int(nodes)
     kind = options.get("accelerator", "auto")
-    with quiet("lightning.pytorch"):
+    with quiet("lightning.pytorch"), own_errors(options):
         probe = L.Trainer(**FIXED_OPTIONS, accelerator=kind, devices=devices, num_nodes=nodes)
     running = torch.distributed.is_available() and torch.distributed.is_initialized()
     if running and torch.distributed.get_world_size() != probe.world_size:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.transforms import Rows
+from alphastomics.diffusion_model.transforms import LEAST_STD, Rows
 from alphastomics.model._data import CellTable
 from alphastomics.priors import SectionSample
 from alphastomics.priors.reference_matching import MAX_STORED_CELLS, MAX_STORED_SECTIONS
@@ -92,6 +92,12 @@ def fit_transforms(module: MaskedDiffusionModule, data: CellTable, sections: lis
             if len(cells)
         ]
     )
+    if bool(module.expression_transform.std.isinf().all()):
+        raise ValueError(
+            f"no gene varies between the training cells (standard deviations of log-normalized "
+            f"values are all below {LEAST_STD:g}): there is nothing to learn from. Check values= "
+            "and layer= of setup_anndata."
+        )
     located = [data.has_position & (data.section == section) for section in sections]
     module.position_transform.fit([data.position[cells] for cells in located if cells.any()])
 

@@ -20,7 +20,9 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
+from alphastomics._anndata import gene_names
 from alphastomics._compat import quiet
+from alphastomics._computing import own_torch_state
 from alphastomics._hints import coordinate_hint
 from alphastomics._output import METHOD, Results, check_key
 from alphastomics._validate import (
@@ -38,6 +40,7 @@ from alphastomics.config import (
     EXPRESSION_ROUNDS,
     N_STEPS,
     POSITION_ROUNDS,
+    Accelerator,
     Attention,
     Frame,
     GateType,
@@ -71,7 +74,7 @@ from alphastomics.model._data import (
     require_seen_labels,
     without_genes,
 )
-from alphastomics.model._distributed import Devices, check_devices
+from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
 from alphastomics.model._inference import (
     Estimates,
     draw_missing,
@@ -79,6 +82,7 @@ from alphastomics.model._inference import (
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
     OUTPUTS,
     POINTS,
@@ -187,6 +191,7 @@ class AlphaSTomics(BaseModelClass):
     (200, 2)
     """
 
+    @own_torch_state()
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -215,12 +220,37 @@ class AlphaSTomics(BaseModelClass):
     ) -> None:
         given = locals()
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
+        self._require_setup(adata, registry)
         super().__init__(adata, registry)
         self.module = self._new_module()
         self.module.eval()
         self.training_record = TrainingRecord()
         self.history_: History | None = None
         self._table: CellTable | None = None  # training cells that are not read from adata
+
+    @classmethod
+    def _require_setup(cls, adata: AnnData | None, registry: dict[str, Any] | None) -> None:
+        """Raise unless there is an AnnData that was set up, or the setup of a saved model."""
+        if adata is None and registry is not None:
+            return
+        if not isinstance(adata, AnnData):
+            raise TypeError(
+                "adata must be the AnnData that setup_anndata was called with, found "
+                f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
+            )
+        try:
+            manager = cls._get_most_recent_anndata_manager(adata)
+        except ValueError:  # it is a copy of one that was set up
+            manager = None
+        if manager is None:
+            raise ValueError(
+                "adata is not set up: call AlphaSTomics.setup_anndata(adata, ...) first, and again "
+                "for a copy or after reading it from a file."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for copies and pickle: all but the trainer of the last call."""
+        return {name: value for name, value in self.__dict__.items() if name != "trainer"}
 
     def _new_module(self) -> MaskedDiffusionModule:
         """Network with its initial weights."""
@@ -278,7 +308,8 @@ class AlphaSTomics(BaseModelClass):
         """
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
-        read_training(adata, setup)
+        setup.check()
+        warn_implausible(read_training(adata, setup), setup)
         setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
         manager = AnnDataManager(
             fields=[
@@ -297,8 +328,10 @@ class AlphaSTomics(BaseModelClass):
     def genes(self) -> pd.Index:
         """Names of the genes of the model, in its order."""
         registries = self.registry_["field_registries"]
-        return pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        names = pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+        return names.astype(str)
 
+    @own_torch_state()
     def train(
         self,
         max_epochs: int | None = None,
@@ -310,7 +343,7 @@ class AlphaSTomics(BaseModelClass):
         sets_per_section: int = 48,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        accelerator: str = "auto",
+        accelerator: Accelerator = "auto",
         devices: int | list[int] | str = "auto",
         precision: Precision = "32-true",
         num_workers: int = 0,
@@ -375,6 +408,8 @@ class AlphaSTomics(BaseModelClass):
         config = TrainConfig(**{name: given[name] for name in TrainConfig.model_fields})
         if trainer_kwargs.get("enable_checkpointing"):
             raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
+        own = set(given) - {"self", "trainer_kwargs", "__class__"}
+        check_trainer_options(trainer_kwargs, sorted(own))
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
         held_out = [str(name) for name in names]
         data = self._training_cells()
@@ -391,8 +426,6 @@ class AlphaSTomics(BaseModelClass):
             self._payload,
             val_sections=held_out,
             ckpt_path=ckpt_path,
-            accelerator=accelerator,
-            devices=devices,
             enable_progress_bar=progress_bar,
             **trainer_kwargs,
         )
@@ -408,6 +441,7 @@ class AlphaSTomics(BaseModelClass):
             calibration = on_sections(self.module, data, sections, settings, seed)
         self.training_record = replace(self.training_record, calibration=calibration)
 
+    @own_torch_state()
     def calibrate(
         self,
         *,
@@ -453,10 +487,11 @@ class AlphaSTomics(BaseModelClass):
                 "A model trained with training_mode='pos_to_expr' places no cells and has no "
                 "radius to calibrate."
             )
-        data, done = self._training_cells(), self.training_record
-
         names = TrainConfig.model_fields
         options = {name: train_options.pop(name) for name in names if name in train_options}
+        training = TrainConfig(**options, max_steps=max_steps)
+        check_trainer_options(train_options, sorted({*names, "progress_bar"}))
+        data, done = self._training_cells(), self.training_record
 
         def train(fold: CellTable) -> MaskedDiffusionModule:
             module = self._new_module()
@@ -465,7 +500,7 @@ class AlphaSTomics(BaseModelClass):
                 module,
                 fold,
                 self.config,
-                TrainConfig(**options, max_steps=steps),
+                training.replace(max_steps=steps),
                 TrainingRecord(),
                 {},
                 self._payload,
@@ -479,6 +514,7 @@ class AlphaSTomics(BaseModelClass):
         self.training_record = replace(done, calibration=calibration)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -587,6 +623,7 @@ class AlphaSTomics(BaseModelClass):
         writer.write(estimates, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def sample(
         self,
         adata: AnnData | None = None,
@@ -684,6 +721,7 @@ class AlphaSTomics(BaseModelClass):
         writer.write_draws(draws, point, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def impute(
         self,
         adata: AnnData | None = None,
@@ -741,7 +779,7 @@ class AlphaSTomics(BaseModelClass):
         check_adata(adata)
         results = Results(adata)
         results.reserve("obsm", key_added, "key_added")
-        imputed = genes_to_impute(self.genes, adata.var_names, genes)
+        imputed = genes_to_impute(self.genes, gene_names(adata), genes)
         task = imputation_task(
             without_genes(self._read_query(adata), np.isin(np.arange(len(self.genes)), imputed)),
             self._read_reference(reference),
@@ -775,6 +813,7 @@ class AlphaSTomics(BaseModelClass):
         results.record(key_added, **details, model=self._fingerprint())
         results.write()
 
+    @own_torch_state()
     def predict_expression(
         self,
         positions: ArrayLike,
@@ -843,6 +882,7 @@ class AlphaSTomics(BaseModelClass):
             uns={_keys.UNS: cells.uns[_keys.UNS]},
         )
 
+    @own_torch_state()
     def generate(
         self,
         n_cells: int,
@@ -896,8 +936,8 @@ class AlphaSTomics(BaseModelClass):
         check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
         new = new_cells(n_cells, self.genes, setup, labels)
-        require_seen_labels(new.obs, setup, self._categories)
-        label = category_numbers(new.obs, setup.labels_key, self._categories.labels)
+        require_seen_labels(new, setup, self._categories)
+        label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
         missing = set(label) - set(donors.label.tolist()) - {0}
         if missing:
             names = [self._categories.labels[number - 1] for number in sorted(missing)]
@@ -938,6 +978,7 @@ class AlphaSTomics(BaseModelClass):
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @own_torch_state()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -975,6 +1016,7 @@ class AlphaSTomics(BaseModelClass):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
+    @own_torch_state()
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
         """Bring sections with coordinates into the common frame of the model.
 
@@ -1194,7 +1236,7 @@ class AlphaSTomics(BaseModelClass):
     def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
         """Raise if labels are an input, and the model never saw one."""
         cells = task.reads_label[: task.n_query]
-        require_seen_labels(adata.obs, self._setup, self._categories, cells)
+        require_seen_labels(adata, self._setup, self._categories, cells)
 
     def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
         """Task of an embedding: by default what the model places, or else expression."""

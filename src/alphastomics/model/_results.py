@@ -15,6 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._anndata import gene_names
 from alphastomics._output import RADIUS, Results, Store
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
@@ -218,7 +219,7 @@ class ResultWriter:
     ) -> None:
         """Have expression ``(n_query, n_vars)`` written, NaN for genes the model does not know."""
         adata, n_query = self.results.adata, self.task.n_query
-        column = self.genes.get_indexer(adata.var_names)  # of each of adata's genes in the model
+        column = self.genes.get_indexer(gene_names(adata))  # of each of adata's genes in the model
         found = np.flatnonzero(column >= 0)
         out = np.full(adata.shape, np.nan, np.float32)
         for start in range(0, n_query, CHUNK):

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from scvi.train import Trainer
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alphastomics._compat import epoch_logger, quiet
 from alphastomics._threads import limited_threads
 from alphastomics.config import ModelConfig, TrainConfig
 from alphastomics.diffusion_model.batch import CellBatch
-from alphastomics.diffusion_model.losses import training_losses, validation_error
+from alphastomics.diffusion_model.losses import Losses, training_losses, validation_error
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._checkpoint import (
     CHECKPOINT_KEY,
@@ -31,9 +32,14 @@ from alphastomics.model._checkpoint import (
     read_checkpoint,
     to_checkpoint,
 )
-from alphastomics.model._data import CellTable
+from alphastomics.model._data import CellTable, check_linked
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._distributed import require_script, strategy_for, world_size
+from alphastomics.model._distributed import (
+    own_errors,
+    require_script,
+    strategy_for,
+    world_size,
+)
 from alphastomics.model._fitting import fit_places, fit_statistics
 
 EMA_DECAY = 0.995  # of weights; averages place better than the last ones
@@ -115,14 +121,17 @@ class DenoisingPlan(L.LightningModule):
         noise, dropout = (int(state) for state in entropy.generate_state(2))
         generator = torch.Generator().manual_seed(noise)
         torch.manual_seed(dropout)
-        losses = training_losses(self.module, sets, self.config, generator)
+        try:
+            losses = training_losses(self.module, sets, self.config, generator)
+        except LinAlgError:
+            raise self._diverged("positions that are superposed") from None
         total = losses.total()
+        if not bool(torch.isfinite(total)):
+            self._check_losses(losses)
         self.pose_statistics = self.pose_statistics + losses.poses
-        named = {f"train_loss_{name}": value for name, value in losses._asdict().items()}
-        del named["train_loss_poses"]
-        least_used = named.pop("train_loss_least_used")
+        named = {f"train_loss_{name}": value for name, value in losses.named().items()}
         if self.module.architecture.num_experts:
-            named["least_used_expert"] = least_used
+            named["least_used_expert"] = losses.least_used
         else:
             del named["train_loss_routing"]
         # The scale only learns from, and does not change, the other errors.
@@ -139,6 +148,23 @@ class DenoisingPlan(L.LightningModule):
             )
         self.batches_seen += self.trainer.world_size
         return total
+
+    def _check_losses(self, losses: Losses) -> None:
+        """Raise as one is not finite, unless the scaler of 16-mixed skips such a step."""
+        weights = self.module.parameters()
+        if self.trainer.precision == "16-mixed" and all(torch.isfinite(w).all() for w in weights):
+            return
+        wrong = [name for name, loss in losses.named().items() if not torch.isfinite(loss).all()]
+        raise self._diverged(f"loss of {' and '.join(wrong)}")
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        """Error that says what is not finite, when, and what to change."""
+        return FloatingPointError(
+            f"training diverged: the {what} is not finite in step {self.global_step + 1} of "
+            f"{self.total_steps}. Train a new model with a lower learning rate (it is "
+            f"lr={self.options.lr:g}) or precision='32-true' (it is "
+            f"{self.options.precision!r}), and check the data for extreme values."
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, refresh the poses of sections, and update the average."""
@@ -207,6 +233,8 @@ class DenoisingPlan(L.LightningModule):
 
     def averaged_state(self) -> dict[str, Tensor]:
         """Averaged weights, to be used for inference."""
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.average.parameters()):
+            raise self._diverged("average of the weights")
         return self.average.module.state_dict()
 
 
@@ -250,6 +278,7 @@ def split_sections(
             f"val_sections holds all sections with coordinates ({positioned}): leave at least one "
             "to train on."
         )
+    check_linked(data, np.isin(data.section, train))
     return train
 
 
@@ -410,6 +439,7 @@ def fit(
         Options of :class:`scvi.train.Trainer`.
     """
     val_sections = sorted(val_sections)
+    trainer_options |= {"accelerator": training.accelerator, "devices": training.devices}
     sections = split_sections(data, val_sections, record.train_sections)
     train_sets, val_sets = _training_sets(data, sections, val_sections, config, training)
     n_cells = int(np.isin(data.section, sections).sum())
@@ -417,6 +447,15 @@ def fit(
     if ckpt_path is not None:
         history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
         length = _resumed(length, ckpt_path, record, len(train_sets), training, trainer_options)
+    trainer = _trainer(
+        {
+            "check_val_every_n_epoch": 1 if val_sections else None,
+            **trainer_options,
+            "precision": training.precision,
+            "max_epochs": length.epochs,
+            "max_steps": length.steps,
+        }
+    )
 
     with _restored_on_error(module):
         if ckpt_path is None:
@@ -444,18 +483,7 @@ def fit(
             transformer.compiled() if training.compile else nullcontext(),
             transformer.recomputing() if training.activation_checkpointing else nullcontext(),
         ):
-            trainer = _run(
-                plan,
-                loaders,
-                ckpt_path,
-                {
-                    "check_val_every_n_epoch": 1 if val_sections else None,
-                    **trainer_options,
-                    "precision": training.precision,
-                    "max_epochs": length.epochs,
-                    "max_steps": length.steps,
-                },
-            )
+            _run(trainer, plan, loaders, ckpt_path)
         module.load_state_dict(plan.averaged_state())
     module.to(trainer.strategy.root_device)
     return Trained(progress.record(), progress.history(), trainer)
@@ -505,13 +533,8 @@ def _restored_on_error(module: MaskedDiffusionModule) -> Iterator[None]:
         module.eval()
 
 
-def _run(
-    plan: DenoisingPlan,
-    loaders: SetDataModule,
-    ckpt_path: str | os.PathLike[str] | None,
-    options: Mapping[str, Any],
-) -> L.Trainer:
-    """Run a Trainer with these options."""
+def _trainer(options: Mapping[str, Any]) -> Trainer:
+    """Make a Trainer with these options, before any work: it refuses some of them."""
     options = {
         "log_every_n_steps": 1,
         "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
@@ -525,15 +548,35 @@ def _run(
         options["devices"] = 1
         if options.get("accelerator", "auto") == "auto" and not torch.cuda.is_available():
             options["accelerator"] = "cpu"  # MPS lacks operations, as scvi-tools has it
+    with _quiet_trainer(), own_errors(options):
+        if not options.get("early_stopping"):  # scvi-tools warns that it is off in any case
+            warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
+        trainer = Trainer(**options)
+    require_script(trainer)
+    return trainer
+
+
+@contextmanager
+def _quiet_trainer() -> Iterator[None]:
+    """Let a trainer neither draw global random numbers nor warn of what is harmless here."""
     with torch.random.fork_rng(), quiet("lightning.pytorch"), warnings.catch_warnings():
-        for message in (".*treespec.*", ".*in eval mode.*", ".*dataloader is not resumable.*"):
+        warnings.filterwarnings("ignore", message=".*treespec.*")
+        for message in (".*in eval mode.*", ".*dataloader is not resumable.*"):
             warnings.filterwarnings("ignore", message=message, module="lightning")
         # Harmless warnings of torch.distributed: views of outputs, the gloo backend.
         for message in (".*returned a view.*", ".*_get_pg_default.*", ".*Multiple backends.*"):
             warnings.filterwarnings("ignore", message=message, module="torch.distributed")
-        if not options.get("early_stopping"):  # scvi-tools warns that it is off in any case
-            warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
-        trainer = Trainer(**options)
-        require_script(trainer)
+        # Norms have weights in single precision, whatever the precision of their input.
+        warnings.filterwarnings("ignore", message=".*Mismatch dtype between input and weight.*")
+        yield
+
+
+def _run(
+    trainer: L.Trainer,
+    plan: DenoisingPlan,
+    loaders: SetDataModule,
+    ckpt_path: str | os.PathLike[str] | None,
+) -> None:
+    """Run a Trainer."""
+    with _quiet_trainer():
         trainer.fit(plan, loaders, ckpt_path=ckpt_path)
-    return trainer

@@ -113,4 +113,12 @@ class OptionalEmbedding(nn.Embedding):
 
     def __init__(self, num_categories: int, d_model: int) -> None:
         super().__init__(num_categories + 1, d_model, padding_idx=0)
-        nn.init.normal_(self.weight[1:], std=0.02)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights; later draws of other layers do not depend on the number of rows."""
+        # The stream of the caller is used as by a layer without categories.
+        seed = int(torch.randn(self.embedding_dim).view(torch.int32)[0])
+        own = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.weight[0] = 0.0
+            self.weight[1:] = 0.02 * torch.randn(self.weight[1:].shape, generator=own)

@@ -111,8 +111,8 @@ def highly_variable_genes(
     10
     """
     check_at_least("n_top_genes", n_top_genes, 1)
-    matrix = read_matrix(adata, layer)
-    check_values(matrix, values, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    matrix = check_values(read_matrix(adata, layer), values, where)
     section, known = sections_of(adata, section_key), expression_known(adata.obs)
     panels, panel = read_panels(adata, section)
     variances = {

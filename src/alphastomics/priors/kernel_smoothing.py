@@ -142,8 +142,10 @@ class KernelSmoother(nn.Module):
             Dense patches of the training sections.
         """
         centered = torch.cat([s.values - s.values.mean(0) for s in sections])
-        _, _, directions = torch.svd_lowrank(centered, q=self.basis.shape[1], niter=4)
-        self.basis[:, : directions.shape[1]] = directions
+        rank = min(self.basis.shape[1], len(centered))  # fewer cells than genes: the rest is zero
+        _, _, directions = torch.svd_lowrank(centered, q=rank, niter=4)
+        self.basis.zero_()
+        self.basis[:, :rank] = directions
         everywhere = torch.stack([s.known.all(0) for s in sections]).all(0)  # (G,)
         gram, product = torch.zeros(()).double(), torch.zeros(()).double()
         for section in sections:
