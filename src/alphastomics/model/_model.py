@@ -1197,7 +1197,7 @@ class AlphaSTomics(BaseModelClass):
                 setup.spatial_key: "the true coordinates are",
                 _keys.UNS: "the provenance of results is",
             },
-            "layer_added": {} if setup.layer is None else {setup.layer: "what the model reads is"},
+            "layer_added": {} if setup.layer is None else {setup.layer: "the model reads"},
         }
         for argument, key in keys.items():
             check_key(argument, key, read[argument])
