@@ -181,7 +181,7 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     column = obs[_keys.EXPRESSION_KNOWN]
     if column.ndim > 1:
         raise ValueError(f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] is there several times: drop one.")
-    if column.isna().any() or not column.isin([True, False]).all():
+    if column.isna().any() or not column.astype(object).isin([True, False]).all():
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
             f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."

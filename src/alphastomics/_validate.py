@@ -187,8 +187,8 @@ def read_points(positions: object, n_dims: int) -> NDArray[np.float64]:
         raise ValueError(f"{shape} and hold numbers, found {found}.") from None
     if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
         raise ValueError(f"{shape}, found shape {points.shape}.")
-    if not np.isfinite(points).all():
-        raise ValueError("positions holds values that are not finite: drop those cells.")
+    if not (np.abs(points) < EXTENTS[1]).all():
+        raise ValueError("positions holds values that are not finite, or huge: drop those cells.")
     return np.asarray(points)
 
 
@@ -203,6 +203,11 @@ def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> Non
         raise ValueError(
             f"{where} holds infinite coordinates in {int(np.isinf(positions).any(1).sum())} cells: "
             "set rows of unknown position to NaN."
+        )
+    if np.nanmax(np.abs(positions), initial=0) > EXTENTS[1]:
+        raise ValueError(
+            f"{where} holds coordinates up to {np.nanmax(np.abs(positions)):.3g}: store them "
+            "in another unit, such as µm."
         )
     missing = np.isnan(positions)
     if (missing.any(1) & ~missing.all(1)).any():
