@@ -107,7 +107,7 @@ def positions(draw, cells):
         "k": lambda: pd.DataFrame(place, index=cells.obs_names, columns=["x", "y"]),
         "l": lambda: sparse.csr_matrix(place),
         "m": lambda: np.ma.masked_greater(place, np.median(place)),
-        "n": lambda: np.where(np.arange(n)[:, None] < 2, None, place.astype(object)),
+        "n": lambda: np.where(np.isnan(place), None, place.astype(object)),
         "o": lambda: place[:, :1],
     }
     cells.obsm["spatial"] = changed.get(kind, lambda: place)()
@@ -181,6 +181,7 @@ def queries(draw, source):
     """Some cells with up to three changes."""
     n = draw(st.sampled_from([1, 2, 3, 12, 30]))
     cells = source[:n].copy()
+    cells.obsm["spatial"][: n // 3] = np.nan  # placed by mode="auto"
     chosen = draw(st.lists(st.sampled_from(CHANGES), max_size=3, unique=True))
     for change in sorted(chosen, key=CHANGES.index):
         cells = change(draw, cells)
@@ -230,6 +231,13 @@ def check_foreign(said):
         assert issubclass(warning.category, UserWarning | FutureWarning), str(warning.message)
 
 
+def n_blank(said):
+    """Number of cells that a warning says to be without an estimate."""
+    found = [re.match(r"(\d+) of .* have no counts", str(warning.message)) for warning in said]
+    (number,) = [int(match[1]) for match in found if match] or [0]
+    return number
+
+
 def take(held, key):
     """Take a result out of an AnnData; it must be there."""
     value = held[key]
@@ -271,7 +279,7 @@ def test_predict_and_sample(model, source, unchanged, data):
         "output": sometimes(data.draw, ["lognorm", "counts"]),
         "key_added": sometimes(data.draw, ["there"]),
         "layer_added": sometimes(data.draw, ["layer"]),
-        "standardize": sometimes(data.draw, ["training", "training", "query"]),
+        "standardize": sometimes(data.draw, ["training"] * 9 + ["query"]),
         "max_cells_per_set": sometimes(data.draw, [None, 2, 8]),
     }
     if method == "sample":
@@ -289,12 +297,11 @@ def test_predict_and_sample(model, source, unchanged, data):
             check_error(error)
             return
         key, layer = options["key_added"], options["layer_added"]
-        blank = any("no counts" in str(warning.message) for warning in said)
         if isinstance(key, str) and key in adata.obsm and key in adata.uns["alphastomics"]:
             place = take(adata.obsm, key)
             take_record(adata, key, had or layer in adata.uns["alphastomics"])
             assert place.shape == (adata.n_obs, 2)
-            assert blank or np.isfinite(place).all()
+            assert np.isnan(place).any(1).sum() == n_blank(said)
             if options["mode"] == "auto" and isinstance(position, np.ndarray):
                 known = np.isfinite(position.astype(float)).all(1)
                 np.testing.assert_array_equal(place[known], position[known].astype(float))
@@ -304,7 +311,7 @@ def test_predict_and_sample(model, source, unchanged, data):
             assert values.shape == adata.shape
             mine = adata.var_names.astype(str).isin(model.genes)
             assert np.isnan(values[:, ~mine]).all()
-            assert blank or np.isfinite(values[:, mine]).all()
+            assert np.isnan(values[:, mine]).any(1).sum() <= n_blank(said)
         if adata.uns.get(key) is not None and key != "spatial":
             del adata.uns[key]
 
@@ -339,5 +346,4 @@ def test_impute(model, source, unchanged, data):
             genes = model.genes[~model.genes.isin(adata.var_names.astype(str))]
         assert list(table.columns) == ([genes] if isinstance(genes, str) else list(genes))
         assert list(table.index) == list(adata.obs_names)
-        blank = any("no counts" in str(warning.message) for warning in said)
-        assert blank or np.isfinite(table.to_numpy()).all()
+        assert table.isna().any(axis=1).sum() == n_blank(said)

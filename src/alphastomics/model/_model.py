@@ -534,7 +534,8 @@ class AlphaSTomics(BaseModelClass):
 
         The conditional mean has the least squared error of all estimates, and shrinks where the
         data leave a value open; :meth:`sample` has the spread of the tissue instead. Cells of a
-        section attend to each other. Known values stay as they are, bit for bit.
+        section attend to each other. Known values stay as they are, bit for bit. Labels are an
+        input only where expression is estimated of cells without any, never to placement.
 
         Parameters
         ----------
@@ -558,14 +559,16 @@ class AlphaSTomics(BaseModelClass):
             known cells, the likeliest place instead of the mean of several.
         output
             Expression is written ``"lognorm"``, log-normalized as the network reads it, values
-            below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
-            median depth of training.
+            below zero set to zero unless those of training are; or as ``"counts"``, inverted and
+            rounded, of cells of the median depth of training. Known counts, or values that come
+            log-normalized, are written in 64 bits if 32 do not hold them.
         key_added, layer_added
-            Where to write positions and expression.
+            Where to write positions and expression. What is there already is replaced only if an
+            earlier call wrote it.
         standardize
             ``"training"``: genes of the query are standardized with the statistics of training.
-            ``"query"``: with their own, for cells of another platform or animal that are of the
-            same composition; only for placing cells.
+            ``"query"``: with those of their own section, for cells of another platform or animal
+            that are of the same composition; only for placing cells.
         max_cells_per_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 for placing cells, else 8,192.
@@ -586,7 +589,8 @@ class AlphaSTomics(BaseModelClass):
             ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
             ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
             of 90 %. Without any known position the frame is that of the model, centered on the
-            origin. Where expression is missing, ``.layers[layer_added]``, shape
+            origin. Cells without counts whose position is unknown have NaN, which a warning says.
+            Where expression is missing, ``.layers[layer_added]``, shape
             ``(n_cells, n_genes)``, NaN for genes the model does not know. In
             ``.uns["alphastomics"]``, provenance; in ``.uns[key_added]`` the images of Visium, if
             positions are in their frame.
@@ -757,7 +761,8 @@ class AlphaSTomics(BaseModelClass):
         -------
         None
             Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
-            columns.
+            columns. Cells without counts are imputed from their position; if that is unknown,
+            too, they have NaN, which a warning says.
 
         Raises
         ------
