@@ -95,12 +95,11 @@ class TestWithoutCounts:
         cells.X = sparse.csr_matrix(matrix)
         return cells
 
-    @pytest.mark.parametrize("method", ["predict", "sample"])
     @pytest.mark.parametrize("mode", ["expr_to_pos", "auto"])
-    @pytest.mark.parametrize("n_samples", [1, 3])
+    @pytest.mark.parametrize(
+        ("method", "n_samples"), [("predict", 1), ("sample", 1), ("sample", 3)]
+    )
     def test_not_placed_and_without_effect(self, small_model, blank, method, mode, n_samples):
-        if method == "predict" and n_samples > 1:
-            pytest.skip("predict has no draws")
         options = {"mode": mode, "key_added": "there", **QUIET}
         if method == "sample":
             options |= {"n_samples": n_samples, "n_steps": 2, "point": "consensus"}
@@ -156,6 +155,21 @@ class TestWithoutCounts:
             with pytest.warns(UserWarning, match="5 of 200 cells"):
                 getattr(small_model, method)(blank, key_added=method, **QUIET)
             np.testing.assert_array_equal(blank.obsm[method][5:], blank.obsm["spatial"][5:])
+
+    @pytest.mark.parametrize("method", ["predict", "sample"])
+    def test_said_where_the_method_was_called(self, small_model, blank, method):
+        with pytest.warns(UserWarning, match="no counts") as said:
+            getattr(small_model, method)(blank, **PLACE)
+        assert said[0].filename == __file__
+
+    def test_generated_ones_have_a_place(self, fit, atlas):
+        """They are measured cells."""
+        matrix = atlas.X.toarray()
+        matrix[::2] = 0
+        atlas.X = matrix
+        new = fit(atlas).generate(40, n_steps=2, **QUIET)
+        assert (new.X.sum(1) == 0).any()
+        assert np.isfinite(new.obsm["spatial"]).all()
 
     def test_none_with_counts_is_an_error(self, small_model, cells, unchanged):
         cells.X = np.zeros(cells.shape, dtype=np.float32)

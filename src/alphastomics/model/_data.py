@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -38,6 +37,7 @@ from alphastomics._validate import (
     check_positions,
     check_values,
     short,
+    warn,
 )
 from alphastomics.diffusion_model.transforms import Rows
 
@@ -278,12 +278,10 @@ def _warn_of_unseen_batches(
     unseen = category_numbers(adata, key, names, "batch_key") < 0
     if unseen.any():
         found = ", ".join(map(repr, as_names(adata.obs[key][unseen]).unique()[:5]))
-        warnings.warn(
+        warn(
             f"{name}.obs[{key!r}] (batch_key) holds {found} in {int(unseen.sum())} of "
             f"{adata.n_obs} cells, which the model never saw; it knows "
-            f"{', '.join(map(repr, names))}. These cells are treated as of no batch.",
-            UserWarning,
-            stacklevel=7,
+            f"{', '.join(map(repr, names))}. These cells are treated as of no batch."
         )
 
 
@@ -430,11 +428,9 @@ def read_query(
             f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}.{remedy}"
         )
     if found < len(genes):
-        warnings.warn(
+        warn(
             f"{len(genes) - found} of the model's {len(genes)} genes are missing from {name} and "
-            f"are treated as unknown.{f' Hint: {hint}.' if hint else ''}",
-            UserWarning,
-            stacklevel=5,
+            f"are treated as unknown.{f' Hint: {hint}.' if hint else ''}"
         )
     _warn_of_unseen_batches(adata, setup, categories, name)
     table = _read(adata, setup, categories, genes, n_dims, required=False)

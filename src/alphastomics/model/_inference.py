@@ -77,7 +77,8 @@ class Estimates:
     def n_bytes(module: MaskedDiffusionModule, task: InferenceTask) -> int:
         """Memory of the estimates of a task."""
         per_cell = 8 * (module.position_dim + 2)
-        return task.n * (per_cell + 4 * module.num_genes * task.fill_expression)
+        arrays = 1000  # of Python
+        return arrays + task.n * (per_cell + 4 * module.num_genes * task.fill_expression)
 
     def rows(self, cells: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Values of some cells by name."""

@@ -936,7 +936,7 @@ class AlphaSTomics(BaseModelClass):
         self._require_trained()
         n_cells, seed = check_integer("n_cells", n_cells, 1), check_seed(seed)
         check_choice("output", output, OUTPUTS)
-        self._draw_settings(n_steps, n_rounds)
+        settings = self._draw_settings(n_steps, n_rounds)
         require_direction(self.config.training_mode, position=True, expression=True)
         check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
@@ -955,15 +955,23 @@ class AlphaSTomics(BaseModelClass):
         cells = AnnData(sparse.csr_matrix(values.numpy()), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
             cells.layers[setup.layer] = cells.X
-        self.sample(
-            cells,
-            mode="expr_to_pos",
-            key_added=key,
+        # Measured cells without counts have a place, too.
+        _, task = self._task(
+            cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
+        )
+        draws = draw_missing(
+            self.module,
+            task,
+            settings,
+            n_samples=1,
             seed=seed,
-            n_rounds=n_rounds,
-            n_steps=n_steps,
+            max_cells=self._set_size(task),
             progress_bar=progress_bar,
         )
+        details: dict[str, Any] = {METHOD: "sample", "mode": "expr_to_pos", "seed": seed}
+        details |= {"n_samples": 1, "n_rounds": str(n_rounds), "n_steps": n_steps}
+        writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
+        writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
         description = donors.description[donor].cpu().double().numpy()
         positions = self.module.autocorrelation.exchange(
             cells.obsm[key],
@@ -1217,6 +1225,7 @@ class AlphaSTomics(BaseModelClass):
         *,
         predicts: bool,
         embed: bool = False,
+        leave_out_blank: bool = True,
     ) -> tuple[AnnData, InferenceTask]:
         """Read the cells of a call, and make its task."""
         self._require_trained()
@@ -1231,6 +1240,7 @@ class AlphaSTomics(BaseModelClass):
             spatial_key=self._setup.spatial_key,
             predicts=predicts,
             embed=embed,
+            leave_out_blank=leave_out_blank,
             hint=coordinate_hint(adata, self._setup.spatial_key),
         )
         self._check_labels(adata, task)

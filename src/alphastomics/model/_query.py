@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._anndata import Mask
+from alphastomics._validate import warn
 from alphastomics.diffusion_model.transforms import CHUNK
 from alphastomics.model._data import CellTable
 
 Cells = NDArray[np.int64]
-STACKLEVEL = 6  # of warnings: at the call of a method of the model
 NAMED = 3  # cells in a message
 
 
@@ -45,12 +43,10 @@ def blank_cells(query: CellTable, position_known: Mask, expression_known: Mask) 
             "known position: check the matrix and adata.var_names."
         )
     names = ", ".join(map(repr, query.names[found[:NAMED]]))
-    warnings.warn(
+    warn(
         f"{len(found)} of {len(query.names)} cells ({names}{', ...' if len(found) > NAMED else ''})"
         " have no counts of the model's genes and no known position: nothing is known of them, and "
-        "their estimates are NaN. They can be left out by scanpy.pp.filter_cells(min_counts=1).",
-        UserWarning,
-        stacklevel=STACKLEVEL,
+        "their estimates are NaN. They can be left out by scanpy.pp.filter_cells(min_counts=1)."
     )
     return found
 
@@ -86,12 +82,10 @@ def check_reference(
         )
     n_same = _n_same_cells(query, reference)
     if n_same:
-        warnings.warn(
+        warn(
             f"{n_same} of {len(query.names)} cells of adata are in reference, too (same name, same "
             "expression): what is to be estimated of them is given there, so that scores of them "
-            "are too good. Leave them out of the reference.",
-            UserWarning,
-            stacklevel=STACKLEVEL,
+            "are too good. Leave them out of the reference."
         )
     if position_known.any():
         _warn_of_other_frame(query.position[position_known], reference.position)
@@ -117,13 +111,11 @@ def _warn_of_other_frame(query: NDArray[np.float64], reference: NDArray[np.float
     gap = np.maximum(low - most, least - high).max()
     width = max((high - low).max(), (most - least).max())
     if gap > width:
-        warnings.warn(
+        warn(
             f"known positions of adata ({_range(low, high)}) and of reference "
             f"({_range(least, most)}) lie {gap:.4g} apart, further than either is wide "
             f"({width:.4g}): they must be in one frame and unit. Set those of adata to NaN or "
-            "pass mode='expr_to_pos' to place the cells into the frame of the reference.",
-            UserWarning,
-            stacklevel=STACKLEVEL + 1,
+            "pass mode='expr_to_pos' to place the cells into the frame of the reference."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from alphastomics import _keys
 from alphastomics._anndata import gene_names
 from alphastomics._output import RADIUS, Results, Store
+from alphastomics._validate import warn
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._inference import Array, Estimates
@@ -49,13 +49,11 @@ def superpose_draws(
         report = mirror_ambiguity(positions)
         mirrors[section] = report
         if report["ambiguous"]:
-            warnings.warn(
+            warn(
                 f"section {section!r} looks like its own mirror image: draws put "
                 f"{report['opposite_sides']:.0%} of the cells on opposite sides of one axis at "
                 "equal distance from it. A mean or consensus puts such cells in the middle; a "
-                "single draw does not.",
-                UserWarning,
-                stacklevel=4,
+                "single draw does not."
             )
     return pd.DataFrame.from_dict(mirrors, orient="index")
 

@@ -130,6 +130,7 @@ def make_task(
     spatial_key: str,
     predicts: bool,
     embed: bool = False,
+    leave_out_blank: bool = True,
     hint: str = "",
 ) -> InferenceTask:
     """Make the task of a mode, or raise if there is nothing to estimate or nothing is known.
@@ -148,6 +149,8 @@ def make_task(
         Whether the mean is estimated, for which some value must be known.
     embed
         Whether cells are embedded, those too that lack nothing.
+    leave_out_blank
+        Whether cells of which nothing is known have no estimates.
     hint
         Where else there may be coordinates, for messages.
     """
@@ -180,7 +183,9 @@ def make_task(
         predicts=predicts,
     )
     require_direction(training_mode, position=fill_position, expression=fill_expression)
-    blank = blank_cells(query, position_known, expression_known)
+    blank = np.zeros(0, dtype=np.int64)
+    if leave_out_blank:
+        blank = blank_cells(query, position_known, expression_known)
     if reference is not None:
         check_reference(query, reference, position_known, fill_position=fill_position)
         data = concatenate(query, reference)
