@@ -174,6 +174,14 @@ def as_csr(matrix: object, where: str) -> sparse.csr_matrix:
     return sparse.csr_matrix((data, csr.indices, csr.indptr), shape=csr.shape)
 
 
+def _is_boolean(column: pd.Series) -> bool:
+    """True if there are only True and False, as 1 and 0, too."""
+    if column.dtype == bool:
+        return True
+    numbers = bool | int | float | np.bool_ | np.integer | np.floating
+    return all(isinstance(value, numbers) and value in (0, 1) for value in np.asarray(column))
+
+
 def expression_known(obs: pd.DataFrame) -> Mask:
     """Mask of cells with measured expression, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:
@@ -181,7 +189,7 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     column = obs[_keys.EXPRESSION_KNOWN]
     if column.ndim > 1:
         raise ValueError(f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] is there several times: drop one.")
-    if column.isna().any() or not column.astype(object).isin([True, False]).all():
+    if not _is_boolean(column):
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
             f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
@@ -207,7 +215,7 @@ def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArra
             "panel measures."
         )
     table = table.rename(columns=str)
-    if not table[list(names)].isin([True, False]).all(axis=None):
+    if not all(_is_boolean(table[name]) for name in names):
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] must hold True or False only: it says which genes a "
             "section's panel measures."

@@ -54,6 +54,8 @@ def _assert_same(now, before, name):
         _assert_same(now.toarray(), before.toarray(), name)
     elif isinstance(before, np.ndarray):
         assert now.dtype == before.dtype, name
+        if now.dtype == object:  # NaN equals itself
+            now, before = now.astype(str), before.astype(str)
         np.testing.assert_array_equal(now, before, err_msg=name)
     else:
         assert np.array_equal(now, before) if np.ndim(before) else now is before or now == before
@@ -76,6 +78,17 @@ def unchanged():
         assert_same_state(adata, before)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def same_as_before():
+    """Maps an AnnData to a function that asserts that it is what it was; for hypothesis."""
+
+    def remember(adata):
+        before = state(adata)
+        return lambda: assert_same_state(adata, before)
+
+    return remember
 
 
 @pytest.fixture(scope="session")

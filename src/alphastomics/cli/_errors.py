@@ -31,7 +31,7 @@ def report_errors(if_interrupted: str) -> Iterator[None]:
         with format_warnings():
             yield
         return
-    except (ValueError, KeyError, OSError, MissingExtraError) as error:
+    except (ValueError, KeyError, OSError, FloatingPointError, MissingExtraError) as error:
         text = f"Error: {_describe(error, if_interrupted)}"
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into SystemExit.

@@ -55,8 +55,9 @@ class SetupArgs:
 
     def check(self) -> None:
         """Raise unless keys are text; all but that of positions may be None."""
-        for name, key in asdict(self).items():
-            if not isinstance(key, str) and (key is not None or name in ("spatial_key", "values")):
+        keys = {name: key for name, key in asdict(self).items() if name != "values"}
+        for name, key in keys.items():
+            if not isinstance(key, str) and (key is not None or name == "spatial_key"):
                 raise TypeError(
                     f"{name} must be the name of a part of adata, found {key!r} "
                     f"({type(key).__name__})."

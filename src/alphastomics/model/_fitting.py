@@ -96,7 +96,8 @@ def fit_transforms(module: MaskedDiffusionModule, data: CellTable, sections: lis
         raise ValueError(
             f"no gene varies between the training cells (standard deviations of log-normalized "
             f"values are all below {LEAST_STD:g}): there is nothing to learn from. Check values= "
-            "and layer= of setup_anndata."
+            "and layer= of setup_anndata; counts of a single gene do not vary once they are "
+            "divided by the total of the cell."
         )
     located = [data.has_position & (data.section == section) for section in sections]
     module.position_transform.fit([data.position[cells] for cells in located if cells.any()])

@@ -122,8 +122,8 @@ def _of_panels(data: CellTable, expressed: sparse.csr_matrix) -> Iterator[str]:
     n = np.bincount(code)[:, None] * measured  # (S, G)
     share = (counts.sum(0) - counts) / np.maximum(n.sum(0) - n, 1)  # in the other sections
     doubtful = measured & (counts == 0) & (share * n >= EXPECTED_CELLS)
-    by_section = dict(zip(names, doubtful.sum(1), strict=True))
-    by_section = {name: int(number) for name, number in by_section.items() if number}
+    numbers = zip(names, doubtful.sum(1), strict=True)
+    by_section = {str(name): int(number) for name, number in numbers if number}
     if by_section:
         each = ", ".join(f"{number} in {name!r}" for name, number in _first(by_section))
         yield (
