@@ -102,7 +102,7 @@ def positions(draw, cells):
     changed = {
         "g": lambda: np.c_[place[:, :1], np.full(n, np.nan)],
         "h": lambda: np.c_[place, place[:, 0]],
-        "i": lambda: place.astype("int32"),
+        "i": lambda: np.nan_to_num(place).astype("int32"),
         "j": lambda: place.astype("U9"),
         "k": lambda: pd.DataFrame(place, index=cells.obs_names, columns=["x", "y"]),
         "l": lambda: sparse.csr_matrix(place),
