@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
@@ -17,14 +20,28 @@ from alphastomics.config import Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+PACKAGE = os.path.dirname(__file__)
 VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
+MAX_SEED = 2**63 - 1  # of torch, and of HDF5
 PIECE = 10_000_000  # values checked at a time
 ROUNDING = 1e-3  # counts that are nearer to whole numbers are rounded
 LARGEST = 1e30  # squares of expression beyond this are not finite in single precision
 # Extents of sections beyond these are not either; finer differences than 1e-12 of a coordinate are
 # rounding noise.
 EXTENTS, RESOLUTION = (1e-30, 1e30), 1e-12
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside of this package that called it, through whatever decorators."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_internal(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_internal(filename: str) -> bool:
+    return filename.startswith(PACKAGE) or filename == contextlib.__file__
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
@@ -45,7 +62,7 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}.")
 
 
@@ -53,6 +70,41 @@ def check_at_least(name: str, value: float, least: float) -> None:
     """Raise if ``value`` is below ``least``."""
     if value < least:
         raise ValueError(f"{name} must be at least {least}, found {value}.")
+
+
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Raise unless ``value`` is a whole number of a range; give it as ``int``."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            f"{name} must be a whole number, found {short(value)} ({type(value).__name__})."
+        )
+    check_at_least(name, int(value), least)
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, found {value}.")
+    return int(value)
+
+
+def check_seed(seed: object) -> int:
+    """Raise unless NumPy, torch and a file can all take a seed; give it as ``int``."""
+    return check_integer("seed", seed, 0, MAX_SEED)
+
+
+def check_memory(n_bytes: float, what: str, remedy: str) -> None:
+    """Raise if a result is larger than the memory of this machine."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return  # Windows
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > there:
+        raise ValueError(
+            f"{what} needs {n_bytes / 1e9:,.0f} GB of memory, but this machine has "
+            f"{there / 1e9:,.0f} GB: {remedy}."
+        )
+
+
+def short(value: object, width: int = 60) -> str:
+    """Representation of a value in a message, cut if it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 def check_share(name: str, value: float) -> None:
@@ -137,6 +189,24 @@ def _check_piece(data: NDArray[np.floating], values: str, where: str) -> bool:
     return not off.any()
 
 
+def read_points(positions: object, n_dims: int) -> NDArray[np.float64]:
+    """Read an argument ``positions``, or raise unless it is ``(n_cells, n_dims)``, finite."""
+    shape = f"positions must have shape (n_cells, {n_dims})"
+    if isinstance(positions, AnnData):
+        raise TypeError(f"{shape}, found an AnnData: pass its coordinates, adata.obsm['spatial'].")
+    try:
+        dense = positions.toarray() if sparse.issparse(positions) else positions  # type: ignore[attr-defined]
+        points = np.ma.filled(np.ma.asarray(dense, dtype=np.float64), np.nan)
+    except (TypeError, ValueError):
+        found = f"{short(positions)} ({type(positions).__name__})"
+        raise ValueError(f"{shape} and hold numbers, found {found}.") from None
+    if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
+        raise ValueError(f"{shape}, found shape {points.shape}.")
+    if not (np.abs(points) < EXTENTS[1]).all():
+        raise ValueError("positions holds values that are not finite, or huge: drop those cells.")
+    return np.asarray(points)
+
+
 def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> None:
     """Raise unless every row of ``(n, d)`` is a finite position or NaN as a whole."""
     where = f"adata.obsm[{spatial_key!r}]"
@@ -148,6 +218,11 @@ def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> Non
         raise ValueError(
             f"{where} holds infinite coordinates in {int(np.isinf(positions).any(1).sum())} cells: "
             "set rows of unknown position to NaN."
+        )
+    if np.nanmax(np.abs(positions), initial=0) > EXTENTS[1]:
+        raise ValueError(
+            f"{where} holds coordinates up to {np.nanmax(np.abs(positions)):.3g}: store them "
+            "in another unit, such as µm."
         )
     missing = np.isnan(positions)
     if (missing.any(1) & ~missing.all(1)).any():

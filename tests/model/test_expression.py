@@ -135,7 +135,7 @@ def test_the_layer_that_is_read_is_never_overwritten(tissue):
     al.AlphaSTomics.setup_anndata(atlas, layer="counts")
     model = al.AlphaSTomics(atlas, **TINY)
     model.train(max_steps=1, set_size=16, **QUIET)
-    with pytest.raises(ValueError, match="layer_added='counts' is what the model reads"):
+    with pytest.raises(ValueError, match="layer_added='counts' is where the model reads"):
         model.predict(atlas, mode="pos_to_expr", layer_added="counts")
 
 

@@ -316,3 +316,10 @@ class MaskedDiffusionModule(nn.Module):
         transform = self.expression_transform
         mean = transform.unlog(transform.inverse(torch.zeros_like(transform.mean)))
         return torch.where(measured, values, mean.cpu())
+
+    @property
+    def has_no_negative_values(self) -> bool:
+        """Whether no training cell had a value below zero, so that no estimate has."""
+        return self.expression_transform.values != "lognorm" or not bool(
+            (self.donors.value < 0).any()
+        )

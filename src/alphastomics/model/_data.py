@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -30,11 +30,14 @@ from alphastomics._anndata import (
     sections_of,
     select_genes,
 )
+from alphastomics._hints import coordinate_hint, count_hint, gene_hint
 from alphastomics._validate import (
     MIN_CELLS,
     check_adata,
     check_positions,
     check_values,
+    short,
+    warn,
 )
 from alphastomics.diffusion_model.transforms import Rows
 
@@ -232,24 +235,55 @@ def _read_expression(
         return BackedExpression(adata.X, setup.values, genes)
     expression = genes.select(read_matrix(adata, setup.layer))
     where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
-    return check_values(expression, setup.values, where)
+    try:
+        return check_values(expression, setup.values, where)
+    except ValueError as error:
+        hint = count_hint(adata) if setup.values == "counts" else ""
+        if not hint:
+            raise
+        raise ValueError(f"{error} Hint: {hint}.") from None
 
 
 def category_numbers(
     adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
 ) -> NDArray[np.int64]:
-    """Number of the category of each cell, from 1; 0 where it is missing."""
+    """Number of the category of each cell, from 1; 0 where it is missing, -1 if not among them."""
     if key is None or key not in adata.obs:
         return np.zeros(adata.n_obs, dtype=np.int64)
     column = obs_column(adata, key, argument)
-    code = pd.Index(names).get_indexer(pd.Index(as_names(column))) + 1
-    unseen = (code == 0) & ~column.isna().to_numpy()
-    if unseen.any() and argument == "labels_key":
+    code = pd.Index(names, dtype=object).get_indexer(pd.Index(as_names(column)))
+    return np.asarray(np.where(column.isna(), 0, np.where(code < 0, -1, code + 1)), dtype=np.int64)
+
+
+def require_seen_labels(
+    adata: AnnData,
+    setup: SetupArgs,
+    categories: Categories,
+    cells: Mask | slice = slice(None),
+) -> None:
+    """Raise if cells for which the label is an input have one that the model never saw."""
+    key, names = setup.labels_key, categories.labels
+    unseen = np.flatnonzero(category_numbers(adata, key, names, "labels_key")[cells] < 0)
+    if len(unseen):
+        found = adata.obs[key].to_numpy(dtype=object)[cells][unseen[0]]
         raise ValueError(
-            f"adata.obs[{key!r}] ({argument}) holds {column[unseen].iloc[0]!r}, which the model "
+            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which the model "
             f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
         )
-    return np.asarray(code, dtype=np.int64)
+
+
+def _warn_of_unseen_batches(
+    adata: AnnData, setup: SetupArgs, categories: Categories, name: str
+) -> None:
+    key, names = setup.batch_key, categories.batches
+    unseen = category_numbers(adata, key, names, "batch_key") < 0
+    if unseen.any():
+        found = ", ".join(map(repr, as_names(adata.obs[key][unseen]).unique()[:5]))
+        warn(
+            f"{name}.obs[{key!r}] (batch_key) holds {found} in {int(unseen.sum())} of "
+            f"{adata.n_obs} cells, which the model never saw; it knows "
+            f"{', '.join(map(repr, names))}. These cells are treated as of no batch."
+        )
 
 
 def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
@@ -261,6 +295,20 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
         return tuple(sorted(as_names(obs_column(adata, key, argument).dropna()).unique()))
 
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
+
+
+def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
+    """Labels of new cells ``(n_cells,)``."""
+    names = np.empty(0, dtype=object)
+    nested = isinstance(labels, np.ndarray) and labels.ndim != 1
+    if isinstance(labels, Iterable) and not isinstance(labels, str | AnnData) and not nested:
+        names = np.fromiter(labels, dtype=object)
+    if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
+        raise ValueError(
+            f"labels must have one entry a cell, the names of the types of {n_cells} cells, found "
+            f"{short(labels)} ({type(labels).__name__})."
+        )
+    return names
 
 
 def new_cells(
@@ -276,12 +324,7 @@ def new_cells(
                 "labels were given, but the model was set up without labels_key: set up the "
                 "training data with setup_anndata(..., labels_key=...) and train again."
             )
-        names = np.asarray(labels)
-        if names.shape != (n_cells,):
-            raise ValueError(
-                f"labels must have one entry a cell, shape ({n_cells},), found {names.shape}."
-            )
-        obs[setup.labels_key] = pd.Categorical(names)
+        obs[setup.labels_key] = pd.Categorical(_label_array(labels, n_cells))
     empty = sparse.csr_matrix((n_cells, len(genes)), dtype=np.float32)
     layers = {} if setup.layer is None else {setup.layer: empty}
     return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
@@ -318,11 +361,13 @@ def read_training(
     """
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
-        remedy = " (a table of SpatialData gets them by al.io.read_table)"
+        remedy = coordinate_hint(adata, setup.spatial_key)
+        if "spatialdata_attrs" in adata.uns:
+            remedy = "a table of SpatialData gets them by al.io.read_table"
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "
             f"{sorted(adata.obsm)}: training needs coordinates there"
-            f"{remedy if 'spatialdata_attrs' in adata.uns else ''}."
+            f"{f' ({remedy})' if remedy else ''}."
         )
     own_categories = read_categories(adata, setup)
     if genes is not None:
@@ -334,6 +379,8 @@ def read_training(
             )
     else:
         genes = gene_names(adata)
+    if categories is not None:
+        require_seen_labels(adata, setup, categories)
     table = _read(adata, setup, categories or own_categories, genes, n_dims or 2, required=True)
     check_positions(table.position, table.section, setup.spatial_key)
     check_linked(table, np.ones(len(table.names), dtype=bool))
@@ -374,19 +421,19 @@ def read_query(
     """
     check_adata(adata, name)
     found = gene_names(adata).isin(genes).sum()
+    hint = gene_hint(adata, genes, name) if found < len(genes) else ""
     if not found:
+        remedy = f" Hint: {hint}." if hint else f" Rename {name}.var_names to match."
         raise ValueError(
             f"{name} shares no gene with the model: its genes look like "
-            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}. "
-            f"Rename {name}.var_names to match."
+            f"{list(adata.var_names[:3])}, the model's like {list(genes[:3])}.{remedy}"
         )
     if found < len(genes):
-        warnings.warn(
+        warn(
             f"{len(genes) - found} of the model's {len(genes)} genes are missing from {name} and "
-            "are treated as unknown.",
-            UserWarning,
-            stacklevel=5,
+            f"are treated as unknown.{f' Hint: {hint}.' if hint else ''}"
         )
+    _warn_of_unseen_batches(adata, setup, categories, name)
     table = _read(adata, setup, categories, genes, n_dims, required=False)
     if table.position.shape[1] != n_dims:
         raise ValueError(
@@ -425,7 +472,7 @@ def _read(
         position=position,
         section=section,
         names=adata.obs_names.to_numpy(dtype=object),
-        label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key"),
-        batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key"),
+        label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key").clip(0),
+        batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key").clip(0),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )

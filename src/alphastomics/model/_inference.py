@@ -73,6 +73,13 @@ class Estimates:
             depth=np.ones(n),
         )
 
+    @staticmethod
+    def n_bytes(module: MaskedDiffusionModule, task: InferenceTask) -> int:
+        """Memory of the estimates of a task."""
+        per_cell = 8 * (module.position_dim + 2)
+        arrays = 1000  # of Python
+        return arrays + task.n * (per_cell + 4 * module.num_genes * task.fill_expression)
+
     def rows(self, cells: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Values of some cells by name."""
         return {name: array[cells] for name, array in vars(self).items() if array is not None}
@@ -185,11 +192,14 @@ class SetReader:
         batch = collate([single]).to(module.device)
         gene_known = batch.measured & batch.expression_known[..., None]
         expression = module.expression_transform(batch.values, gene_known)
-        if task.query_shift is not None and task.query_scale is not None:
-            shift, scale = (torch.from_numpy(x) for x in (task.query_shift, task.query_scale))
-            standardized = (expression - shift.to(expression)) / scale.to(expression)
-            of_query = torch.from_numpy(cells < task.n_query).to(expression.device)
-            expression = torch.where(of_query[:, None], standardized, expression)
+        if task.standards is not None:
+            shift, scale, section = task.standards
+            of_query = cells < task.n_query
+            own = section[cells[of_query]]
+            row = torch.from_numpy(of_query).to(expression.device)
+            expression = expression.clone()
+            expression[:, row] -= torch.from_numpy(shift[own]).to(expression)
+            expression[:, row] /= torch.from_numpy(scale[own]).to(expression)
         known = batch.position_known[..., None]
         position = module.position_transform(torch.where(known, batch.position, 0.0))
         return StandardizedCells(
@@ -198,7 +208,7 @@ class SetReader:
             position=position,
             position_known=batch.position_known,
             scope=batch.scope,
-            label=batch.label_condition(),
+            label=batch.label_condition() * task.fill_expression,  # never an input to placement
             batch=batch.batch,
             n_support=batch.n_support,
         )
@@ -237,6 +247,8 @@ def _estimates(
     depth: Tensor | None,
 ) -> Estimates:
     """Estimates of one set, from values in the units of the network."""
+    if logged is not None and module.has_no_negative_values:
+        logged = logged.clamp_min(0.0)
     return Estimates(
         position=frame.to_units(module, position),
         scale=module.position_transform.inverse(scale).cpu().double().numpy(),
@@ -487,10 +499,10 @@ def _relax(
     """Move drawn cells apart, section by section, in place; known cells stay."""
     scale = float(module.position_transform.scale)
     by_name = np.argsort(task.data.names, kind="stable")  # whatever the order of the cells
-    section_of = task.data.section
-    in_query = np.arange(task.n) < task.n_query
-    for section in np.unique(section_of[: task.n_query]):
-        cells = by_name[(in_query & (section_of == section) | ~in_query)[by_name]]
+    section_of, in_query = task.data.section, task.in_query
+    around = np.arange(task.n) >= task.n_query
+    for section in np.unique(section_of[in_query]):
+        cells = by_name[(in_query & (section_of == section) | around)[by_name]]
         known = task.position_known[cells]
         cells = cells[known | in_query[cells]]
         known = task.position_known[cells]

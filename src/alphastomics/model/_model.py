@@ -20,9 +20,21 @@ from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from alphastomics import __version__, _keys
+from alphastomics._anndata import gene_names
 from alphastomics._compat import quiet
 from alphastomics._computing import own_torch_state
-from alphastomics._validate import check_at_least, check_choice, renamed_argument
+from alphastomics._hints import coordinate_hint
+from alphastomics._output import METHOD, Results, check_key
+from alphastomics._validate import (
+    check_adata,
+    check_choice,
+    check_integer,
+    check_memory,
+    check_seed,
+    read_points,
+    renamed_argument,
+    short,
+)
 from alphastomics.config import (
     DIFFUSION_STEPS,
     EXPRESSION_ROUNDS,
@@ -55,15 +67,16 @@ from alphastomics.model._data import (
     CellTable,
     SetupArgs,
     category_numbers,
-    concatenate,
     new_cells,
     read_categories,
     read_query,
     read_training,
+    require_seen_labels,
     without_genes,
 )
 from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
 from alphastomics.model._inference import (
+    Estimates,
     draw_missing,
     encode_sets,
     predict_missing,
@@ -77,7 +90,6 @@ from alphastomics.model._results import (
     Point,
     ResultWriter,
     known_and_estimated,
-    record,
     superpose_draws,
 )
 from alphastomics.model._task import (
@@ -87,6 +99,7 @@ from alphastomics.model._task import (
     MODES,
     InferenceTask,
     genes_to_impute,
+    imputation_task,
     make_task,
     require_direction,
     standardize_query,
@@ -98,6 +111,8 @@ Standardize = Literal["training", "query"]
 STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
+MAX_STEPS = 100_000  # of the diffusion heads
+BYTES_OF_NAME = 128  # of a cell in an index
 
 
 class AlphaSTomics(BaseModelClass):
@@ -519,7 +534,8 @@ class AlphaSTomics(BaseModelClass):
 
         The conditional mean has the least squared error of all estimates, and shrinks where the
         data leave a value open; :meth:`sample` has the spread of the tissue instead. Cells of a
-        section attend to each other. Known values stay as they are, bit for bit.
+        section attend to each other. Known values stay as they are, bit for bit. Labels are an
+        input only where expression is estimated of cells without any, never to placement.
 
         Parameters
         ----------
@@ -543,14 +559,16 @@ class AlphaSTomics(BaseModelClass):
             known cells, the likeliest place instead of the mean of several.
         output
             Expression is written ``"lognorm"``, log-normalized as the network reads it, values
-            below zero set to zero; or as ``"counts"``, inverted and rounded, of cells of the
-            median depth of training.
+            below zero set to zero unless those of training are; or as ``"counts"``, inverted and
+            rounded, of cells of the median depth of training. Known counts, or values that come
+            log-normalized, are written in 64 bits if 32 do not hold them.
         key_added, layer_added
-            Where to write positions and expression.
+            Where to write positions and expression. What is there already is replaced only if an
+            earlier call wrote it.
         standardize
             ``"training"``: genes of the query are standardized with the statistics of training.
-            ``"query"``: with their own, for cells of another platform or animal that are of the
-            same composition; only for placing cells.
+            ``"query"``: with those of their own section, for cells of another platform or animal
+            that are of the same composition; only for placing cells.
         max_cells_per_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 for placing cells, else 8,192.
@@ -571,7 +589,8 @@ class AlphaSTomics(BaseModelClass):
             ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
             ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
             of 90 %. Without any known position the frame is that of the model, centered on the
-            origin. Where expression is missing, ``.layers[layer_added]``, shape
+            origin. Cells without counts whose position is unknown have NaN, which a warning says.
+            Where expression is missing, ``.layers[layer_added]``, shape
             ``(n_cells, n_genes)``, NaN for genes the model does not know. In
             ``.uns["alphastomics"]``, provenance; in ``.uns[key_added]`` the images of Visium, if
             positions are in their frame.
@@ -590,21 +609,22 @@ class AlphaSTomics(BaseModelClass):
         >>> cells.obsm["spatial_predicted"].shape
         (200, 2)
         """
-        self._check_output(key_added, layer_added, output)
+        self._check_output(output, key_added=key_added, layer_added=layer_added)
         check_choice("estimate", estimate, ESTIMATES)
+        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
         adata, task = self._task(adata, mode, reference, standardize, predicts=True)
+        details = {"method": "predict", "mode": mode, "estimate": estimate}
+        writer = self._writer(adata, reference, task, output, details)
+        writer.reserve(key_added, layer_added)
         estimates = predict_missing(
             self.module,
             task,
             arrange=estimate == "arrangement",
-            max_cells=self._set_size(max_cells_per_set, task),
+            max_cells=n_most or self._set_size(task),
             progress_bar=progress_bar,
-            devices=check_devices(distributed),
+            devices=devices,
         )
-        details = {"method": "predict", "mode": mode, "estimate": estimate}
-        self._writer(adata, reference, task, output, details).write(
-            estimates, key_added, layer_added
-        )
+        writer.write(estimates, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
     @own_torch_state()
@@ -671,30 +691,37 @@ class AlphaSTomics(BaseModelClass):
         >>> cells.obsm["spatial_sampled_draws"].shape
         (200, 2, 2)
         """
-        self._check_output(key_added, layer_added, output)
-        check_at_least("n_samples", n_samples, 1)
+        self._check_output(output, key_added=key_added, layer_added=layer_added)
+        n_samples, seed = check_integer("n_samples", n_samples, 1), check_seed(seed)
         settings = self._draw_settings(n_steps, n_rounds)
-        if point not in POINTS:
-            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {point!r}.")
+        if not (point is None or isinstance(point, str)) or point not in POINTS:
+            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {short(point)}.")
+        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
         adata, task = self._task(adata, mode, reference, standardize, predicts=False)
+        check_memory(
+            n_samples * Estimates.n_bytes(self.module, task),
+            f"n_samples={n_samples} of {task.n} cells",
+            "draw fewer at a time",
+        )
+        details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
+        details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
+        details["point"] = str(point)
+        writer = self._writer(adata, reference, task, output, details)
+        writer.reserve(key_added, layer_added, n_samples if point is None else None)
         draws = draw_missing(
             self.module,
             task,
             settings,
             n_samples=n_samples,
             seed=seed,
-            max_cells=self._set_size(max_cells_per_set, task),
+            max_cells=n_most or self._set_size(task),
             progress_bar=progress_bar,
-            devices=check_devices(distributed),
+            devices=devices,
         )
-        details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        details["point"] = str(point)
         if n_samples > 1 and task.fill_position and task.unframed_sections():
-            details["mirror"] = superpose_draws(
+            writer.details["mirror"] = superpose_draws(
                 draws, task, allow_reflection=self.module.allow_reflection
             )
-        writer = self._writer(adata, reference, task, output, details)
         writer.write_draws(draws, point, key_added, layer_added)
 
     @renamed_argument("max_set", "max_cells_per_set")
@@ -720,8 +747,9 @@ class AlphaSTomics(BaseModelClass):
         adata, reference, output, max_cells_per_set, progress_bar
             As in :meth:`predict`.
         genes
-            Genes of the model to estimate; those that ``adata`` lacks when ``None``. A gene that
-            ``adata`` has is hidden first, so that nothing of it leaks.
+            Genes of the model to estimate, the columns of the result in this order; those that
+            ``adata`` lacks when ``None``. A gene that ``adata`` has is hidden first, so that
+            nothing of it leaks.
         draw
             Whether to draw values instead of taking their mean.
         key_added
@@ -733,7 +761,8 @@ class AlphaSTomics(BaseModelClass):
         -------
         None
             Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
-            columns.
+            columns. Cells without counts are imputed from their position; if that is unknown,
+            too, they have NaN, which a warning says.
 
         Raises
         ------
@@ -747,47 +776,47 @@ class AlphaSTomics(BaseModelClass):
         ['gene_0', 'gene_1']
         """
         self._require_trained()
-        check_choice("output", output, OUTPUTS)
-        adata = self._require_adata(adata)
-        imputed = genes_to_impute(self.genes, adata.var_names, genes)
-        data = without_genes(self._read_query(adata), imputed)
-        n_query, known = len(data.names), self._read_reference(reference)
-        if known is not None:
-            data = concatenate(data, known)
-        task = InferenceTask(
-            data,
-            n_query,
-            position_known=data.has_position,
-            expression_known=data.expression_known,
-            fill_position=False,
-            fill_expression=True,
-        )
+        self._check_output(output, key_added=key_added)
+        settings, seed = self._draw_settings(n_steps, None), check_seed(seed)
         require_direction(self.config.training_mode, position=False, expression=True)
+        n_most = self._check_set_size(max_cells_per_set)
+        adata = self._require_adata(adata)
+        check_adata(adata)
+        results = Results(adata)
+        results.reserve("obsm", key_added, "key_added")
+        imputed = genes_to_impute(self.genes, gene_names(adata), genes)
+        task = imputation_task(
+            without_genes(self._read_query(adata), np.isin(np.arange(len(self.genes)), imputed)),
+            self._read_reference(reference),
+        )
+        self._check_labels(adata, task)
         options: dict[str, Any] = {
-            "max_cells": self._set_size(max_cells_per_set, task),
+            "max_cells": n_most or self._set_size(task),
             "progress_bar": progress_bar,
         }
         if draw:
-            settings = self._draw_settings(n_steps, None)
             (estimates,) = draw_missing(
                 self.module, task, settings, n_samples=1, seed=seed, **options
             )
         else:
             estimates = predict_missing(self.module, task, arrange=False, **options)
         assert estimates.expression is not None
+        cells = np.arange(task.n_query)
         values = known_and_estimated(
             task,
-            np.arange(n_query),
-            estimates.expression[:n_query],
-            estimates.depth[:n_query],
+            cells,
+            estimates.expression[cells],
+            estimates.depth[cells],
             self.module.expression_transform,
             output,
         )
-        adata.obsm[key_added] = pd.DataFrame(
+        table = pd.DataFrame(
             values[:, imputed], index=adata.obs_names, columns=list(self.genes[imputed])
         )
-        details = {"method": "impute", "draw": draw, "seed": seed, "output": output}
-        record(adata, key_added, **details, model=self._fingerprint())
+        results.put("obsm", key_added, table)
+        details = {METHOD: "impute", "draw": draw, "seed": seed, "output": output}
+        results.record(key_added, **details, model=self._fingerprint())
+        results.write()
 
     @own_torch_state()
     def predict_expression(
@@ -834,14 +863,9 @@ class AlphaSTomics(BaseModelClass):
         (2, 60)
         """
         self._require_trained()
-        points = np.asarray(positions, dtype=np.float64)
-        n_dims = self.module.position_dim
-        if points.ndim != 2 or points.shape[1] != n_dims or not len(points):
-            raise ValueError(
-                f"positions must have shape (n_cells, {n_dims}), found shape {points.shape}."
-            )
-        if not np.isfinite(points).all():
-            raise ValueError("positions holds values that are not finite: drop those cells.")
+        check_seed(seed)
+        points = read_points(positions, self.module.position_dim)
+        check_memory(*self._size_of_new(len(points), f"expression at {len(points):,} positions"))
         key, layer = self._setup.spatial_key, _keys.EXPRESSION_SAMPLED
         cells = new_cells(len(points), self.genes, self._setup, labels)
         cells.obsm[key] = points
@@ -910,11 +934,14 @@ class AlphaSTomics(BaseModelClass):
         (100, 2)
         """
         self._require_trained()
-        check_at_least("n_cells", n_cells, 1)
+        n_cells, seed = check_integer("n_cells", n_cells, 1), check_seed(seed)
         check_choice("output", output, OUTPUTS)
+        settings = self._draw_settings(n_steps, n_rounds)
         require_direction(self.config.training_mode, position=True, expression=True)
+        check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
         new = new_cells(n_cells, self.genes, setup, labels)
+        require_seen_labels(new, setup, self._categories)
         label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
         missing = set(label) - set(donors.label.tolist()) - {0}
         if missing:
@@ -928,15 +955,23 @@ class AlphaSTomics(BaseModelClass):
         cells = AnnData(sparse.csr_matrix(values.numpy()), obs=new.obs[[]], var=new.var)
         if setup.layer is not None:
             cells.layers[setup.layer] = cells.X
-        self.sample(
-            cells,
-            mode="expr_to_pos",
-            key_added=key,
+        # Measured cells without counts have a place, too.
+        _, task = self._task(
+            cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
+        )
+        draws = draw_missing(
+            self.module,
+            task,
+            settings,
+            n_samples=1,
             seed=seed,
-            n_rounds=n_rounds,
-            n_steps=n_steps,
+            max_cells=self._set_size(task),
             progress_bar=progress_bar,
         )
+        details: dict[str, Any] = {METHOD: "sample", "mode": "expr_to_pos", "seed": seed}
+        details |= {"n_samples": 1, "n_rounds": str(n_rounds), "n_steps": n_steps}
+        writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
+        writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
         description = donors.description[donor].cpu().double().numpy()
         positions = self.module.autocorrelation.exchange(
             cells.obsm[key],
@@ -972,12 +1007,14 @@ class AlphaSTomics(BaseModelClass):
             As in :meth:`predict`.
         mode
             Values to hide: ``"expr_to_pos"`` (the default of a model that places cells) embeds
-            expression, ``"pos_to_expr"`` positions, ``"auto"`` everything that is known.
+            expression, ``"pos_to_expr"`` positions, ``"auto"`` hides nothing and embeds everything
+            that is known.
 
         Returns
         -------
         ndarray
-            ``(n_cells, d_model)``, in the order of the cells.
+            ``(n_cells, d_model)``, in the order of the cells; NaN for cells without counts whose
+            position is unknown.
 
         Examples
         --------
@@ -985,11 +1022,10 @@ class AlphaSTomics(BaseModelClass):
         >>> cells.obsm["X_tissue"].shape
         (200, 32)
         """
+        n_most = self._check_set_size(max_cells_per_set)
         task = self._embedding_task(adata, mode)
         tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
-        for cell_set, encoding in encode_sets(
-            self.module, task, self._set_size(max_cells_per_set, task)
-        ):
+        for cell_set, encoding in encode_sets(self.module, task, n_most or self._set_size(task)):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[: task.n_query]
 
@@ -1027,15 +1063,20 @@ class AlphaSTomics(BaseModelClass):
         (400, 2)
         """
         self._require_trained()
-        self._check_output(key_added, None, OUTPUTS[0])
+        self._check_output(OUTPUTS[0], key_added=key_added)
         if not self.module.poses.is_fitted:
             raise ValueError(
                 "This model has no common frame: it is learned with frame='learned' by a "
                 "training_mode that places cells."
             )
         adata = self._require_adata(adata)
-        adata.obsm[key_added] = registered_positions(self.module, self._read_query(adata))
-        record(adata, key_added, method="register", model=self._fingerprint())
+        check_adata(adata)
+        results = Results(adata)
+        results.reserve("obsm", key_added, "key_added")
+        position = registered_positions(self.module, self._read_query(adata))
+        results.put("obsm", key_added, position)
+        results.record(key_added, **{METHOD: "register"}, model=self._fingerprint())
+        results.write()
 
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
@@ -1153,23 +1194,26 @@ class AlphaSTomics(BaseModelClass):
             return None
         data = self._read_query(reference, "reference")
         if not data.has_position.any():
+            hint = coordinate_hint(reference, self._setup.spatial_key, "reference")
             raise ValueError(
-                f"reference has no coordinates in reference.obsm[{self._setup.spatial_key!r}]: "
-                "a reference is what the query is placed into; leave it out to place cells in the "
-                "model's own frame."
+                f"reference has no coordinates in reference.obsm[{self._setup.spatial_key!r}]"
+                f"{f' ({hint})' if hint else ''}: a reference is what the query is placed into; "
+                "leave it out to place cells in the model's own frame."
             )
         return data.subset(np.flatnonzero(data.has_position))
 
-    def _check_output(self, key_added: str, layer_added: str | None, output: Output) -> None:
-        """Raise if results would replace what the model reads."""
-        if key_added == self._setup.spatial_key:
-            raise ValueError(
-                f"key_added={key_added!r} is where the true coordinates are: choose another name."
-            )
-        if layer_added is not None and layer_added == self._setup.layer:
-            raise ValueError(
-                f"layer_added={layer_added!r} is what the model reads: choose another name."
-            )
+    def _check_output(self, output: Output, **keys: object) -> None:
+        """Raise if results cannot be stored under a key, or would replace what the model reads."""
+        setup = self._setup
+        read = {
+            "key_added": {
+                setup.spatial_key: "the true coordinates are",
+                _keys.UNS: "the provenance of results is",
+            },
+            "layer_added": {} if setup.layer is None else {setup.layer: "the model reads"},
+        }
+        for argument, key in keys.items():
+            check_key(argument, key, read[argument])
         check_choice("output", output, OUTPUTS)
 
     def _task(
@@ -1180,6 +1224,8 @@ class AlphaSTomics(BaseModelClass):
         standardize: Standardize,
         *,
         predicts: bool,
+        embed: bool = False,
+        leave_out_blank: bool = True,
     ) -> tuple[AnnData, InferenceTask]:
         """Read the cells of a call, and make its task."""
         self._require_trained()
@@ -1193,30 +1239,47 @@ class AlphaSTomics(BaseModelClass):
             training_mode=self.config.training_mode,
             spatial_key=self._setup.spatial_key,
             predicts=predicts,
+            embed=embed,
+            leave_out_blank=leave_out_blank,
+            hint=coordinate_hint(adata, self._setup.spatial_key),
         )
+        self._check_labels(adata, task)
         if standardize == "query":
             task = standardize_query(self.module, task)
         return adata, task
+
+    def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
+        """Raise if labels are an input, and the model never saw one."""
+        cells = task.reads_label[: task.n_query]
+        require_seen_labels(adata, self._setup, self._categories, cells)
 
     def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
         """Task of an embedding: by default what the model places, or else expression."""
         if mode is None:
             places_cells = self.config.places_cells
             mode = "expr_to_pos" if places_cells else "pos_to_expr"
-        return self._task(adata, mode, None, "training", predicts=True)[1]
+        return self._task(adata, mode, None, "training", predicts=True, embed=True)[1]
 
-    def _set_size(self, max_cells_per_set: int | None, task: InferenceTask) -> int:
-        """Most cells of a set."""
+    def _check_set_size(self, max_cells_per_set: int | None) -> int | None:
+        """Raise unless a set can have as many cells."""
         if max_cells_per_set is None:
-            return MAX_SET if task.fill_position else MAX_PLACED_SET
-        check_at_least("max_cells_per_set", max_cells_per_set, MIN_SET)
-        return max_cells_per_set
+            return None
+        return check_integer("max_cells_per_set", max_cells_per_set, MIN_SET)
+
+    def _set_size(self, task: InferenceTask) -> int:
+        """Most cells of a set, by default."""
+        return MAX_SET if task.fill_position else MAX_PLACED_SET
+
+    def _size_of_new(self, n_cells: int, what: str) -> tuple[float, str, str]:
+        """Memory of new cells with their expression, and how to say that it is too much."""
+        return n_cells * (BYTES_OF_NAME + 2 * 4 * len(self.genes)), what, "make fewer at a time"
 
     def _draw_settings(self, n_steps: int, n_rounds: int | None) -> DrawSettings:
         """Rounds and steps of a draw, checked."""
-        rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS) if n_rounds is None else (n_rounds, n_rounds)
-        check_at_least("n_steps", n_steps, 1)
-        check_at_least("n_rounds", rounds[0], 1)
+        rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS)
+        n_steps = check_integer("n_steps", n_steps, 1, MAX_STEPS)
+        if n_rounds is not None:
+            rounds = (check_integer("n_rounds", n_rounds, 1),) * 2
         return DrawSettings(*rounds, n_steps, self.config.schedule)
 
     def _writer(
@@ -1233,7 +1296,7 @@ class AlphaSTomics(BaseModelClass):
             pattern = "framed" if task.position_known.any() else "unframed"
             quantile = self.training_record.calibration.get(pattern, {}).get(details["method"])
         return ResultWriter(
-            adata,
+            Results(adata),
             task,
             reference,
             self.module.expression_transform,

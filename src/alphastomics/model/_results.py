@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._anndata import gene_names
+from alphastomics._output import RADIUS, Results, Store
+from alphastomics._validate import warn
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._inference import Array, Estimates
@@ -46,13 +49,11 @@ def superpose_draws(
         report = mirror_ambiguity(positions)
         mirrors[section] = report
         if report["ambiguous"]:
-            warnings.warn(
+            warn(
                 f"section {section!r} looks like its own mirror image: draws put "
                 f"{report['opposite_sides']:.0%} of the cells on opposite sides of one axis at "
                 "equal distance from it. A mean or consensus puts such cells in the middle; a "
-                "single draw does not.",
-                UserWarning,
-                stacklevel=4,
+                "single draw does not."
             )
     return pd.DataFrame.from_dict(mirrors, orient="index")
 
@@ -93,8 +94,10 @@ class ResultWriter:
 
     Attributes
     ----------
-    adata, task
-        Query and what was estimated for it.
+    results
+        Where to write.
+    task
+        What was estimated for the query.
     reference
         Cells that the query was placed into, if any.
     transform, genes
@@ -107,7 +110,7 @@ class ResultWriter:
         Provenance of all results.
     """
 
-    adata: AnnData
+    results: Results
     task: InferenceTask
     reference: AnnData | None
     transform: ExpressionTransform
@@ -117,12 +120,35 @@ class ResultWriter:
     quantile: float | None
     details: dict[str, Any]
 
+    def reserve(self, key_added: str, layer_added: str, n_draws: int | None = None) -> None:
+        """Raise if the results, or ``n_draws`` of them, would replace something of the user."""
+        places: list[tuple[Store, str, str]] = []
+        if self.task.fill_position:
+            key = key_added if n_draws is None else key_added + _keys.DRAWS_SUFFIX
+            places.append(("obsm", key, "key_added"))
+            if self.quantile is not None:
+                places.append(("obs", key, "key_added"))
+        if self.task.fill_expression:
+            layers = [layer_added]
+            if n_draws is not None:
+                layers = [f"{layer_added}_{i}" for i in range(n_draws)]
+            places += [("layers", layer, "layer_added") for layer in layers]
+        keys = [key for store, key, _ in places if store != "obs"]
+        if len(set(keys)) < len(keys):
+            raise ValueError(
+                f"key_added and layer_added are both {key_added!r}: choose two names, since "
+                f"adata.uns[{_keys.UNS!r}] records results by name."
+            )
+        for place in places:
+            self.results.reserve(*place)
+
     def write(self, estimates: Estimates, key_added: str, layer_added: str) -> None:
         """Write estimated positions and expression, where they were missing."""
         if self.task.fill_position:
-            self._write_positions(key_added, self._with_known(estimates.position), estimates.scale)
+            self._put_positions(key_added, self._with_known(estimates.position), estimates.scale)
         if estimates.expression is not None:
-            self._write_expression(layer_added, estimates.expression, estimates.depth)
+            self._put_expression(layer_added, estimates.expression, estimates.depth)
+        self.results.write()
 
     def write_draws(
         self, draws: Sequence[Estimates], point: Point, key_added: str, layer_added: str
@@ -133,71 +159,65 @@ class ResultWriter:
             positions = [self._with_known(draw.position) for draw in draws]
             if point is None:
                 stacked = np.stack(positions, axis=1)  # (n_query, S, d)
-                self._write_positions(key_added + _keys.DRAWS_SUFFIX, stacked, draws[0].scale)
+                self._put_positions(key_added + _keys.DRAWS_SUFFIX, stacked, draws[0].scale)
             else:
                 estimate = point_estimate(positions, chosen, point)
-                self._write_positions(key_added, estimate, draws[0].scale)
+                self._put_positions(key_added, estimate, draws[0].scale)
         values = [draw.expression for draw in draws if draw.expression is not None]
         depths = [draw.depth for draw in draws]
-        if not values:
-            return
-        if point is None:
+        if values and point is None:
             for i, (value, depth) in enumerate(zip(values, depths, strict=True)):
-                self._write_expression(f"{layer_added}_{i}", value, depth)
-            return
-        value = point_estimate(values, chosen, point)
-        self._write_expression(layer_added, value, point_estimate(depths, chosen, point))
-
-    def record(self, key_added: str, **details: Any) -> None:
-        """Write the provenance of a result."""
-        record(self.adata, key_added, **details, **self.details)
+                self._put_expression(f"{layer_added}_{i}", value, depth)
+        elif values:
+            value = point_estimate(values, chosen, point)
+            self._put_expression(layer_added, value, point_estimate(depths, chosen, point))
+        self.results.write()
 
     def _with_known(self, position: Array) -> Array:
         """Positions ``(n_query, d)``, known ones unchanged."""
         n, known = self.task.n_query, self.task.position_known[: self.task.n_query]
         return np.where(known[:, None], self.task.data.position[:n], position[:n])
 
-    def _write_positions(self, key: str, position: Array, scale: Array) -> None:
-        self.adata.obsm[key] = position
-        self._write_radius(key + _keys.RADIUS_SUFFIX, scale)
-        self.record(key, images=self._link_images(key))
-
-    def _write_radius(self, column: str, scale: Array) -> None:
-        """Write the 90 % radius of every cell, 0 where the position is known."""
-        if self.quantile is None:
-            if column in self.adata.obs:  # of an earlier call: not of these positions
-                del self.adata.obs[column]
-            return
-        n = self.task.n_query
-        radius = self.quantile * scale[:n]
-        self.adata.obs[column] = np.where(self.task.position_known[:n], 0.0, radius)
+    def _put_positions(self, key: str, position: Array, scale: Array) -> None:
+        """Have positions written, and their 90 % radius, 0 where the position is known."""
+        results, column, n = self.results, key + _keys.RADIUS_SUFFIX, self.task.n_query
+        results.put("obsm", key, position)
+        if self.quantile is not None:
+            radius = self.quantile * scale[:n]
+            results.put("obs", column, np.where(self.task.position_known[:n], 0.0, radius))
+        elif results.wrote_radius(key):  # of other positions
+            results.drop("obs", column)
+        details = {"images": self._link_images(key), RADIUS: self.quantile is not None}
+        results.record(key, **details, **self.details)
 
     def _link_images(self, key: str) -> bool:
-        """Link Visium images to positions in their frame, for squidpy; whether there are any.
+        """Copy Visium images to positions in their frame, for squidpy; whether there are any.
 
         Images of an earlier call are removed; anything else of that name stays.
         """
-        uns, task = self.adata.uns, self.task
+        results, uns, task = self.results, self.results.adata.uns, self.task
         # squidpy looks for images under the key of the coordinates.
-        if uns.get(_keys.UNS, {}).get(key, {}).get("images"):
-            uns.pop(key, None)
+        linked = results.wrote(key) and bool(results.records[key].get("images"))
+        if linked:
+            results.drop("uns", key)
         images = uns.get(self.spatial_key)
-        if not isinstance(images, dict) or key in uns or task.unframed_sections():
+        is_taken = key in uns and not linked
+        if not isinstance(images, dict) or is_taken or task.unframed_sections():
             return False
         sections = task.data.section[: task.n_query]
         placed = set(sections[task.position_known[: task.n_query]])
         others = {} if self.reference is None else self.reference.uns.get(self.spatial_key, {})
         if placed != set(sections) and others.keys() != images.keys():
             return False  # the frame is that of another section
-        uns[key] = images
+        results.put("uns", key, copy.deepcopy(images))
         return True
 
-    def _write_expression(
+    def _put_expression(
         self, layer: str, logged: NDArray[np.float32], depth: NDArray[np.float64]
     ) -> None:
-        """Write expression ``(n_query, n_vars)``, NaN for genes that the model does not know."""
-        adata, n_query = self.adata, self.task.n_query
-        column = self.genes.get_indexer(adata.var_names)  # of each of adata's genes in the model
+        """Have expression ``(n_query, n_vars)`` written, NaN for genes the model does not know."""
+        adata, n_query = self.results.adata, self.task.n_query
+        column = self.genes.get_indexer(gene_names(adata))  # of each of adata's genes in the model
         found = np.flatnonzero(column >= 0)
         out = np.full(adata.shape, np.nan, np.float32)
         for start in range(0, n_query, CHUNK):
@@ -205,9 +225,10 @@ class ResultWriter:
             filled = known_and_estimated(
                 self.task, cells, logged[cells], depth[cells], self.transform, self.output
             )
+            out = out.astype(np.result_type(out, filled), copy=False)
             out[np.ix_(cells, found)] = filled[:, column[found]]
-        adata.layers[layer] = out
-        self.record(layer, output=self.output)
+        self.results.put("layers", layer, out)
+        self.results.record(layer, output=self.output, **self.details)
 
 
 @torch.inference_mode()
@@ -218,26 +239,28 @@ def known_and_estimated(
     depth: NDArray[np.float64],
     transform: ExpressionTransform,
     output: Output,
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Known and estimated expression of some cells, ``(len(cells), G)``, in the output's units.
 
     ``logged`` ``(len(cells), G)`` are log-normalized estimates, ``depth`` ``(len(cells),)`` the
-    depth of cells without known genes.
+    depth of cells without known genes. Known values that need no logarithm are those of the input:
+    in 64 bits, if 32 do not hold them.
     """
     device = transform.mean.device
-    values = torch.from_numpy(task.data.expression[cells].toarray().astype(np.float32))
+    given = task.data.expression[cells].toarray()
     known = task.data.measured(cells) & task.expression_known[cells, None]
-    values, is_known = values.to(device), torch.from_numpy(known).to(device)
+    exact = np.where(known, given, 0).astype(np.float64)
+    with np.errstate(over="ignore"):
+        single = exact.astype(np.float32)
+    values = torch.from_numpy(single).to(device)
+    is_known = torch.from_numpy(known).to(device)
     estimate = torch.from_numpy(logged).to(device)
     if output == "counts":
         drawn = torch.from_numpy(depth).to(values)
         depths = torch.where(is_known.any(-1), transform.depth(values, is_known), drawn)
         estimate = transform.unlog(estimate, depths)
-    else:
+    elif transform.values != "lognorm":
         values = transform.log(values, is_known)
-    return torch.where(is_known, values, estimate).cpu().numpy()
-
-
-def record(adata: AnnData, key_added: str, **details: Any) -> None:
-    """Write the provenance of a result."""
-    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), key_added: details}
+        return torch.where(is_known, values, estimate).cpu().numpy()
+    dtype = np.float32 if (single == exact).all() else np.float64
+    return np.where(known, exact, estimate.cpu().numpy()).astype(dtype)

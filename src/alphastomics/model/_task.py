@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from alphastomics._anndata import Mask
-from alphastomics._validate import check_choice
+from alphastomics._validate import short
 from alphastomics.diffusion_model.batch import SECTION, WINDOW
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import CHUNK, LEAST_STD
 from alphastomics.model._data import CellTable, concatenate
+from alphastomics.model._query import blank_cells, check_reference
 
 MODES = ("auto", "expr_to_pos", "pos_to_expr", "joint")
 MAX_SUPPORT = 8192
@@ -28,6 +30,22 @@ MIN_SET = 2
 MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unknown or known
 SHARED_CONTEXT = 4  # the context that all parts of a section share is 1 / 4 of a set
 Cells = NDArray[np.int64]
+
+
+class QueryStandards(NamedTuple):
+    """How the genes of each section of a query are standardized by themselves.
+
+    Attributes
+    ----------
+    shift, scale
+        Mean and standard deviation of its standardized genes, ``(n_sections, G)``.
+    section
+        Number of the section of each query cell, ``(n_query,)``.
+    """
+
+    shift: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    section: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,9 +64,12 @@ class InferenceTask:
         Whether the measured genes of a cell are given, ``(n,)``.
     fill_position, fill_expression
         Whether positions and expression are estimated.
-    query_shift, query_scale
-        Mean and standard deviation of the query's standardized genes, each ``(G,)``, if it is to be
-        standardized by itself.
+    blank
+        Query cells of which nothing is known, which are left out: no estimates, no context.
+    embed
+        Whether all other query cells are to be embedded, those too that lack nothing.
+    standards
+        Of the sections of the query, if these are to be standardized by themselves.
     """
 
     data: CellTable
@@ -57,8 +78,9 @@ class InferenceTask:
     expression_known: Mask
     fill_position: bool
     fill_expression: bool
-    query_shift: NDArray[np.float32] | None = None
-    query_scale: NDArray[np.float32] | None = None
+    blank: Cells = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    embed: bool = False
+    standards: QueryStandards | None = None
 
     @property
     def n(self) -> int:
@@ -68,21 +90,34 @@ class InferenceTask:
     @property
     def to_fill(self) -> Mask:
         """Query cells that lack a value that is estimated, ``(n,)``."""
-        lacking = np.zeros(self.n, dtype=bool)
+        lacking = np.full(self.n, self.embed)
         if self.fill_position:
             lacking |= ~self.position_known
         if self.fill_expression:
             all_measured = np.asarray(self.data.panels.all(axis=1))[self.data.panel]
             lacking |= ~(self.expression_known & all_measured)
-        lacking[self.n_query :] = False
-        return lacking
+        return lacking & self.in_query
+
+    @property
+    def in_query(self) -> Mask:
+        """Query cells but those of which nothing is known, ``(n,)``."""
+        within = np.arange(self.n) < self.n_query
+        within[self.blank] = False
+        return within
+
+    @property
+    def reads_label(self) -> Mask:
+        """Cells whose label is a condition: expression is estimated, of which nothing is known."""
+        return ~self.expression_known & self.fill_expression
 
     def unframed_sections(self) -> list[tuple[str, NDArray[np.int64]]]:
         """Name and cells of the query's sections whose frame no known position fixes."""
         if self.position_known[self.n_query :].any():
             return []
         sections = self.data.section[: self.n_query]
-        cells = {name: np.flatnonzero(sections == name) for name in pd.unique(sections)}
+        within = self.in_query[: self.n_query]
+        names = pd.unique(sections[within])
+        cells = {name: np.flatnonzero(within & (sections == name)) for name in names}
         return [(name, c) for name, c in cells.items() if not self.position_known[c].any()]
 
 
@@ -94,6 +129,9 @@ def make_task(
     training_mode: str,
     spatial_key: str,
     predicts: bool,
+    embed: bool = False,
+    leave_out_blank: bool = True,
+    hint: str = "",
 ) -> InferenceTask:
     """Make the task of a mode, or raise if there is nothing to estimate or nothing is known.
 
@@ -109,8 +147,13 @@ def make_task(
         Key of the coordinates, for messages.
     predicts
         Whether the mean is estimated, for which some value must be known.
+    embed
+        Whether cells are embedded, those too that lack nothing.
+    leave_out_blank
+        Whether cells of which nothing is known have no estimates.
+    hint
+        Where else there may be coordinates, for messages.
     """
-    check_choice("mode", mode, MODES)
     where = f"adata.obsm[{spatial_key!r}]"
     position_known = query.has_position.copy()
     expression_known = query.expression_known.copy()
@@ -121,7 +164,7 @@ def make_task(
     if mode == "auto":
         fill_position = not position_known.all()
         fill_expression = not expression_known.all() or _panels_differ(query)
-        if not (fill_position or fill_expression):
+        if not (fill_position or fill_expression or embed):
             raise ValueError(
                 f"mode='auto' fills in what is missing, but nothing is missing: every cell has a "
                 f"position in {where} and its expression. Pass mode='expr_to_pos' to hide the "
@@ -132,16 +175,49 @@ def make_task(
 
     n_query = len(query.names)
     data = query
+    _require_something_known(
+        mode,
+        position=reference is not None or bool(position_known.any()),
+        expression=bool(expression_known.any()),
+        where=f"adata.obsm[{spatial_key!r}]{f' ({hint})' if hint else ''}",
+        predicts=predicts,
+    )
+    require_direction(training_mode, position=fill_position, expression=fill_expression)
+    blank = np.zeros(0, dtype=np.int64)
+    if leave_out_blank:
+        blank = blank_cells(query, position_known, expression_known)
     if reference is not None:
+        check_reference(query, reference, position_known, fill_position=fill_position)
         data = concatenate(query, reference)
         position_known = np.concatenate([position_known, reference.has_position])
         expression_known = np.concatenate([expression_known, reference.expression_known])
-    _require_something_known(
-        mode, position_known, expression_known, n_query, where, predicts=predicts
-    )
-    require_direction(training_mode, position=fill_position, expression=fill_expression)
     return InferenceTask(
-        data, n_query, position_known, expression_known, fill_position, fill_expression
+        data,
+        n_query,
+        position_known,
+        expression_known,
+        fill_position,
+        fill_expression,
+        blank,
+        embed,
+    )
+
+
+def imputation_task(query: CellTable, reference: CellTable | None) -> InferenceTask:
+    """Make the task of estimating genes, given the others and the positions that are known."""
+    blank = blank_cells(query, query.has_position, query.expression_known)
+    data = query
+    if reference is not None:
+        check_reference(query, reference, query.has_position, fill_position=False)
+        data = concatenate(query, reference)
+    return InferenceTask(
+        data,
+        len(query.names),
+        position_known=data.has_position,
+        expression_known=data.expression_known,
+        fill_position=False,
+        fill_expression=True,
+        blank=blank,
     )
 
 
@@ -152,25 +228,20 @@ def _panels_differ(query: CellTable) -> bool:
 
 
 def _require_something_known(
-    mode: str,
-    position_known: Mask,
-    expression_known: Mask,
-    n_query: int,
-    where: str,
-    *,
-    predicts: bool,
+    mode: str, *, position: bool, expression: bool, where: str, predicts: bool
 ) -> None:
-    if mode == "expr_to_pos" and not expression_known[:n_query].any():
+    """Raise if no position is known, or no expression of the query, where it takes one."""
+    if mode == "expr_to_pos" and not expression:
         raise ValueError(
             "mode='expr_to_pos' hides everything: no cell's expression is known "
             "(adata.obs['expression_known'] is False throughout). Use model.sample(mode='joint')."
         )
-    if mode == "pos_to_expr" and not position_known.any():
+    if mode == "pos_to_expr" and not position:
         raise ValueError(
             f"mode='pos_to_expr' hides everything: no cell has a position in {where}. "
             "Use mode='expr_to_pos' to place the cells."
         )
-    if predicts and not (position_known.any() or expression_known.any()):
+    if predicts and not (position or expression):
         raise ValueError(
             f"mode={mode!r} hides everything, and the mean of every tissue says nothing: use "
             "model.sample or model.generate to draw one, or pass reference=."
@@ -191,52 +262,71 @@ def require_direction(training_mode: str, *, position: bool, expression: bool) -
 
 
 def genes_to_impute(
-    model_genes: pd.Index, query_genes: pd.Index, genes: Sequence[str] | str | None
-) -> Mask:
-    """Genes of the model to estimate, ``(G,)``: named ones, or those that the query lacks."""
+    model_genes: pd.Index, query_genes: pd.Index, genes: Iterable[str] | str | None
+) -> NDArray[np.int64]:
+    """Numbers of the genes of the model to estimate: named ones in order, or those that lack."""
     if genes is None:
-        chosen = ~model_genes.isin(query_genes)
-        if not chosen.any():
+        chosen = np.flatnonzero(~model_genes.isin(query_genes))
+        if not len(chosen):
             raise ValueError(
                 "adata has all genes of the model, so there is nothing to impute: name by "
                 "genes= those to hide and fill in."
             )
-        return np.asarray(chosen)
-    genes = [genes] if isinstance(genes, str) else list(genes)
-    unknown = [gene for gene in genes if gene not in model_genes]
+        return chosen
+    if not isinstance(genes, Iterable) or isinstance(genes, bytes | Mapping | AnnData):
+        raise TypeError(
+            f"genes must be a list of names of genes, found {short(genes)} "
+            f"({type(genes).__name__})."
+        )
+    named = [genes] if isinstance(genes, str) else list(genes)
+    strange = [gene for gene in named if not isinstance(gene, str)]
+    if strange:
+        raise TypeError(
+            f"genes must be a list of names of genes, found {short(strange[0])} "
+            f"({type(strange[0]).__name__}) in it."
+        )
+    unknown = [gene for gene in named if gene not in model_genes]
     if unknown:
         raise ValueError(
-            f"genes names {unknown}, which the training data did not have: the model can only "
-            f"impute its {len(model_genes)} genes, such as {list(model_genes[:3])}."
+            f"genes names {short(unknown)}, which the training data did not have: the model can "
+            f"only impute its {len(model_genes)} genes, such as {list(model_genes[:3])}."
         )
-    if not genes:
+    if not named:
         raise ValueError(
             "genes is empty: name the genes to impute, or pass None for all missing ones."
         )
-    return np.asarray(model_genes.isin(genes))
+    repeated = pd.Index(named)[pd.Index(named).duplicated()]
+    if len(repeated):
+        raise ValueError(f"genes names {repeated[0]!r} more than once: name each gene once.")
+    return np.asarray(model_genes.get_indexer(pd.Index(named)))
 
 
 @torch.no_grad()
 def standardize_query(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceTask:
-    """Task in which the genes of the query are standardized by themselves."""
+    """Task in which the genes of each section of the query are standardized by themselves."""
     if task.fill_expression:
         raise ValueError(
             "standardize='query' is for placing cells: expression comes back in the scale of "
             "training. Pass mode='expr_to_pos', or standardize='training'."
         )
     data, G = task.data, module.num_genes
-    cells = np.flatnonzero(task.expression_known[: task.n_query])
-    total, square, n = torch.zeros(3, G, dtype=torch.float64)
-    for chunk in np.array_split(cells, -(-len(cells) // CHUNK)):
-        measured = torch.from_numpy(data.measured(chunk))
-        values = torch.from_numpy(data.expression[chunk].toarray().astype(np.float32))
-        z = module.expression_transform(values.to(module.device), measured.to(module.device))
-        z = torch.where(measured, z.cpu().double(), 0.0)
-        total, square, n = total + z.sum(0), square + z.square().sum(0), n + measured.sum(0)
-    mean = total / n.clamp_min(1)
-    std = (square / n.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
-    std = torch.where(std < LEAST_STD, torch.inf, std)
-    return replace(task, query_shift=mean.float().numpy(), query_scale=std.float().numpy())
+    number, names = pd.factorize(data.section[: task.n_query])
+    shift, scale = np.zeros((2, len(names), G), dtype=np.float32)
+    known = task.expression_known[: task.n_query] & task.in_query[: task.n_query]
+    for i in range(len(names)):
+        cells = np.flatnonzero(known & (number == i))
+        total, square, n = torch.zeros(3, G, dtype=torch.float64)
+        for chunk in np.array_split(cells, max(1, -(-len(cells) // CHUNK))):
+            measured = torch.from_numpy(data.measured(chunk))
+            values = torch.from_numpy(data.expression[chunk].toarray().astype(np.float32))
+            z = module.expression_transform(values.to(module.device), measured.to(module.device))
+            z = torch.where(measured, z.cpu().double(), 0.0)
+            total, square, n = total + z.sum(0), square + z.square().sum(0), n + measured.sum(0)
+        mean = total / n.clamp_min(1)
+        std = (square / n.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
+        std = torch.where(std < LEAST_STD, torch.inf, std)
+        shift[i], scale[i] = mean.float().numpy(), std.float().numpy()
+    return replace(task, standards=QueryStandards(shift, scale, number))
 
 
 class InferenceSet(NamedTuple):
@@ -298,8 +388,7 @@ def inference_sets(
     data, to_fill = task.data, task.to_fill
     n_support = min(MAX_SUPPORT, SUPPORT_PER_CELL * max_cells)
     order = np.argsort(data.names, kind="stable")
-    is_query = order < task.n_query
-    reference = order[~is_query]
+    is_query, reference = task.in_query[order], order[order >= task.n_query]
     for section in sorted(pd.unique(data.section[: task.n_query])):
         members = order[is_query & (data.section[order] == section)]
         fill = members[to_fill[members]]
