@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
@@ -19,6 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
+MAX_SEED = 2**63 - 1  # of torch, and of HDF5
 PIECE = 10_000_000  # values checked at a time
 
 
@@ -40,7 +42,7 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}.")
 
 
@@ -48,6 +50,41 @@ def check_at_least(name: str, value: float, least: float) -> None:
     """Raise if ``value`` is below ``least``."""
     if value < least:
         raise ValueError(f"{name} must be at least {least}, found {value}.")
+
+
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> int:
+    """Raise unless ``value`` is a whole number of a range; give it as ``int``."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            f"{name} must be a whole number, found {short(value)} ({type(value).__name__})."
+        )
+    check_at_least(name, int(value), least)
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, found {value}.")
+    return int(value)
+
+
+def check_seed(seed: object) -> int:
+    """Raise unless NumPy, torch and a file can all take a seed; give it as ``int``."""
+    return check_integer("seed", seed, 0, MAX_SEED)
+
+
+def check_memory(n_bytes: float, what: str, remedy: str) -> None:
+    """Raise if a result is larger than the memory of this machine."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return  # Windows
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > there:
+        raise ValueError(
+            f"{what} needs {n_bytes / 1e9:,.0f} GB of memory, but this machine has "
+            f"{there / 1e9:,.0f} GB: {remedy}."
+        )
+
+
+def short(value: object, width: int = 60) -> str:
+    """Representation of a value in a message, cut if it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 def check_share(name: str, value: float) -> None:

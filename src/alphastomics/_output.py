@@ -1,0 +1,119 @@
+"""Results in AnnData: keys that can be stored, places that are free, all written at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from anndata import AnnData
+
+from alphastomics import _keys
+from alphastomics._validate import short
+
+Store = Literal["obsm", "layers", "obs"]
+METHOD = "method"  # in every record of provenance, by which a result is known as ours
+RADIUS = "radius"  # in that of positions: whether they have a radius in obs
+
+
+def check_key(argument: str, key: object, read: Mapping[str, str]) -> None:
+    """Raise unless results can be stored under a key.
+
+    Parameters
+    ----------
+    argument
+        Name of the argument, for the message.
+    key
+        What was given.
+    read
+        Keys that may not be replaced, and what is there.
+    """
+    if not isinstance(key, str):
+        raise TypeError(
+            f"{argument} must be a text, the key of the results, found {short(key)} "
+            f"({type(key).__name__})."
+        )
+    problem = "is empty" if not key.strip() else None
+    if "/" in key or "\0" in key or key in (".", "..") or not _is_unicode(key):
+        problem = "cannot be stored in a file ('/' separates groups there)"
+    if key in read:
+        problem = f"is where {read[key]}"
+    if problem is not None:
+        raise ValueError(f"{argument}={short(key)} {problem}: choose another name.")
+
+
+def _is_unicode(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+class Results:
+    """Results of a call: places checked first, values written last, all together.
+
+    Parameters
+    ----------
+    adata
+        Where to write. What is there stays, unless ``.uns["alphastomics"]`` says that an earlier
+        call wrote it.
+    """
+
+    def __init__(self, adata: AnnData) -> None:
+        self.adata = adata
+        records = adata.uns.get(_keys.UNS, {})
+        if not isinstance(records, Mapping):
+            raise ValueError(
+                f"adata.uns[{_keys.UNS!r}] is {short(records)} ({type(records).__name__}), but "
+                "results are recorded there: give it another name, or delete it."
+            )
+        self.records: dict[str, Any] = dict(records)
+        self._values: dict[tuple[str, str], Any] = {}
+        self._outdated: list[tuple[str, str]] = []
+
+    def wrote(self, key: str) -> bool:
+        """Whether an earlier call wrote the results of a key."""
+        return isinstance(self.records.get(key), Mapping) and METHOD in self.records[key]
+
+    def wrote_radius(self, key: str) -> bool:
+        """Whether an earlier call wrote the radius of the positions of a key."""
+        return self.wrote(key) and bool(self.records[key].get(RADIUS, True))
+
+    def reserve(self, store: Store, key: str, argument: str) -> None:
+        """Raise if something is under a key that no earlier call wrote."""
+        column = key + _keys.RADIUS_SUFFIX
+        name, is_ours = (
+            (column, self.wrote_radius(key)) if store == "obs" else (key, self.wrote(key))
+        )
+        if name in getattr(self.adata, store) and not is_ours:
+            raise ValueError(
+                f"adata.{store}[{name!r}] is there already, and alphastomics did not write it: "
+                f"pass another {argument}=, or delete it if it is not needed."
+            )
+        if key in self.records and not self.wrote(key):
+            raise ValueError(
+                f"adata.uns[{_keys.UNS!r}][{key!r}] is not a record of alphastomics: "
+                f"pass another {argument}=, or delete it."
+            )
+
+    def put(self, store: Store | Literal["uns"], key: str, value: Any) -> None:
+        """Have a value written."""
+        self._values[store, key] = value
+
+    def drop(self, store: Store | Literal["uns"], key: str) -> None:
+        """Have a value of an earlier call removed."""
+        self._outdated.append((store, key))
+
+    def record(self, key: str, **details: Any) -> None:
+        """Have the provenance of a result written."""
+        self.records[key] = details
+
+    def write(self) -> None:
+        """Write everything into the AnnData."""
+        for store, key in self._outdated:
+            held = getattr(self.adata, store)
+            if key in held:
+                del held[key]
+        for (store, key), value in self._values.items():
+            getattr(self.adata, store)[key] = value
+        self.adata.uns[_keys.UNS] = self.records
