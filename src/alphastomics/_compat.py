@@ -46,13 +46,18 @@ def without_deprecations(*messages: str) -> Iterator[None]:
         yield
 
 
+def squidpy() -> Any:
+    """Module squidpy, imported without the warnings about its docstrings."""
+    with without_deprecations():
+        return importlib.import_module("squidpy")
+
+
 def spatial_graph(cells: AnnData, **options: Any) -> tuple[csr_matrix, csr_matrix]:
     """Build squidpy's graph of ``.obsm["spatial"]``: connectivities and distances.
 
     ``squidpy.gr.spatial_neighbors`` goes with 1.9, and what replaces it came with 1.8.2.
     """
-    import squidpy as sq
-
+    sq = squidpy()
     with quiet("spatialdata._logging"), without_deprecations():
         if not hasattr(sq.gr, "spatial_neighbors_knn"):
             graph = sq.gr.spatial_neighbors(cells, coord_type="generic", copy=True, **options)

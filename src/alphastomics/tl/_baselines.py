@@ -20,6 +20,7 @@ from sklearn.neural_network import MLPRegressor
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
+from alphastomics._coordinates import read_points
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics._arrays import Array, Labels
@@ -30,7 +31,7 @@ from alphastomics.model._data import (
     read_query,
     read_training,
 )
-from alphastomics.tl._coordinates import read_points, sections_if_named
+from alphastomics.tl._coordinates import sections_if_named
 from alphastomics.tl._draws import (
     Section,
     SectionReader,

@@ -9,54 +9,19 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
 from alphastomics._compat import spatial_graph
+from alphastomics._coordinates import Points, is_known, read_coordinates, read_points
 from alphastomics._output import check_key
-from alphastomics._validate import check_integer, check_rows, require_adata, short
+from alphastomics._validate import check_integer, require_adata
 from alphastomics.metrics import superpose_by
-from alphastomics.metrics._arrays import as_floats
 
 ALIGNED_SUFFIX = "_superposed"
 UNCERTAINTY_SUFFIX = "_uncertainty"
 GRAPH_OPTIONS = ("delaunay", "percentile", "radius", "set_diag", "transform")
-
-Points = NDArray[np.float64]
-
-
-def read_coordinates(
-    adata: AnnData,
-    key: str,
-    name: str = "key",
-    *,
-    call: str = "model.predict or model.sample",
-    where: str = "adata",
-) -> Points:
-    """Read coordinates ``(n_cells, n_dims)``, or draws of them, from ``.obsm[key]``."""
-    require_adata(adata, where)
-    if not isinstance(key, str):
-        raise TypeError(f"{name} must be a name in {where}.obsm, found {short(key)}.")
-    if key not in adata.obsm:
-        raise KeyError(
-            f"{name} {key!r} is not in {where}.obsm, which holds {sorted(adata.obsm)}: run {call} "
-            "first, or correct the key."
-        )
-    values = adata.obsm[key]
-    return as_floats(values.toarray() if issparse(values) else values, f"{where}.obsm[{key!r}]")
-
-
-def read_points(adata: AnnData, key: str, name: str = "key", *, where: str = "adata") -> Points:
-    """Read one set of coordinates ``(n_cells, n_dims)``, NaN rows where there is none."""
-    points = read_coordinates(adata, key, name, where=where)
-    if points.ndim != 2 or not points.shape[1]:
-        raise ValueError(
-            f"{where}.obsm[{key!r}] has shape {points.shape}, but one set of coordinates, "
-            "(n_cells, n_dims), is needed: name another key."
-        )
-    check_rows(points, f"{where}.obsm[{key!r}]")
-    return points
 
 
 def read_placed(adata: AnnData, key: str, true: Points, spatial_key: str) -> Points:
@@ -68,11 +33,6 @@ def read_placed(adata: AnnData, key: str, true: Points, spatial_key: str) -> Poi
             f"{true.shape[1]}: they must be of the same dimension."
         )
     return placed
-
-
-def is_known(points: Points) -> NDArray[np.bool_]:
-    """Mask of cells with a position, ``(n_cells,)``."""
-    return np.asarray(~np.isnan(points).any(axis=1))
 
 
 def sections_if_named(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:

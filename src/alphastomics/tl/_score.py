@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import as_names, name_list, sections_of
+from alphastomics._coordinates import Points, is_known, read_points
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
-from alphastomics.tl._coordinates import Points, is_known, read_placed, read_points
+from alphastomics.tl._coordinates import read_placed
 
 MORAN_NEIGHBORS, NICHE_NEIGHBORS = 6, 20
 NO_LABEL = ""  # of a cell whose type is missing
