@@ -34,7 +34,7 @@ def read_coordinates(
     return as_floats(values.toarray() if issparse(values) else values, f"{where}.obsm[{key!r}]")
 
 
-def read_points(adata: AnnData, key: str, name: str = "key", *, where: str = "adata") -> Points:
+def point_set(adata: AnnData, key: str, name: str = "key", *, where: str = "adata") -> Points:
     """Read one set of coordinates ``(n_cells, n_dims)``, NaN rows where there is none."""
     points = read_coordinates(adata, key, name, where=where)
     if points.ndim != 2 or not points.shape[1]:

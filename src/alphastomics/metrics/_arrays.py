@@ -21,7 +21,7 @@ def as_floats(values: ArrayLike, name: str) -> Array:
         raise ValueError(f"{name} is sparse: pass {name}.toarray().")
     try:
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         if np.iscomplexobj(values):
             raise ValueError
         return np.asarray(values, dtype=np.float64)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._anndata import section_names, sections_of
-from alphastomics._coordinates import Points, is_known, read_points
+from alphastomics._coordinates import Points, is_known, point_set
 from alphastomics._validate import require_adata
 from alphastomics.metrics import superpose_by
 from alphastomics.tl._coordinates import read_placed
@@ -65,7 +65,7 @@ def true_and_placed(
     adata: AnnData, key: str, spatial_key: str, chosen: NDArray[np.bool_], *, align: bool
 ) -> tuple[NDArray[np.int64], Points, Points]:
     """Cells that have both positions, ``(n,)``, and these, ``(n, n_dims)``, in one frame."""
-    true = read_points(adata, spatial_key, "spatial_key")
+    true = point_set(adata, spatial_key, "spatial_key")
     placed = read_placed(adata, key, true, spatial_key)
     cells = np.flatnonzero(chosen & is_known(true) & is_known(placed))
     if not len(cells):

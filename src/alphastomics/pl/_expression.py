@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
-from alphastomics._coordinates import is_known, read_points
+from alphastomics._coordinates import is_known, point_set
 from alphastomics._validate import check_integer, require_adata
 from alphastomics.pl._cells import cells_of, check_dims, color_bar, scatter, write
 
@@ -78,7 +78,7 @@ def expression(
             f"layers {absent} are not in adata.layers, which holds {list(adata.layers)}."
         )
     chosen = cells_of(adata, section, section_key)
-    points = read_points(adata, spatial_key, "spatial_key")
+    points = point_set(adata, spatial_key, "spatial_key")
     shown = check_dims(dims, points)
     cells = np.flatnonzero(chosen & is_known(points))
     if not len(cells):

@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from alphastomics import _keys
-from alphastomics._coordinates import is_known, read_points
+from alphastomics._coordinates import is_known, point_set
 from alphastomics._validate import check_integer, require_adata
 from alphastomics.pl._cells import (
     cells_of,
@@ -137,7 +137,7 @@ def uncertainty(
     'spatial_predicted_radius'
     """
     chosen = cells_of(adata, section, section_key)
-    points = read_points(adata, key)[chosen]
+    points = point_set(adata, key)[chosen]
     shown = check_dims(dims, points)
     names = [column] if column is not None else [key + suffix for suffix in SUFFIXES]
     found = next((name for name in names if name in adata.obs), None)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._compat import squidpy, without_deprecations
-from alphastomics._coordinates import is_known, read_points
+from alphastomics._coordinates import is_known, point_set
 from alphastomics.metrics import superpose_by
 from alphastomics.pl._cells import check_dims, palette, point_size, write
 from alphastomics.tl._coordinates import read_placed, sections_if_named
@@ -106,7 +106,7 @@ def positions(
     >>> [ax.get_title() for ax in al.pl.positions(cells, color="cell_type")[0]]
     ['section_0: true', 'section_0: spatial_predicted']
     """
-    generated = read_points(adata, key)
+    generated = point_set(adata, key)
     placeable = is_known(generated)
     if not placeable.any():
         raise ValueError(f"adata.obsm[{key!r}] is NaN for every cell: there is nothing to draw.")
@@ -125,7 +125,7 @@ def positions(
     names, shown = pd.unique(section), check_dims(dims, generated)
     true = None
     if spatial_key in adata.obsm:
-        true = read_points(adata, spatial_key, "spatial_key")
+        true = point_set(adata, spatial_key, "spatial_key")
         read_placed(adata, key, true, spatial_key)
     axes = _panel_axes(ax, len(names), 1 if true is None else 2, panel_size)
     for row, name in enumerate(names):

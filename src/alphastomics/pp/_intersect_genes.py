@@ -174,8 +174,10 @@ def _common_tables(by_name: Mapping[str, AnnData]) -> set[str]:
 def _check_expression(by_name: Mapping[str, AnnData]) -> None:
     """Raise if a layer or X is not in all sections: it would be 0 where it is missing."""
     held = {
-        name: {f"layer {layer!r}" for layer in part.layers}
-        | ({"X"} if part.X is not None else set())
+        name: {
+            *(["X"] if part.X is not None else []),
+            *(f"layer {layer!r}" for layer in part.layers),
+        }
         for name, part in by_name.items()
     }
     everything = set().union(*held.values())

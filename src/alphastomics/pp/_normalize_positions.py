@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._anndata import micrometres_per_pixel, sections_of
-from alphastomics._coordinates import is_known, read_points
+from alphastomics._coordinates import is_known, point_set
 from alphastomics._output import check_key
 from alphastomics._validate import check_position_rows, short
 
@@ -71,7 +71,7 @@ def normalize_positions(
     """
     key_added = spatial_key if key_added is None else key_added
     check_key("key_added", key_added, {})
-    given = read_points(adata, spatial_key, "spatial_key")
+    given = point_set(adata, spatial_key, "spatial_key")
     check_position_rows(given, spatial_key)
     position = given * _factors(adata, factor, section_key)[:, None]
     if isinstance(factor, str):
@@ -94,9 +94,7 @@ def normalize_positions(
     return adata if copy else None
 
 
-def _factors(
-    adata: AnnData, factor: float | Literal["visium"], section_key: str | None
-) -> NDArray[np.float64]:
+def _factors(adata: AnnData, factor: object, section_key: str | None) -> NDArray[np.float64]:
     """Factor of the position of each cell, ``(n_cells,)``."""
     if isinstance(factor, str) and factor == VISIUM:
         return micrometres_per_pixel(adata, section_key)

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from alphastomics import _keys
 from alphastomics._anndata import section_names, sections_of
-from alphastomics._coordinates import is_known, read_points
+from alphastomics._coordinates import is_known, point_set
 from alphastomics._output import check_key
 from alphastomics._validate import check_seed, check_share
 
@@ -112,7 +112,7 @@ def split_sections(
     check_key("key_added", key_added, {section_key: "the names of the sections are"})
     located = set(section)
     if spatial_key in adata.obsm:
-        located = set(section[is_known(read_points(adata, spatial_key, "spatial_key"))])
+        located = set(section[is_known(point_set(adata, spatial_key, "spatial_key"))])
     split: Mapping[str, str] = deal_sections(
         list(pd.unique(section)),
         located,

@@ -20,7 +20,7 @@ from sklearn.neural_network import MLPRegressor
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
-from alphastomics._coordinates import read_points
+from alphastomics._coordinates import point_set
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics._arrays import Array, Labels
@@ -172,7 +172,7 @@ def placement_baselines(
     True
     """
     seed = check_seed(seed)
-    true = read_points(cells, spatial_key, "spatial_key", where="cells")
+    true = point_set(cells, spatial_key, "spatial_key", where="cells")
     section = sections_if_named(cells, section_key)
     scored = scored_sections(true, section, f"cells.obsm[{spatial_key!r}]")
     if len(scored) > 1:
@@ -333,7 +333,7 @@ def draw_baselines(
     ['similar cells (section_0)', 'halves of the truth', 'real section (section_0)']
     """
     n_similar, seed = check_integer("n_similar", n_similar, 1), check_seed(seed)
-    positions = read_points(adata, spatial_key, "spatial_key")
+    positions = point_set(adata, spatial_key, "spatial_key")
     section = sections_of(adata, section_key)
     sections = scored_sections(positions, section, f"adata.obsm[{spatial_key!r}]")
     labels = read_labels(adata, labels_key)

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
 from alphastomics._compat import spatial_graph
-from alphastomics._coordinates import Points, is_known, read_coordinates, read_points
+from alphastomics._coordinates import Points, is_known, point_set, read_coordinates
 from alphastomics._output import check_key
 from alphastomics._validate import check_integer, require_adata
 from alphastomics.metrics import superpose_by
@@ -26,7 +26,7 @@ GRAPH_OPTIONS = ("delaunay", "percentile", "radius", "set_diag", "transform")
 
 def read_placed(adata: AnnData, key: str, true: Points, spatial_key: str) -> Points:
     """Read generated coordinates, of the dimension of the true ones."""
-    placed = read_points(adata, key)
+    placed = point_set(adata, key)
     if placed.shape != true.shape:
         raise ValueError(
             f"adata.obsm[{key!r}] has {placed.shape[1]} columns and adata.obsm[{spatial_key!r}] "
@@ -89,7 +89,7 @@ def superpose(
     True
     """
     key_added = _name_added(key_added, key, ALIGNED_SUFFIX, spatial_key)
-    true = read_points(adata, spatial_key, "spatial_key")
+    true = point_set(adata, spatial_key, "spatial_key")
     moved = read_placed(adata, key, true, spatial_key).copy()
     section = sections_if_named(adata, section_key)
     located = is_known(true) & is_known(moved)
@@ -158,7 +158,7 @@ def neighbors(
             f"{', '.join(GRAPH_OPTIONS)}."
         )
     name = _name_added(key_added, key, "")
-    points, section = read_points(adata, key), sections_if_named(adata, section_key)
+    points, section = point_set(adata, key), sections_if_named(adata, section_key)
     graphs = _section_graphs(points, section, key, n_neighbors, kwargs)
     adata = adata.copy() if copy else adata
     params = {"coord_type": "generic", "n_neighbors": n_neighbors}

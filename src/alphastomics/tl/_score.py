@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import as_names, name_list, sections_of
-from alphastomics._coordinates import Points, is_known, read_points
+from alphastomics._coordinates import Points, is_known, point_set
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
@@ -119,7 +119,7 @@ def read_scored(
 
     Cells that were not placed are left out with a warning.
     """
-    true = read_points(adata, spatial_key, "spatial_key")
+    true = point_set(adata, spatial_key, "spatial_key")
     section = sections_of(adata, section_key)
     keys = name_list("key", key)
     if not keys:
