@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -94,10 +93,12 @@ def normalize_positions(
     return adata if copy else None
 
 
-def _factors(adata: AnnData, factor: object, section_key: str | None) -> NDArray[np.float64]:
+def _factors(adata: AnnData, factor: Any, section_key: str | None) -> NDArray[np.float64]:
     """Factor of the position of each cell, ``(n_cells,)``."""
     if isinstance(factor, str) and factor == VISIUM:
         return micrometres_per_pixel(adata, section_key)
-    if not isinstance(factor, Real) or not (np.isfinite(factor) and factor > 0):
+    is_number = isinstance(factor, int | float | np.integer | np.floating)
+    number = float(factor) if is_number else np.nan
+    if not 0 < number < np.inf:
         raise ValueError(f"factor must be a number above 0 or 'visium', found {short(factor)}.")
-    return np.full(adata.n_obs, factor)
+    return np.full(adata.n_obs, number)
