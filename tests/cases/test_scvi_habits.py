@@ -1,6 +1,6 @@
 """Habits of scvi-tools on the model: each works, or one error says what to use."""
 
-import inspect
+import re
 
 import numpy as np
 import pytest
@@ -31,29 +31,29 @@ def new_model(adata):
 
 # What the public names of scvi-tools' base class do here.
 WORKS = {
-    "adata": lambda m, c: m.adata.n_obs == 400,
-    "adata_manager": lambda m, c: m.adata_manager.adata is m.adata,
-    "deregister_manager": lambda m, c: m.deregister_manager() is None,
-    "device": lambda m, c: m.device.type == "cpu",
-    "get_anndata_manager": lambda m, c: m.get_anndata_manager(m.adata) is m.adata_manager,
-    "get_setup_arg": lambda m, c: m.get_setup_arg("values") == "counts",
-    "get_state_registry": lambda m, c: len(m.get_state_registry("X")["column_names"]) == 40,
-    "history": lambda m, c: "train_loss" in m.history,
-    "is_trained": lambda m, c: m.is_trained,
-    "load": lambda m, c: callable(m.load),
-    "load_registry": lambda m, c: callable(m.load_registry),
-    "register_manager": lambda m, c: m.register_manager(m.adata_manager) is None,
-    "registry": lambda m, c: m.registry["setup_args"]["values"] == "counts",
-    "run_id": lambda m, c: m.run_id == "",
-    "run_name": lambda m, c: m.run_name.startswith("run_"),
-    "save": lambda m, c: callable(m.save),
-    "setup_anndata": lambda m, c: callable(m.setup_anndata),
-    "summary_string": lambda m, c: m.summary_string == repr(m),
-    "to_device": lambda m, c: m.to_device("cpu") is None,
-    "train": lambda m, c: callable(m.train),
-    "view_anndata_setup": lambda m, c: m.view_anndata_setup() is None,
-    "view_setup_args": lambda m, c: callable(m.view_setup_args),
-    "view_setup_method_args": lambda m, c: m.view_setup_method_args() is None,
+    "adata": lambda m: m.adata.n_obs == 400,
+    "adata_manager": lambda m: m.adata_manager.adata is m.adata,
+    "deregister_manager": lambda m: m.deregister_manager() is None,
+    "device": lambda m: m.device.type == "cpu",
+    "get_anndata_manager": lambda m: m.get_anndata_manager(m.adata) is m.adata_manager,
+    "get_setup_arg": lambda m: m.get_setup_arg("values") == "counts",
+    "get_state_registry": lambda m: len(m.get_state_registry("X")["column_names"]) == 40,
+    "history": lambda m: "train_loss" in m.history,
+    "is_trained": lambda m: m.is_trained,
+    "load": lambda m: callable(m.load),
+    "load_registry": lambda m: callable(m.load_registry),
+    "register_manager": lambda m: m.register_manager(m.adata_manager) is None,
+    "registry": lambda m: m.registry["setup_args"]["values"] == "counts",
+    "run_id": lambda m: m.run_id == "",
+    "run_name": lambda m: m.run_name.startswith("run_"),
+    "save": lambda m: callable(m.save),
+    "setup_anndata": lambda m: callable(m.setup_anndata),
+    "summary_string": lambda m: m.summary_string == repr(m),
+    "to_device": lambda m: m.to_device("cpu") is None,
+    "train": lambda m: callable(m.train),
+    "view_anndata_setup": lambda m: m.view_anndata_setup() is None,
+    "view_setup_args": lambda m: callable(m.view_setup_args),
+    "view_setup_method_args": lambda m: m.view_setup_method_args() is None,
 }
 PUBLIC = sorted(name for name in dir(BaseModelClass) if not name.startswith("_"))
 
@@ -62,7 +62,7 @@ PUBLIC = sorted(name for name in dir(BaseModelClass) if not name.startswith("_")
 def test_input_70_every_public_name_works_or_says_what_to_use(small_model, name):
     assert (name in WORKS) != (name in ELSEWHERE)
     if name in WORKS:
-        assert WORKS[name](small_model, None)
+        assert WORKS[name](small_model)
         return
     for owner in (small_model, al.AlphaSTomics):
         with pytest.raises(AttributeError, match=f"AlphaSTomics has no {name}: "):
@@ -76,13 +76,9 @@ def test_input_70_methods_of_other_models_name_ours(small_model, name):
         getattr(small_model, name)
 
 
-def test_the_names_that_are_advised_exist():
-    text = " ".join(ELSEWHERE.values())
-    for name in ("predict", "sample", "impute", "history", "registry", "genes", "adata"):
-        assert f"model.{name}" in text
-    assert hasattr(al.AlphaSTomics, "training_record") or "training_record" in inspect.getsource(
-        al.AlphaSTomics.__init__
-    )
+def test_the_names_that_are_advised_exist(small_model):
+    for name in re.findall(r"model\.(\w+)", " ".join(ELSEWHERE.values())):
+        assert hasattr(small_model, name)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +140,6 @@ def test_input_70_training_cells_can_be_set(loaded, atlas, unchanged):
     assert loaded.genes.equals(genes)
     loaded.view_anndata_setup()
     loaded.predict(**QUIET)
-    al.AlphaSTomics.load.__func__  # a class method still
     assert other.obsm["spatial_predicted"].shape == (400, 2)
 
 
@@ -166,11 +161,18 @@ def test_input_70_indices_choose_cells_in_the_context_of_their_section(small_mod
 
 @pytest.mark.parametrize(
     ("indices", "error"),
-    [([200], ValueError), ([-201], ValueError), (["cell_0"], TypeError), ([0.5], TypeError)]
-    + [([[0]], TypeError), (np.ones(3, bool), TypeError), (3, TypeError)],
+    [
+        ([200], ValueError),
+        ([-201], ValueError),
+        (["cell_0"], TypeError),
+        ([0.5], TypeError),
+        ([[0]], TypeError),
+        (np.ones(3, bool), TypeError),
+        (3, TypeError),
+    ],
 )
 def test_input_70_indices_out_of_range_are_named(small_model, cells, indices, error):
-    with pytest.raises(error, match="^indices must be"):
+    with pytest.raises(error, match="indices must be"):
         small_model.get_latent_representation(cells, indices=indices)
 
 

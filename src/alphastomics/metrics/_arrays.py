@@ -90,10 +90,9 @@ def checked_labels(labels: ArrayLike, n: int, name: str = "labels") -> Labels:
 
 def label_text(labels: ArrayLike, name: str = "labels") -> Labels:
     """Labels as text; none may be missing."""
-    array = np.asarray(labels)
-    if missing := int(np.sum(pd.isna(array))):
+    if missing := int(np.sum(pd.isna(np.asarray(labels, dtype=object)))):
         raise ValueError(f"{name} is missing for {missing} cells: drop those cells first.")
-    return array.astype(str)
+    return np.asarray(labels).astype(str)
 
 
 def check_neighbors(k: int, n: int) -> None:
