@@ -11,6 +11,7 @@ from alphastomics._validate import check_rows, require_adata, short
 from alphastomics.metrics._arrays import as_floats
 
 Points = NDArray[np.float64]
+LARGEST, SMALLEST = 1e100, 1e-100  # coordinate and extent that can be computed with
 
 
 def read_coordinates(
@@ -43,6 +44,11 @@ def point_set(adata: AnnData, key: str, name: str = "key", *, where: str = "adat
             "(n_cells, n_dims), is needed: name another key."
         )
     check_rows(points, f"{where}.obsm[{key!r}]")
+    if np.abs(points).max(initial=0, where=~np.isnan(points)) > LARGEST:
+        raise ValueError(
+            f"{where}.obsm[{key!r}] holds coordinates beyond {LARGEST:g}, whose squares are not "
+            "finite: correct or rescale them."
+        )
     return points
 
 

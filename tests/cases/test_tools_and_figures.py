@@ -601,40 +601,57 @@ def test_metrics_name_what_is_no_input(call, error, message):
 # --- any AnnData
 
 
+ODD = {
+    "few": lambda x: x[:, :1] * 0 + [1.0],
+    "missing": lambda x: np.where(np.arange(len(x))[:, None] % 3 == 0, np.nan, x),
+    "none": lambda x: x * np.nan,
+    "part": lambda x: np.where(np.eye(*x.shape, dtype=bool), np.nan, x),
+    "infinite": lambda x: np.where(np.eye(*x.shape, dtype=bool), np.inf, x),
+    "point": lambda x: x * 0,
+    "line": lambda x: x * (np.arange(x.shape[1]) == 0),
+    "huge": lambda x: x * 1e200,
+    "tiny": lambda x: x * 1e-200,
+    "ties": lambda x: np.rint(x),
+}
+KINDS = {
+    "array": lambda x, names: x,
+    "float32": lambda x, names: x.astype(np.float32),
+    "frame": lambda x, names: pd.DataFrame(x, index=names).add_prefix("x"),
+    "text": lambda x, names: x.astype(str),
+    "sparse": lambda x, names: sparse.csr_matrix(x),
+    "draws": lambda x, names: np.stack([x, x], axis=1),
+}
+COLUMNS = {
+    "text": ["a", "b"],
+    "numbers": [1, 2, 3],
+    "floats": [1.0, 2.0],
+    "fractions": [1.5, 2.0],
+    "mixed": ["a", 1, 2.0, True],
+    "missing": ["a", "b", None],
+    "unknown": ["a", "", np.nan],
+}
+
+
 @st.composite
 def any_placed(draw):
-    """Cells with coordinates, sections and labels of any kind."""
-    n = draw(st.integers(1, 12))
-    d, e = draw(st.sampled_from([(2, 2), (2, 3), (1, 1), (3, 3)]))
-    number = st.sampled_from([0.0, 1.0, -3.5, 1e9, np.nan, np.inf, 2.25, 7.0])
-
-    def table(columns):
-        rows = draw(
-            st.lists(st.lists(number, min_size=columns, max_size=columns), min_size=n, max_size=n)
-        )
-        values = np.array(rows).reshape(n, columns)
-        if draw(st.booleans()):
-            values[np.isnan(values).any(1)] = np.nan
-        kind = draw(st.sampled_from(["array", "float32", "frame", "text", "sparse"]))
-        names = [f"cell_{i}" for i in range(n)]
-        return {
-            "array": values,
-            "float32": values.astype(np.float32),
-            "frame": pd.DataFrame(values, index=names),
-            "text": values.astype(str),
-            "sparse": sparse.csr_matrix(values),
-        }[kind]
-
-    name = st.sampled_from(["a", "b", 1, 2.0, 1.5, None, "", np.nan, True])
+    """Cells with coordinates, sections and labels, each ordinary or of any kind."""
+    n, d = draw(st.integers(1, 40)), draw(st.sampled_from([2, 2, 3, 1]))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
     obs = pd.DataFrame(index=[f"cell_{i}" for i in range(n)])
     for column in ("section", "cell_type"):
-        if draw(st.booleans()):
-            values = pd.Series(draw(st.lists(name, min_size=n, max_size=n)), index=obs.index)
-            obs[column] = values if draw(st.booleans()) else values.astype(str).astype("category")
+        kind = draw(st.sampled_from(["text", *COLUMNS, "absent"]))
+        if kind != "absent":
+            values = rng.choice(np.array(COLUMNS[kind], dtype=object), n)
+            obs[column] = pd.Series(values, index=obs.index).infer_objects()
+            if draw(st.booleans()) and kind != "mixed":
+                obs[column] = obs[column].astype("category")
     adata = AnnData(np.ones((n, 2), np.float32), obs=obs)
-    adata.obsm["spatial"] = table(d)
-    if draw(st.integers(0, 9)):
-        adata.obsm["spatial_predicted"] = table(e)
+    for key in ("spatial", "spatial_predicted"):
+        points = rng.normal(size=(n, d)) * 100
+        odd = draw(st.sampled_from([None] * 8 + list(ODD)))
+        points = points if odd is None else ODD[odd](points)
+        kind = draw(st.sampled_from(["array"] * 6 + list(KINDS)))
+        adata.obsm[key] = KINDS[kind](points, obs.index)
     return adata
 
 

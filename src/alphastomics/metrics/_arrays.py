@@ -80,12 +80,11 @@ def checked_sections(true: ArrayLike, generated: ArrayLike, least: int = 1) -> t
 
 def checked_labels(labels: ArrayLike, n: int, name: str = "labels") -> Labels:
     """Check that there is a label for each of ``n`` cells and return them as text."""
-    text = label_text(labels, name)
-    if text.shape != (n,):
+    if np.shape(labels) != (n,):
         raise ValueError(
-            f"{name} must have one entry a cell, shape ({n},), found shape {text.shape}."
+            f"{name} must have one entry a cell, shape ({n},), found shape {np.shape(labels)}."
         )
-    return text
+    return label_text(labels, name)
 
 
 def label_text(labels: ArrayLike, name: str = "labels") -> Labels:

@@ -1092,6 +1092,13 @@ class AlphaSTomics(BaseModelClass):
         -------
         dict
             Arguments of the setup, names of genes, categories and counts.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.load_registry(folder)["setup_args"]["values"]
+        'counts'
         """
         return dict(read_saved(dir_path)[1]["registry"])
 
@@ -1104,6 +1111,14 @@ class AlphaSTomics(BaseModelClass):
         ----------
         dir_path
             As in :meth:`load`.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.view_setup_args(folder)  # doctest: +ELLIPSIS
+        Setup via `AlphaSTomics.setup_anndata` with arguments:
+        ...
         """
         AnnDataManager.view_setup_method_args(cls.load_registry(dir_path))
 
@@ -1118,6 +1133,11 @@ class AlphaSTomics(BaseModelClass):
             Cells that were set up; those of the training when ``None``.
         hide_state_registries
             Whether to leave out the details.
+
+        Examples
+        --------
+        >>> model.view_anndata_setup()  # doctest: +ELLIPSIS
+        Anndata setup with scvi-tools version ...
         """
         adata = self._require_adata(adata)
         manager = self._get_most_recent_anndata_manager(adata)
@@ -1126,7 +1146,17 @@ class AlphaSTomics(BaseModelClass):
         manager.view_registry(hide_state_registries=hide_state_registries)
 
     def deregister_manager(self, adata: AnnData | None = None) -> None:
-        """Forget the setup of an AnnData, of all but the training cells when ``None``."""
+        """Forget the setup of an AnnData, so that its memory can be freed.
+
+        Parameters
+        ----------
+        adata
+            Cells that were set up; all but those of the training when ``None``.
+
+        Examples
+        --------
+        >>> model.deregister_manager()
+        """
         self._require_adata(None)
         super().deregister_manager(adata)
 
@@ -1137,6 +1167,10 @@ class AlphaSTomics(BaseModelClass):
         ----------
         device
             As in :class:`torch.device`.
+
+        Examples
+        --------
+        >>> model.to_device("cpu")
         """
         move(self.module, device)
 

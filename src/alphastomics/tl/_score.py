@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import as_names, name_list, sections_of
-from alphastomics._coordinates import Points, is_known, point_set
+from alphastomics._coordinates import SMALLEST, Points, is_known, point_set
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
@@ -103,7 +103,7 @@ def scored_sections(
                 f"section {name!r} has {len(cells)} cells with true coordinates, but at least "
                 f"{LEAST} are needed to score it: drop the section."
             )
-        if np.ptp(true[cells], axis=0).max() == 0:
+        if np.ptp(true[cells], axis=0).max() < SMALLEST:
             raise ValueError(
                 f"{where} is the same for all {len(cells)} cells of section {name!r}: there is no "
                 "size to measure by."
