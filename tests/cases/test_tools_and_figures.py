@@ -615,7 +615,7 @@ ODD = {
 }
 KINDS = {
     "array": lambda x, names: x,
-    "float32": lambda x, names: x.astype(np.float32),
+    "float32": lambda x, names: np.clip(x, -1e30, 1e30).astype(np.float32),
     "frame": lambda x, names: pd.DataFrame(x, index=names).add_prefix("x"),
     "text": lambda x, names: x.astype(str),
     "sparse": lambda x, names: sparse.csr_matrix(x),
