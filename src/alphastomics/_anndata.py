@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._validate import check_position_rows
+from alphastomics._validate import check_position_rows, require_adata, short
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision
@@ -120,8 +121,33 @@ def as_names(column: pd.Series) -> pd.Series:
     return plain.astype(str)
 
 
+def name_list(argument: str, value: object) -> list[str]:
+    """One name or several as a list of text, spelled as :func:`as_names` spells a column."""
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    names = list(value) if several else [value]  # type: ignore[call-overload]
+    for name in names:
+        if isinstance(name, bool) or not isinstance(name, str | Real):
+            raise TypeError(
+                f"{argument} must be a name or a list of names, found {short(name)} "
+                f"({type(name).__name__})."
+            )
+    return [str(name) for name in as_names(pd.Series(names))] if names else []
+
+
+def section_names(argument: str, value: object, present: Iterable[str]) -> list[str]:
+    """Names of sections that are there, given as one or several, as text or as numbers."""
+    names, present = name_list(argument, value), list(present)
+    if unknown := [name for name in names if name not in present]:
+        raise ValueError(
+            f"{argument} names {unknown[0]!r}, but the sections are "
+            f"{', '.join(map(repr, present))}."
+        )
+    return names
+
+
 def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
     """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
+    require_adata(adata)
     if section_key is None:
         return np.full(adata.n_obs, "all", dtype=object)
     remedy = ": correct section_key=, or pass section_key=None when all cells are one section"
@@ -148,6 +174,7 @@ def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse
 
 def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     """Read ``.X`` or a layer as CSR ``(n_cells, n_genes)``, without changing the AnnData."""
+    require_adata(adata)
     if layer is not None and layer not in adata.layers:
         raise KeyError(
             f"layer {layer!r} is not in adata.layers, which holds {sorted(adata.layers)}: "

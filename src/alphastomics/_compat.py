@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from lightning.pytorch import Trainer
+    from scipy.sparse import csr_matrix
 
 
 @contextmanager
@@ -25,6 +28,49 @@ def quiet(logger: str | logging.Logger) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def without_deprecations(*messages: str) -> Iterator[None]:
+    """Keep what other packages say to their developers, and some ``messages``, from users."""
+    with warnings.catch_warnings():
+        for category in (
+            DeprecationWarning,
+            FutureWarning,
+            PendingDeprecationWarning,
+            SyntaxWarning,
+        ):
+            warnings.simplefilter("ignore", category)
+        for message in messages:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def squidpy() -> Any:
+    """Module squidpy, imported without the warnings about its docstrings."""
+    with without_deprecations():
+        return importlib.import_module("squidpy")
+
+
+def spatial_graph(cells: AnnData, **options: Any) -> tuple[csr_matrix, csr_matrix]:
+    """Build squidpy's graph of ``.obsm["spatial"]``: connectivities and distances.
+
+    ``squidpy.gr.spatial_neighbors`` goes with 1.9, and what replaces it came with 1.8.2.
+    """
+    sq = squidpy()
+    with quiet("spatialdata._logging"), without_deprecations():
+        if not hasattr(sq.gr, "spatial_neighbors_knn"):
+            graph = sq.gr.spatial_neighbors(cells, coord_type="generic", copy=True, **options)
+        elif options.pop("delaunay", False):
+            del options["n_neighs"]
+            graph = sq.gr.spatial_neighbors_delaunay(cells, copy=True, **options)
+        elif options.get("radius") is not None:
+            del options["n_neighs"]
+            graph = sq.gr.spatial_neighbors_radius(cells, copy=True, **options)
+        else:
+            options.pop("radius", None)
+            graph = sq.gr.spatial_neighbors_knn(cells, copy=True, **options)
+    return graph[0], graph[1]
 
 
 def epoch_logger() -> Any:

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -66,9 +67,16 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, found {value!r}.")
 
 
+def check_number(name: str, value: object) -> None:
+    """Raise unless ``value`` is one real number."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, found {short(value)} ({type(value).__name__}).")
+
+
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise if ``value`` is below ``least``."""
-    if value < least:
+    """Raise if ``value`` is below ``least``, or no number."""
+    check_number(name, value)
+    if not value >= least:
         raise ValueError(f"{name} must be at least {least}, found {value}.")
 
 
@@ -109,16 +117,22 @@ def short(value: object, width: int = 60) -> str:
 
 def check_share(name: str, value: float) -> None:
     """Raise unless ``value`` is in [0, 1)."""
+    check_number(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, found {value}.")
 
 
-def check_adata(adata: AnnData, name: str = "adata") -> None:
-    """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
+def require_adata(adata: object, name: str = "adata") -> None:
+    """Raise if ``adata`` is not an AnnData."""
     if not isinstance(adata, AnnData):
         found = type(adata).__name__
         remedy = "; pass a table of it, al.io.read_table(sdata)" if found == "SpatialData" else ""
         raise TypeError(f"{name} must be an AnnData, found {found}{remedy}.")
+
+
+def check_adata(adata: AnnData, name: str = "adata") -> None:
+    """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
+    require_adata(adata, name)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
     for names, what, remedy in (
@@ -214,6 +228,11 @@ def check_position_rows(positions: NDArray[np.float64], spatial_key: str) -> Non
         raise ValueError(
             f"{where} must have 2 or 3 columns (x, y or x, y, z), found shape {positions.shape}."
         )
+    check_rows(positions, where)
+
+
+def check_rows(positions: NDArray[np.float64], where: str) -> None:
+    """Raise unless every row of ``(n, d)`` is finite or NaN as a whole."""
     if np.isinf(positions).any():
         raise ValueError(
             f"{where} holds infinite coordinates in {int(np.isinf(positions).any(1).sum())} cells: "

@@ -115,7 +115,7 @@ def test_one_of_several_sections_must_be_named(tissue, call):
     cells.obs["spatial_predicted_radius"] = 1.0
     with pytest.raises(ValueError, match=r"3 sections: name one of \['section_0'"):
         call(cells)
-    with pytest.raises(ValueError, match="section='x' is none of"):
+    with pytest.raises(ValueError, match="section names 'x', but the sections are 'section_0'"):
         call(cells, section="x")
     assert len(drawn(call(cells, section="section_1")).get_offsets()) == 300
 

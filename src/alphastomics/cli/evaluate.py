@@ -167,14 +167,14 @@ def score_placement(
     """Score the cells of a section that are placed without their coordinates, into ``cells``."""
     from alphastomics.metrics import radius_scores
     from alphastomics.tl import placement_baselines
-    from alphastomics.tl._score import placement_scores
+    from alphastomics.tl._score import placement_scores, read_labels
 
     true = np.asarray(cells.obsm[_keys.SPATIAL], dtype=np.float64)
     query = cells.copy()
     del query.obsm[_keys.SPATIAL]
     model.predict(query, progress_bar=False)
     model.sample(query, seed=seed, progress_bar=False)
-    labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
+    labels = read_labels(cells, labels_key)
     found = []
     for method, key in (("predict", _keys.PREDICTED), ("sample", _keys.SAMPLED)):
         cells.obsm[key] = query.obsm[key]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from alphastomics._compat import quiet
+from alphastomics._compat import quiet, squidpy
 
 Folder = str | os.PathLike[str] | None
 FOLDER_VARIABLE = "ALPHASTOMICS_DATA_DIR"
@@ -17,8 +17,7 @@ FOLDER_VARIABLE = "ALPHASTOMICS_DATA_DIR"
 
 def _load(name: str, cache_dir: Folder, progress_bar: bool) -> AnnData:
     """Load a data set of squidpy, from a file in the folder if it is there."""
-    import squidpy as sq
-
+    sq = squidpy()
     folder = cache_dir or os.environ.get(FOLDER_VARIABLE)
     path = None if folder is None else Path(folder).expanduser().absolute() / f"{name}.h5ad"
     hidden = contextlib.nullcontext() if progress_bar else contextlib.redirect_stderr(io.StringIO())

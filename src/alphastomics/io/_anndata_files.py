@@ -17,7 +17,7 @@ import zarr
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._compat import quiet, require
+from alphastomics._compat import quiet, require, squidpy
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._section import (
     Array,
@@ -204,7 +204,7 @@ def _read_tenx(path: Path, kind: str, name: str) -> ad.AnnData:
 
         return xenium(path, **dict.fromkeys(XENIUM_IMAGES, False)).tables["table"]
     if kind == "Visium":
-        import squidpy as sq
+        sq = squidpy()
 
         with quiet("spatialdata._logging"):
             return sq.read.visium(path, library_id=name)

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from alphastomics.metrics._arrays import Array, checked_draws, checked_points, point_pair, ratio
+from alphastomics.metrics._arrays import (
+    Array,
+    as_floats,
+    checked_draws,
+    checked_points,
+    point_pair,
+    ratio,
+)
 
 OPPOSITE, SAME_DISTANCE = 0.35, 0.2
 
@@ -110,7 +117,13 @@ def superpose_by(
     >>> superpose_by(moving, fixed, np.array([True, True, True, False])).round(6)[3]
     array([2., 2.])
     """
-    M_center, F_center = moving[chosen].mean(0), fixed[chosen].mean(0)
+    moving, fixed = as_floats(moving, "moving"), as_floats(fixed, "fixed")
+    both = (moving[chosen], fixed[chosen])
+    if not len(both[0]) or not all(np.isfinite(points).all() for points in both):
+        raise ValueError(
+            "moving and fixed must hold finite coordinates of the chosen cells, of one at least."
+        )
+    M_center, F_center = (points.mean(0) for points in both)
     M, F = moving[chosen] - M_center, fixed[chosen] - F_center
     u, s, vh = np.linalg.svd(M.T @ F)
     if not allow_reflection and np.linalg.det(u @ vh) < 0:

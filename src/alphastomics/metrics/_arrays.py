@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from scipy.spatial import KDTree
 
 Array = NDArray[np.float64]
@@ -13,9 +15,25 @@ Labels = NDArray[np.str_]
 MAX_ROWS = 2000  # cells that are scored of a larger section
 
 
+def as_floats(values: ArrayLike, name: str) -> Array:
+    """Numbers as a float array; masked ones are NaN."""
+    if issparse(values):
+        raise ValueError(f"{name} is sparse: pass {name}.toarray().")
+    try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        if np.iscomplexobj(values):
+            raise ValueError
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be an array of numbers, found {type(values).__name__} that is none."
+        ) from None
+
+
 def checked_points(points: ArrayLike, name: str, least: int = 0) -> Array:
     """Check coordinates ``(n, d)`` of at least ``least`` cells and return them as floats."""
-    array = np.asarray(points, dtype=np.float64)
+    array = as_floats(points, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (n_cells, n_dims), found shape {array.shape}.")
     if not np.isfinite(array).all():
@@ -27,7 +45,7 @@ def checked_points(points: ArrayLike, name: str, least: int = 0) -> Array:
 
 def checked_draws(draws: ArrayLike, least: int = 1) -> Array:
     """Check draws ``(n_draws, n, d)`` and return them as floats."""
-    array = np.asarray(draws, dtype=np.float64)
+    array = as_floats(draws, "draws")
     if array.ndim != 3 or len(array) < least:
         raise ValueError(
             f"draws must have shape (n_draws, n_cells, n_dims) with n_draws at least {least}, "
@@ -62,21 +80,24 @@ def checked_sections(true: ArrayLike, generated: ArrayLike, least: int = 1) -> t
 
 def checked_labels(labels: ArrayLike, n: int, name: str = "labels") -> Labels:
     """Check that there is a label for each of ``n`` cells and return them as text."""
-    text = label_text(labels)
-    if text.shape != (n,):
+    if np.shape(labels) != (n,):
         raise ValueError(
-            f"{name} must have one entry a cell, shape ({n},), found shape {text.shape}."
+            f"{name} must have one entry a cell, shape ({n},), found shape {np.shape(labels)}."
         )
-    return text
+    return label_text(labels, name)
 
 
-def label_text(labels: ArrayLike) -> Labels:
-    """Labels as text."""
+def label_text(labels: ArrayLike, name: str = "labels") -> Labels:
+    """Labels as text; none may be missing."""
+    if missing := int(np.sum(pd.isna(np.asarray(labels, dtype=object)))):
+        raise ValueError(f"{name} is missing for {missing} cells: drop those cells first.")
     return np.asarray(labels).astype(str)
 
 
 def check_neighbors(k: int, n: int) -> None:
     """Raise unless each of ``n`` cells has ``k`` neighbors."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise TypeError(f"k must be a whole number, found {k!r}.")
     if not 1 <= k < n:
         raise ValueError(f"k must be between 1 and n_cells - 1 = {n - 1}, found {k}.")
 

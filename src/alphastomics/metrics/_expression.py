@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 
-from alphastomics.metrics._arrays import Array
+from alphastomics.metrics._arrays import Array, as_floats
 
 CONSTANT = 1e-10
 EXPLAINED = 1e-6
@@ -21,9 +20,7 @@ SSIM_MEAN, SSIM_CONTRAST = 0.01**2, 0.03**2
 
 def expression_matrix(values: ArrayLike, name: str) -> Array:
     """Check dense expression ``(n_cells, n_genes)`` and return it as a float array."""
-    if issparse(values):
-        raise ValueError(f"{name} is sparse: pass {name}.toarray().")
-    array = np.asarray(values, dtype=np.float64)
+    array = as_floats(values, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape (n_cells, n_genes), found shape {array.shape}.")
     if not np.isfinite(array).all():
@@ -119,7 +116,7 @@ def partial_pcc(true: ArrayLike, predicted: ArrayLike, covariate: ArrayLike) -> 
     array([0.])
     """
     X, Y = expression_pair(true, predicted)
-    c = np.asarray(covariate, dtype=np.float64)
+    c = as_floats(covariate, "covariate")
     if c.shape != (len(X),):
         raise ValueError(
             f"covariate must have one number per cell, shape ({len(X)},), found shape {c.shape}."

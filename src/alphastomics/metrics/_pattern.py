@@ -13,6 +13,7 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from alphastomics.metrics._alignment import tissue_size
 from alphastomics.metrics._arrays import (
     Array,
+    as_floats,
     check_neighbors,
     checked_labels,
     checked_points,
@@ -111,7 +112,7 @@ def lins_concordance(x: ArrayLike, y: ArrayLike) -> float:
     >>> lins_concordance([1.0, 2, 3], [1, 2, 3]), round(lins_concordance([1.0, 2, 3], [2, 4, 6]), 3)
     (1.0, 0.364)
     """
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    a, b = as_floats(x, "x"), as_floats(y, "y")
     if a.ndim != 1 or a.shape != b.shape or len(a) == 0:
         raise ValueError(f"x and y must have one shape (n,), found {a.shape} and {b.shape}.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -155,7 +156,7 @@ def neighborhood_composition(
     """
     P = checked_points(positions, "positions")
     names = checked_labels(labels, len(P))
-    columns = np.unique(names) if types is None else label_text(types)
+    columns = np.unique(names) if types is None else label_text(types, "types")
     unknown = np.setdiff1d(names, columns)
     if len(unknown):
         raise ValueError(f"types lacks {unknown.tolist()}, which labels holds.")
@@ -196,7 +197,7 @@ def composition_distance(
     >>> composition_distance(line, ["a", "a", "b", "b"], line, ["b", "b", "a", "a"], k=1)
     0.0
     """
-    types = np.union1d(label_text(labels), label_text(other_labels))
+    types = np.union1d(label_text(labels), label_text(other_labels, "other_labels"))
     shares = neighborhood_composition(positions, labels, k, types=types)
     other = neighborhood_composition(other_positions, other_labels, k, types=types)
     distances = [wasserstein_distance(a, b) for a, b in zip(shares.T, other.T, strict=True)]
@@ -321,7 +322,7 @@ def pair_correlation(points: ArrayLike, radii: ArrayLike) -> Array:
     array([1., 1.])
     """
     P = checked_points(points, "points", 2)
-    r = np.asarray(radii, dtype=np.float64)
+    r = as_floats(radii, "radii")
     if r.ndim != 1 or len(r) < 2 or not (np.isfinite(r).all() and r[0] >= 0):
         raise ValueError(
             f"radii must be at least 2 finite numbers of 0 or more, shape (n_shells + 1,); found "

@@ -15,6 +15,7 @@ from alphastomics.metrics._alignment import rms_radius, superpose, tissue_size
 from alphastomics.metrics._arrays import (
     MAX_ROWS,
     Array,
+    as_floats,
     check_neighbors,
     checked_labels,
     nearest_neighbors,
@@ -262,7 +263,7 @@ def _errors_and_radii(
 ) -> tuple[Array, Array]:
     """Distance of every cell from its true position, and its radius, ``(n,)`` each."""
     T, P = point_pair(true, predicted)
-    r = np.asarray(radius, dtype=np.float64)
+    r = as_floats(radius, "radius")
     if r.shape not in ((), (len(T),)):
         raise ValueError(
             f"radius must be one number or have shape ({len(T)},), one a cell; found {r.shape}."

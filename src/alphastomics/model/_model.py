@@ -92,6 +92,18 @@ from alphastomics.model._results import (
     known_and_estimated,
     superpose_draws,
 )
+from alphastomics.model._scvi import (
+    FOLDER,
+    LATENT,
+    LOAD,
+    SAVE,
+    TRAIN,
+    chosen_cells,
+    hide_inherited,
+    move,
+    stopping_options,
+    without_options,
+)
 from alphastomics.model._task import (
     MAX_PLACED_SET,
     MAX_SET,
@@ -115,6 +127,7 @@ MAX_STEPS = 100_000  # of the diffusion heads
 BYTES_OF_NAME = 128  # of a cell in an index
 
 
+@hide_inherited
 class AlphaSTomics(BaseModelClass):
     """Model of the architecture of a tissue, which estimates what is unknown of its cells.
 
@@ -332,6 +345,7 @@ class AlphaSTomics(BaseModelClass):
         return names.astype(str)
 
     @own_torch_state()
+    @without_options(TRAIN)
     def train(
         self,
         max_epochs: int | None = None,
@@ -395,7 +409,8 @@ class AlphaSTomics(BaseModelClass):
             Whether to show a progress bar.
         **trainer_kwargs
             More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
-            ``num_nodes`` or ``strategy``.
+            ``num_nodes`` or ``strategy``. ``early_stopping=True`` stops when the validation loss
+            has not improved for 5 epochs (``early_stopping_patience``); it needs ``val_sections``.
 
         Examples
         --------
@@ -412,6 +427,7 @@ class AlphaSTomics(BaseModelClass):
         check_trainer_options(trainer_kwargs, sorted(own))
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
         held_out = [str(name) for name in names]
+        trainer_kwargs = stopping_options(trainer_kwargs, validates=bool(held_out))
         data = self._training_cells()
         if checkpoint_dir is not None:
             written = Checkpoints(Path(checkpoint_dir))
@@ -442,6 +458,7 @@ class AlphaSTomics(BaseModelClass):
         self.training_record = replace(self.training_record, calibration=calibration)
 
     @own_torch_state()
+    @without_options(TRAIN)
     def calibrate(
         self,
         *,
@@ -487,6 +504,7 @@ class AlphaSTomics(BaseModelClass):
                 "A model trained with training_mode='pos_to_expr' places no cells and has no "
                 "radius to calibrate."
             )
+        train_options = stopping_options(train_options, validates=False)
         names = TrainConfig.model_fields
         options = {name: train_options.pop(name) for name in names if name in train_options}
         training = TrainConfig(**options, max_steps=max_steps)
@@ -992,9 +1010,11 @@ class AlphaSTomics(BaseModelClass):
 
     @renamed_argument("max_set", "max_cells_per_set")
     @own_torch_state()
+    @without_options(LATENT)
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
+        indices: ArrayLike | None = None,
         *,
         mode: Mode | None = None,
         max_cells_per_set: int | None = None,
@@ -1005,6 +1025,8 @@ class AlphaSTomics(BaseModelClass):
         ----------
         adata, max_cells_per_set
             As in :meth:`predict`.
+        indices
+            Cells to return, by number or by a mask; their whole section is the context in any case.
         mode
             Values to hide: ``"expr_to_pos"`` (the default of a model that places cells) embeds
             expression, ``"pos_to_expr"`` positions, ``"auto"`` hides nothing and embeds everything
@@ -1013,8 +1035,8 @@ class AlphaSTomics(BaseModelClass):
         Returns
         -------
         ndarray
-            ``(n_cells, d_model)``, in the order of the cells; NaN for cells without counts whose
-            position is unknown.
+            ``(n_cells, d_model)``, in the order of the cells, or of ``indices``; NaN for cells
+            without counts whose position is unknown.
 
         Examples
         --------
@@ -1024,10 +1046,11 @@ class AlphaSTomics(BaseModelClass):
         """
         n_most = self._check_set_size(max_cells_per_set)
         task = self._embedding_task(adata, mode)
+        cells = chosen_cells(np.arange(task.n_query) if indices is None else indices, task.n_query)
         tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
         for cell_set, encoding in encode_sets(self.module, task, n_most or self._set_size(task)):
             tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
-        return tokens[: task.n_query]
+        return tokens[cells]
 
     @own_torch_state()
     def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
@@ -1078,6 +1101,7 @@ class AlphaSTomics(BaseModelClass):
         results.record(key_added, **{METHOD: "register"}, model=self._fingerprint())
         results.write()
 
+    @without_options(SAVE)
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
 
@@ -1100,7 +1124,10 @@ class AlphaSTomics(BaseModelClass):
         write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
 
     @classmethod
-    def load(cls, dir_path: str | os.PathLike[str], adata: AnnData | None = None) -> Self:
+    @without_options(LOAD)
+    def load(
+        cls, dir_path: str | os.PathLike[str], adata: AnnData | Literal[False] | None = None
+    ) -> Self:
         """Load a model that :meth:`save` wrote, or a checkpoint. Nothing in it is run.
 
         Parameters
@@ -1109,7 +1136,7 @@ class AlphaSTomics(BaseModelClass):
             The folder, or a checkpoint (``.ckpt``) of the command ``train``.
         adata
             Sections to train further on; they must have all genes of the model, in any order.
-            Placing other cells needs none.
+            Placing other cells needs none, which ``False`` says, too.
 
         Returns
         -------
@@ -1125,15 +1152,127 @@ class AlphaSTomics(BaseModelClass):
         """
         state, payload = read_saved(dir_path)
         model = cls(registry=payload["registry"], **payload["init_arguments"])
-        if adata is not None:
-            cls.setup_anndata(adata, **payload["registry"]["setup_args"])
-            model._read_training(adata)
-            model._adata = adata
+        if adata is not None and adata is not False:
+            model.adata = adata
         model.module.load_state_dict(state)
         model.training_record = TrainingRecord(**payload["training"])
         model.history_ = history_from_json(payload["history"])
         model.is_trained_ = True
         return model
+
+    @classmethod
+    @without_options({"prefix": FOLDER})
+    def load_registry(cls, dir_path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Read what :meth:`setup_anndata` recorded of the training cells of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            As in :meth:`load`.
+
+        Returns
+        -------
+        dict
+            Arguments of the setup, names of genes, categories and counts.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.load_registry(folder)["setup_args"]["values"]
+        'counts'
+        """
+        return dict(read_saved(dir_path)[1]["registry"])
+
+    @classmethod
+    @without_options({"prefix": FOLDER})
+    def view_setup_args(cls, dir_path: str | os.PathLike[str]) -> None:
+        """Print the arguments of :meth:`setup_anndata` of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            As in :meth:`load`.
+
+        Examples
+        --------
+        >>> folder = getfixture("tmp_path") / "model"
+        >>> model.save(folder)
+        >>> al.AlphaSTomics.view_setup_args(folder)  # doctest: +ELLIPSIS
+        Setup via `AlphaSTomics.setup_anndata` with arguments:
+        ...
+        """
+        AnnDataManager.view_setup_method_args(cls.load_registry(dir_path))
+
+    def view_anndata_setup(
+        self, adata: AnnData | None = None, hide_state_registries: bool = False
+    ) -> None:
+        """Print what :meth:`setup_anndata` registered.
+
+        Parameters
+        ----------
+        adata
+            Cells that were set up; those of the training when ``None``.
+        hide_state_registries
+            Whether to leave out the details.
+
+        Examples
+        --------
+        >>> model.view_anndata_setup()  # doctest: +ELLIPSIS
+        Anndata setup with scvi-tools version ...
+        """
+        adata = self._require_adata(adata)
+        manager = self._get_most_recent_anndata_manager(adata)
+        if manager is None:
+            raise ValueError("adata was not set up: call AlphaSTomics.setup_anndata(adata) first.")
+        manager.view_registry(hide_state_registries=hide_state_registries)
+
+    def deregister_manager(self, adata: AnnData | None = None) -> None:
+        """Forget the setup of an AnnData, so that its memory can be freed.
+
+        Parameters
+        ----------
+        adata
+            Cells that were set up; all but those of the training when ``None``.
+
+        Examples
+        --------
+        >>> model.deregister_manager()
+        """
+        self._require_adata(None)
+        super().deregister_manager(adata)
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the network to a device, such as ``"cpu"``, ``"cuda:0"`` or ``0``.
+
+        Parameters
+        ----------
+        device
+            As in :class:`torch.device`.
+
+        Examples
+        --------
+        >>> model.to_device("cpu")
+        """
+        move(self.module, device)
+
+    @property
+    def adata(self) -> AnnData | None:
+        """Training cells; others that are set must have all genes of the model."""
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        self._read_training(adata)  # refuses what does not fit, before anything is written
+        type(self).setup_anndata(adata, **self.registry_["setup_args"])
+        self._adata = adata
+        self._adata_manager = self._get_most_recent_anndata_manager(adata, required=True)
+        self._register_manager_for_instance(self._adata_manager)
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is and how it was trained."""
+        return repr(self)
 
     @property
     def _setup(self) -> SetupArgs:

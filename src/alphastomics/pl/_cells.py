@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,19 +16,23 @@ from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._anndata import sections_of
+from alphastomics._anndata import section_names, sections_of
+from alphastomics._coordinates import Points, is_known, point_set
+from alphastomics._validate import require_adata
 from alphastomics.metrics import superpose_by
-from alphastomics.tl._coordinates import read_coordinates
+from alphastomics.tl._coordinates import read_placed
 
-Points = NDArray[np.float64]
 COLOR_MAP = "viridis"  # even in lightness, and distinct to the color-blind
 # Distinct to the color-blind (Okabe & Ito 2008), the palest last.
 FEW = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 RASTERIZED_FROM = 5000  # cells
 
 
-def cells_of(adata: AnnData, section: str | None, section_key: str | None) -> NDArray[np.bool_]:
+def cells_of(
+    adata: AnnData, section: str | float | None, section_key: str | None
+) -> NDArray[np.bool_]:
     """Mask of cells to draw, ``(n_cells,)``: those of a section, or all of the only one."""
+    require_adata(adata)
     if section_key is None or section_key not in adata.obs:
         if section is not None:
             raise KeyError(
@@ -39,33 +44,30 @@ def cells_of(adata: AnnData, section: str | None, section_key: str | None) -> ND
     present = sorted(pd.unique(names))
     if section is None and len(present) > 1:
         raise ValueError(f"adata holds {len(present)} sections: name one of {present} by section=.")
-    wanted = present[0] if section is None else str(section)
-    if wanted not in present:
-        raise ValueError(f"section={section!r} is none of {present}.")
-    return names == wanted
+    wanted = present if section is None else section_names("section", section, present)
+    if len(wanted) != 1:
+        raise ValueError(f"section names {len(wanted)} sections: draw one at a time.")
+    return names == wanted[0]
 
 
-def point_set(adata: AnnData, key: str, name: str = "key") -> Points:
-    """Read one set of coordinates, ``(n_cells, n_dims)``."""
-    points = read_coordinates(adata, key, name)
-    if points.ndim != 2:
+def check_dims(dims: tuple[int, int], points: Points) -> list[int]:
+    """Two dimensions to draw; raise unless coordinates ``(n, d)`` have them."""
+    chosen = list(dims) if isinstance(dims, Iterable) else [dims]
+    there = range(points.shape[1])
+    if len(chosen) != 2 or not all(isinstance(i, int | np.integer) and i in there for i in chosen):
         raise ValueError(
-            f"adata.obsm[{key!r}] has shape {points.shape}: draw one set of coordinates at a time."
+            f"dims must be two of the dimensions {list(there)} of the coordinates, found {dims!r}."
         )
-    return points
+    return chosen
 
 
 def true_and_placed(
     adata: AnnData, key: str, spatial_key: str, chosen: NDArray[np.bool_], *, align: bool
 ) -> tuple[NDArray[np.int64], Points, Points]:
     """Cells that have both positions, ``(n,)``, and these, ``(n, n_dims)``, in one frame."""
-    true, placed = point_set(adata, spatial_key, "spatial_key"), point_set(adata, key)
-    if placed.shape != true.shape:
-        raise ValueError(
-            f"adata.obsm[{key!r}] has {placed.shape[1]} columns and adata.obsm[{spatial_key!r}] "
-            f"{true.shape[1]}: they must be of the same dimension."
-        )
-    cells = np.flatnonzero(chosen & ~(np.isnan(true).any(1) | np.isnan(placed).any(1)))
+    true = point_set(adata, spatial_key, "spatial_key")
+    placed = read_placed(adata, key, true, spatial_key)
+    cells = np.flatnonzero(chosen & is_known(true) & is_known(placed))
     if not len(cells):
         raise ValueError(
             f"no cell has both a position in adata.obsm[{spatial_key!r}] and one in "

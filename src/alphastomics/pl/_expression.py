@@ -15,17 +15,19 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
-from alphastomics.pl._cells import cells_of, color_bar, point_set, scatter, write
+from alphastomics._coordinates import is_known, point_set
+from alphastomics._validate import check_integer, require_adata
+from alphastomics.pl._cells import cells_of, check_dims, color_bar, scatter, write
 
 
 def expression(
     adata: AnnData,
     gene: str,
-    layers: Sequence[str | None] = (None, _keys.EXPRESSION_PREDICTED),
+    layers: Sequence[str | None] | str | None = (None, _keys.EXPRESSION_PREDICTED),
     *,
     smoothed: int = 0,
     spatial_key: str = _keys.SPATIAL,
-    section: str | None = None,
+    section: str | float | None = None,
     section_key: str | None = _keys.SECTION,
     dims: tuple[int, int] = (0, 1),
     ax: Sequence[Axes] | None = None,
@@ -41,8 +43,8 @@ def expression(
     gene
         Name of the gene.
     layers
-        Layers to draw, ``None`` for ``.X``. Each has its own color scale, from the 1st to the
-        99th percentile.
+        Layers to draw, one or several, ``None`` for ``.X``. Each has its own color scale, from the
+        1st to the 99th percentile.
     smoothed
         Draw also the mean of the first layer over a cell and so many nearest ones.
     spatial_key
@@ -65,7 +67,10 @@ def expression(
     >>> [ax.get_title() for ax in axes]
     ['X', 'X, mean of 11 cells']
     """
-    if gene not in adata.var_names:
+    require_adata(adata)
+    check_integer("smoothed", smoothed, 0)
+    layers = [layers] if layers is None or isinstance(layers, str) else layers
+    if not isinstance(gene, str) or gene not in adata.var_names:
         raise KeyError(f"gene {gene!r} is not in adata.var_names, such as {adata.var_names[0]!r}.")
     absent = [name for name in layers if name is not None and name not in adata.layers]
     if absent or not layers:
@@ -73,9 +78,12 @@ def expression(
             f"layers {absent} are not in adata.layers, which holds {list(adata.layers)}."
         )
     chosen = cells_of(adata, section, section_key)
-    points = point_set(adata, spatial_key, "spatial_key")[chosen]
-    located = ~np.isnan(points).any(1)
-    cells, points = np.flatnonzero(chosen)[located], points[located]
+    points = point_set(adata, spatial_key, "spatial_key")
+    shown = check_dims(dims, points)
+    cells = np.flatnonzero(chosen & is_known(points))
+    if not len(cells):
+        raise ValueError(f"adata.obsm[{spatial_key!r}] has no position of these cells.")
+    points = points[cells]
     panels = {name or "X": _values(adata, gene, name)[cells] for name in layers}
     if smoothed:
         first, values = next(iter(panels.items()))
@@ -90,7 +98,7 @@ def expression(
     for axes, (title, values) in zip(ax, panels.items(), strict=True):
         low, high = np.nanpercentile(values, [1, 99]) if np.isfinite(values).any() else (0, 1)
         scale = {"vmin": low, "vmax": max(high, low + 1e-9), **kwargs}
-        color_bar(axes, scatter(axes, points[:, list(dims)], values, **scale), gene)
+        color_bar(axes, scatter(axes, points[:, shown], values, **scale), gene)
         axes.set_title(title)
     write(ax[0], save)
     return np.asarray(ax)

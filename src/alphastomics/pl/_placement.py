@@ -10,11 +10,13 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from alphastomics import _keys
+from alphastomics._coordinates import is_known, point_set
+from alphastomics._validate import check_integer, require_adata
 from alphastomics.pl._cells import (
     cells_of,
+    check_dims,
     color_bar,
     new_axes,
-    point_set,
     scatter,
     true_and_placed,
     with_unit,
@@ -31,7 +33,7 @@ def displacement(
     key: str = _keys.PREDICTED,
     *,
     spatial_key: str = _keys.SPATIAL,
-    section: str | None = None,
+    section: str | float | None = None,
     section_key: str | None = _keys.SECTION,
     align: bool = True,
     n_arrows: int = 100,
@@ -78,11 +80,13 @@ def displacement(
     >>> al.pl.displacement(cells).get_title()
     'spatial_predicted: error'
     """
+    check_integer("n_arrows", n_arrows, 0)
     chosen = cells_of(adata, section, section_key)
     _, true, generated = true_and_placed(adata, key, spatial_key, chosen, align=align)
+    drawn_dims = check_dims(dims, true)
     error = np.linalg.norm(generated - true, axis=1)
     ax = new_axes(ax)
-    shown, to = true[:, list(dims)], generated[:, list(dims)]
+    shown, to = true[:, drawn_dims], generated[:, drawn_dims]
     color_bar(ax, scatter(ax, shown, error, **kwargs), with_unit(adata, "distance to the truth"))
     moved = np.random.default_rng(0).permutation(len(true))[:n_arrows]
     if len(moved):
@@ -100,7 +104,7 @@ def uncertainty(
     key: str = _keys.PREDICTED,
     *,
     column: str | None = None,
-    section: str | None = None,
+    section: str | float | None = None,
     section_key: str | None = _keys.SECTION,
     dims: tuple[int, int] = (0, 1),
     ax: Axes | None = None,
@@ -134,6 +138,7 @@ def uncertainty(
     """
     chosen = cells_of(adata, section, section_key)
     points = point_set(adata, key)[chosen]
+    shown = check_dims(dims, points)
     names = [column] if column is not None else [key + suffix for suffix in SUFFIXES]
     found = next((name for name in names if name in adata.obs), None)
     if found is None:
@@ -143,9 +148,14 @@ def uncertainty(
             "the spread of draws by al.tl.uncertainty."
         )
     values = adata.obs[found].to_numpy(dtype=float)[chosen]
-    present = ~(np.isnan(points).any(1) | np.isnan(values))
+    present = is_known(points) & ~np.isnan(values)
+    if not present.any():
+        raise ValueError(
+            f"no cell has both a position in adata.obsm[{key!r}] and a value in "
+            f"adata.obs[{found!r}]: name others, or another section."
+        )
     ax = new_axes(ax)
-    drawn = scatter(ax, points[present][:, list(dims)], values[present], **kwargs)
+    drawn = scatter(ax, points[present][:, shown], values[present], **kwargs)
     label = "90 % radius" if found.endswith(_keys.RADIUS_SUFFIX) else "spread of draws"
     color_bar(ax, drawn, with_unit(adata, label))
     ax.set_title(found)
@@ -158,7 +168,7 @@ def calibration(
     key: str = _keys.PREDICTED,
     *,
     spatial_key: str = _keys.SPATIAL,
-    section: str | None = None,
+    section: str | float | None = None,
     section_key: str | None = _keys.SECTION,
     align: bool = True,
     n_groups: int = 10,
@@ -195,7 +205,9 @@ def calibration(
     >>> al.pl.calibration(cells, align=False).get_title()
     '100 % of cells within their radius'
     """
-    column = key + _keys.RADIUS_SUFFIX
+    require_adata(adata)
+    check_integer("n_groups", n_groups, 1)
+    column = f"{key}{_keys.RADIUS_SUFFIX}"
     if column not in adata.obs:
         raise KeyError(
             f"{column!r} is not in adata.obs: model.predict writes it if the model is calibrated "

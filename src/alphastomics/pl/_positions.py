@@ -8,15 +8,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import squidpy as sq
 from anndata import AnnData
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._compat import squidpy, without_deprecations
+from alphastomics._coordinates import is_known, point_set
 from alphastomics.metrics import superpose_by
-from alphastomics.pl._cells import palette, point_size, write
-from alphastomics.tl._coordinates import read_coordinates, sections_if_named
+from alphastomics.pl._cells import check_dims, palette, point_size, write
+from alphastomics.tl._coordinates import read_placed, sections_if_named
 
 MICROMETERS = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
 SCALE_BAR = {"scalebar_dx": 1.0, "scalebar_units": "um"}  # as matplotlib-scalebar spells it
@@ -27,9 +28,10 @@ def _panel(
 ) -> None:
     """Draw the cells of a section at ``points (n, 2)``."""
     cells = AnnData(obs=obs, uns=uns, obsm={_keys.SPATIAL: points})
-    sq.pl.spatial_scatter(
-        cells, spatial_key=_keys.SPATIAL, shape=None, ax=ax, library_id=[""], **options
-    )
+    with without_deprecations("No data for colormapping"):
+        squidpy().pl.spatial_scatter(
+            cells, spatial_key=_keys.SPATIAL, shape=None, ax=ax, library_id=[""], **options
+        )
     ax.set_aspect("equal")
     ax.set(xlabel="", ylabel="")
 
@@ -104,7 +106,10 @@ def positions(
     >>> [ax.get_title() for ax in al.pl.positions(cells, color="cell_type")[0]]
     ['section_0: true', 'section_0: spatial_predicted']
     """
-    generated = read_coordinates(adata, key)
+    generated = point_set(adata, key)
+    placeable = is_known(generated)
+    if not placeable.any():
+        raise ValueError(f"adata.obsm[{key!r}] is NaN for every cell: there is nothing to draw.")
     if color is not None and color not in adata.obs:
         raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
     obs, uns = adata.obs, dict(adata.uns)
@@ -117,17 +122,21 @@ def positions(
         scale_bar = str(uns.get(_keys.UNITS, "")).lower().startswith(MICROMETERS)
     kwargs = {"color": color, **(SCALE_BAR if scale_bar else {}), **kwargs}
     section = sections_if_named(adata, section_key)
-    names, shown = pd.unique(section), list(dims)
-    true = read_coordinates(adata, spatial_key) if spatial_key in adata.obsm else None
+    names, shown = pd.unique(section), check_dims(dims, generated)
+    true = None
+    if spatial_key in adata.obsm:
+        true = point_set(adata, spatial_key, "spatial_key")
+        read_placed(adata, key, true, spatial_key)
     axes = _panel_axes(ax, len(names), 1 if true is None else 2, panel_size)
     for row, name in enumerate(names):
         cells = section == name
         placed, title = generated[cells], "all cells" if name == "all" else name
         options = {"size": point_size(len(placed)), **kwargs}
+        known = placeable[cells]
         if true is not None:
-            located = ~np.isnan(true[cells]).any(1)
-            if align and located.any():
-                placed = superpose_by(placed, true[cells], located)
+            located = is_known(true[cells])
+            if align and (located & known).any():
+                placed = superpose_by(placed, true[cells], located & known)
             if located.any():
                 plain = {**options, "title": f"{title}: true", "legend_loc": "none"}
                 points = true[cells][located][:, shown]
@@ -135,6 +144,10 @@ def positions(
             else:
                 axes[row, 0].set_axis_off()
         options = {"legend_loc": "right margin" if row == 0 else "none", **options}
-        _panel(obs[cells], uns, placed[:, shown], axes[row, -1], title=f"{title}: {key}", **options)
+        if known.any():
+            options["title"] = f"{title}: {key}"
+            _panel(obs[cells][known], uns, placed[known][:, shown], axes[row, -1], **options)
+        else:
+            axes[row, -1].set_axis_off()
     write(axes[0, 0], save)
     return axes

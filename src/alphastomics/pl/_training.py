@@ -43,6 +43,10 @@ def history(
     >>> al.pl.history(model).get_xlabel()
     'epoch'
     """
+    from alphastomics.model import AlphaSTomics
+
+    if not isinstance(model, AlphaSTomics):
+        raise TypeError(f"model must be an AlphaSTomics, found {type(model).__name__}.")
     table = model.history
     if not table:
         raise ValueError("model has no history: call model.train() first.")

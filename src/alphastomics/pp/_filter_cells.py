@@ -10,7 +10,7 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import expression_known, read_matrix, sections_of
-from alphastomics._validate import check_at_least
+from alphastomics._validate import check_at_least, require_adata
 
 
 def enough_expression(
@@ -75,6 +75,7 @@ def filter_cells(
     >>> int((atlas.X > 0).sum(1).min()) >= 40
     True
     """
+    require_adata(adata)
     check_at_least("min_genes", min_genes, 0)
     check_at_least("min_counts", min_counts, 0)
     matrix, known = read_matrix(adata, layer), expression_known(adata.obs)

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._anndata import expression_known, read_matrix, read_panels, sections_of
-from alphastomics._validate import check_at_least, check_values
+from alphastomics._anndata import (
+    expression_known,
+    read_matrix,
+    read_panels,
+    section_names,
+    sections_of,
+)
+from alphastomics._output import check_key
+from alphastomics._validate import check_integer, check_values
 
 Array = NDArray[np.float64]
 
@@ -68,7 +75,7 @@ def highly_variable_genes(
     *,
     n_top_genes: int = 2000,
     values: str = "counts",
-    sections: Sequence[str] | None = None,
+    sections: Sequence[str] | str | None = None,
     layer: str | None = None,
     section_key: str | None = _keys.SECTION,
     key_added: str = _keys.HIGHLY_VARIABLE,
@@ -110,7 +117,8 @@ def highly_variable_genes(
     >>> int(atlas.var["highly_variable"].sum())
     10
     """
-    check_at_least("n_top_genes", n_top_genes, 1)
+    n_top_genes = check_integer("n_top_genes", n_top_genes, 1)
+    check_key("key_added", key_added, {})
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     matrix = check_values(read_matrix(adata, layer), values, where)
     section, known = sections_of(adata, section_key), expression_known(adata.obs)
@@ -132,15 +140,20 @@ def highly_variable_genes(
 
 
 def _ranking_sections(
-    obs: pd.DataFrame, section: NDArray[np.str_], sections: Sequence[str] | None
+    obs: pd.DataFrame, section: NDArray[np.str_], sections: Sequence[str] | str | None
 ) -> list[str]:
     """Names of the sections in which genes are ranked."""
     present = [str(name) for name in pd.unique(section)]
     if sections is not None:
-        if unknown := [name for name in sections if name not in present]:
-            raise ValueError(f"sections names {unknown[0]!r}, but there are {present}.")
-        return list(sections)
+        if not (names := section_names("sections", sections, present)):
+            raise ValueError(f"sections is empty: name some of {present}, or pass None.")
+        return names
     if _keys.SPLIT not in obs:
         return present
     training = set(section[(obs[_keys.SPLIT] == "train").to_numpy()])
+    if not training:
+        raise ValueError(
+            f"adata.obs[{_keys.SPLIT!r}] holds out all {len(present)} sections, so that none is "
+            f"left to rank genes in: name sections= of {present}."
+        )
     return [name for name in present if name in training]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, overload
 
 import anndata as ad
@@ -12,8 +12,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._anndata import read_panels, sections_of
-from alphastomics._validate import check_choice
+from alphastomics._anndata import name_list, read_panels, sections_of
+from alphastomics._output import check_key
+from alphastomics._validate import check_choice, require_adata, short
 
 How = Literal["intersection", "union"]
 
@@ -25,7 +26,9 @@ def choose_genes(
     check_choice("how", how, ("intersection", "union"))
     union = pd.Index(pd.unique(np.concatenate([list(panel) for panel in panels.values()])))
     if genes is not None:
-        chosen = pd.Index(pd.unique(np.asarray(genes, dtype=object)))
+        chosen = pd.Index(pd.unique(np.asarray(name_list("genes", genes), dtype=object)))
+        if chosen.empty:
+            raise ValueError("genes is empty: name the genes to keep, or pass None.")
         if unknown := list(chosen[~chosen.isin(union)]):
             raise ValueError(
                 f"genes names {len(unknown)} that no section measures, {unknown[0]!r} among them; "
@@ -101,7 +104,7 @@ def intersect_genes(
     AnnData or None
         Cells of all sections. Where some section lacks a gene, ``.varm["measured"]`` has a boolean
         column per section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
-        Coordinates of sections without any are NaN.
+        Coordinates of sections without any are NaN; all others must be 2D, or all 3D.
 
     Examples
     --------
@@ -117,13 +120,16 @@ def intersect_genes(
     """
     if isinstance(sections, AnnData):
         return _subset_genes(sections, how, genes, section_key, copy)
+    check_key("section_key", section_key, {})
     by_name = _named_sections(sections, section_key)
-    _check_layers(by_name)
+    _check_expression(by_name)
+    _check_coordinates(by_name)
     panels = {name: part.var_names for name, part in by_name.items()}
     chosen = choose_genes(panels, how, genes)
+    tables = _common_tables(by_name)
     joined = ad.concat(
         [
-            _with_sparse_expression(part[:, part.var_names.isin(chosen)])
+            _with_plain_values(part[:, part.var_names.isin(chosen)], tables)
             for part in by_name.values()
         ],
         join="outer",
@@ -139,27 +145,70 @@ def intersect_genes(
     return joined
 
 
-def _with_sparse_expression(part: AnnData) -> AnnData:
-    """Copy with sparse expression, in which a gene that is missing becomes 0 and not NaN."""
+def _with_plain_values(part: AnnData, tables: Collection[str]) -> AnnData:
+    """Copy with sparse expression, in which a gene that is missing becomes 0 and not NaN.
+
+    Coordinates in a DataFrame become an array unless they are among the ``tables``.
+    """
     part = part.copy()
-    part.X = sparse.csr_matrix(part.X)
+    if part.X is not None:
+        part.X = sparse.csr_matrix(part.X)
     for layer in part.layers:
         part.layers[layer] = sparse.csr_matrix(part.layers[layer])
+    for key, values in dict(part.obsm).items():
+        if isinstance(values, pd.DataFrame) and key not in tables:
+            part.obsm[key] = values.to_numpy()
     return part
 
 
-def _check_layers(by_name: Mapping[str, AnnData]) -> None:
-    """Raise if a layer is not in all sections: it would be 0 where it is missing."""
-    layers = {layer for part in by_name.values() for layer in part.layers}
-    for name, part in by_name.items():
-        if missing := sorted(layers - set(part.layers)):
+def _common_tables(by_name: Mapping[str, AnnData]) -> set[str]:
+    """Names in ``.obsm`` under which all sections have a DataFrame."""
+    return set.intersection(
+        *(
+            {key for key, values in part.obsm.items() if isinstance(values, pd.DataFrame)}
+            for part in by_name.values()
+        )
+    )
+
+
+def _check_expression(by_name: Mapping[str, AnnData]) -> None:
+    """Raise if a layer or X is not in all sections: it would be 0 where it is missing."""
+    held = {
+        name: {
+            *(["X"] if part.X is not None else []),
+            *(f"layer {layer!r}" for layer in part.layers),
+        }
+        for name, part in by_name.items()
+    }
+    everything = set().union(*held.values())
+    for name, present in held.items():
+        if missing := sorted(everything - present):
             raise ValueError(
-                f"section {name!r} has no layer {missing[0]!r}, but others have: add it or delete "
-                "it from them."
+                f"section {name!r} has no {missing[0]}, but others have: add it or delete it from "
+                "them."
             )
 
 
+def _check_coordinates(by_name: Mapping[str, AnnData]) -> None:
+    """Raise if values in ``.obsm`` differ in width: what is missing would be NaN."""
+    first: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, part in by_name.items():
+        for key, values in part.obsm.items():
+            other, shape = first.setdefault(key, (name, values.shape[1:]))
+            if values.shape[1:] != shape:
+                raise ValueError(
+                    f".obsm[{key!r}] has shape (n_cells, {_widths(shape)}) in section {other!r}, "
+                    f"but (n_cells, {_widths(values.shape[1:])}) in section {name!r}: give all "
+                    "sections the same dimensions, such as z = 0 to a flat one, or delete it."
+                )
+
+
+def _widths(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
 def _check_genes(part: AnnData, name: str) -> None:
+    require_adata(part, name)
     if not part.var_names.is_unique:
         raise ValueError(
             f"{name} has duplicated gene names, "
@@ -172,11 +221,17 @@ def _named_sections(
     sections: Mapping[str, AnnData] | Sequence[AnnData], section_key: str
 ) -> dict[str, AnnData]:
     """Sections by name."""
+    if isinstance(sections, str | bytes) or not isinstance(sections, Iterable):
+        raise TypeError(
+            "sections must be an AnnData, a list of AnnData, or a dict of them by name, found "
+            f"{short(sections)} ({type(sections).__name__})."
+        )
+    by_name: dict[str, AnnData] = {}
     if isinstance(sections, Mapping):
         for name, part in sections.items():
             _check_genes(part, f"sections[{name!r}]")
-        return dict(sections)
-    by_name: dict[str, AnnData] = {}
+        by_name = dict(zip(name_list("sections", list(sections)), sections.values(), strict=True))
+        sections = []
     for i, part in enumerate(sections):
         _check_genes(part, f"sections[{i}]")
         section = sections_of(part, section_key)
@@ -196,6 +251,7 @@ def _subset_genes(
     adata: AnnData, how: str, genes: Sequence[str] | None, section_key: str, copy: bool
 ) -> AnnData | None:
     """Subset the genes of one AnnData by its table of panels."""
+    _check_genes(adata, "sections")
     section = sections_of(adata, section_key)
     names, (panels, _) = map(str, pd.unique(section)), read_panels(adata, section)
     # Fewer panels than names, a single one, if all sections measure all genes.

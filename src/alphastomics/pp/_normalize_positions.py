@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._anndata import micrometres_per_pixel, sections_of
-from alphastomics._validate import check_position_rows
+from alphastomics._coordinates import is_known, point_set
+from alphastomics._output import check_key
+from alphastomics._validate import check_position_rows, short
 
 VISIUM = "visium"
 
@@ -66,39 +68,37 @@ def normalize_positions(
     >>> bool(abs(cells.obsm["spatial"][:100].mean(0)).max() < 1e-9)
     True
     """
-    if spatial_key not in adata.obsm:
-        raise KeyError(
-            f"spatial_key {spatial_key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}."
-        )
-    position = np.array(adata.obsm[spatial_key], dtype=np.float64)
-    position *= _factors(adata, factor, section_key)[:, None]
-    if factor == VISIUM:
-        if key_added in (None, spatial_key):
+    key_added = spatial_key if key_added is None else key_added
+    check_key("key_added", key_added, {})
+    given = point_set(adata, spatial_key, "spatial_key")
+    check_position_rows(given, spatial_key)
+    position = given * _factors(adata, factor, section_key)[:, None]
+    if isinstance(factor, str):
+        if key_added == spatial_key:
             raise ValueError(
                 f"key_added is missing: positions in µm under {spatial_key!r} would not fit the "
                 "image, which is in pixels. Pass key_added='spatial_um'."
             )
         units = units or "µm"
-    check_position_rows(position, spatial_key)
     if center:
         section = sections_of(adata, section_key)
-        known = ~np.isnan(position).any(1)
+        known = is_known(position)
         for name in pd.unique(section[known]):
             cells = section == name
             position[cells] -= position[cells & known].mean(0)
     adata = adata.copy() if copy else adata
-    adata.obsm[key_added or spatial_key] = position
+    adata.obsm[key_added] = position
     if units is not None:
         adata.uns[_keys.UNITS] = units
     return adata if copy else None
 
 
-def _factors(
-    adata: AnnData, factor: float | Literal["visium"], section_key: str | None
-) -> NDArray[np.float64]:
+def _factors(adata: AnnData, factor: Any, section_key: str | None) -> NDArray[np.float64]:
     """Factor of the position of each cell, ``(n_cells,)``."""
-    if factor == VISIUM:
+    if isinstance(factor, str) and factor == VISIUM:
         return micrometres_per_pixel(adata, section_key)
-    if isinstance(factor, str) or not (np.isfinite(factor) and factor > 0):
-        raise ValueError(f"factor must be a number above 0 or 'visium', found {factor!r}.")
-    return np.full(adata.n_obs, factor)
+    is_number = isinstance(factor, int | float | np.integer | np.floating)
+    number = float(factor) if is_number else np.nan
+    if not 0 < number < np.inf:
+        raise ValueError(f"factor must be a number above 0 or 'visium', found {short(factor)}.")
+    return np.full(adata.n_obs, number)

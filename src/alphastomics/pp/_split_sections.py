@@ -10,8 +10,10 @@ import pandas as pd
 from anndata import AnnData
 
 from alphastomics import _keys
-from alphastomics._anndata import sections_of
-from alphastomics._validate import check_share
+from alphastomics._anndata import section_names, sections_of
+from alphastomics._coordinates import is_known, point_set
+from alphastomics._output import check_key
+from alphastomics._validate import check_seed, check_share
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -21,14 +23,17 @@ def deal_sections(
     sections: Sequence[str],
     located: Collection[str],
     *,
-    test_sections: Sequence[str] = (),
-    val_sections: Sequence[str] = (),
+    test_sections: Sequence[str] | str = (),
+    val_sections: Sequence[str] | str = (),
     test_ratio: float = 0.0,
     val_ratio: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
     """Split of each section; of ``located`` ones, with coordinates, some at random by ratio."""
-    held_out: dict[Split, Sequence[str]] = {"test": test_sections, "val": val_sections}
+    held_out: dict[Split, Sequence[str]] = {
+        "test": section_names("test_sections", test_sections, sections),
+        "val": section_names("val_sections", val_sections, sections),
+    }
     ratios: dict[Split, float] = {"test": test_ratio, "val": val_ratio}
     split: dict[str, Split] = dict.fromkeys(sections, "train")
     for kind, names in held_out.items():
@@ -36,11 +41,6 @@ def deal_sections(
         if len(names) and ratios[kind]:
             raise ValueError(f"{kind}_sections and {kind}_ratio were both given: give one of them.")
         for name in names:
-            if name not in split:
-                raise ValueError(
-                    f"{kind}_sections names {name!r}, but the sections are "
-                    f"{', '.join(map(repr, sections))}."
-                )
             if split[name] not in ("train", kind):
                 raise ValueError(f"section {name!r} is in both val_sections and test_sections.")
             split[name] = kind
@@ -62,8 +62,8 @@ def deal_sections(
 def split_sections(
     adata: AnnData,
     *,
-    test_sections: Sequence[str] = (),
-    val_sections: Sequence[str] = (),
+    test_sections: Sequence[str] | str = (),
+    val_sections: Sequence[str] | str = (),
     test_ratio: float = 0.0,
     val_ratio: float = 0.0,
     seed: int = 0,
@@ -79,7 +79,7 @@ def split_sections(
     adata
         Cells of several sections.
     test_sections, val_sections
-        Names of the sections to hold out.
+        Names of the sections to hold out, one or several.
     test_ratio, val_ratio
         Shares of the sections with coordinates to hold out at random instead, in [0, 1); at least
         one section if above 0.
@@ -108,11 +108,11 @@ def split_sections(
     >>> atlas.obs.groupby("split", observed=True)["section"].nunique().to_dict()
     {'train': 2, 'val': 1, 'test': 1}
     """
-    section = sections_of(adata, section_key)
+    section, seed = sections_of(adata, section_key), check_seed(seed)
+    check_key("key_added", key_added, {section_key: "the names of the sections are"})
     located = set(section)
     if spatial_key in adata.obsm:
-        known = ~np.isnan(np.asarray(adata.obsm[spatial_key], dtype=np.float64)).any(1)
-        located = set(section[known])
+        located = set(section[is_known(point_set(adata, spatial_key, "spatial_key"))])
     split: Mapping[str, str] = deal_sections(
         list(pd.unique(section)),
         located,

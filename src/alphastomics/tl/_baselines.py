@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,23 +13,25 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 
 from alphastomics import _keys
-from alphastomics._validate import check_at_least
+from alphastomics._anndata import sections_of
+from alphastomics._coordinates import point_set
+from alphastomics._validate import check_integer, check_seed
 from alphastomics.diffusion_model.transforms import ExpressionTransform
-from alphastomics.metrics._arrays import Array
+from alphastomics.metrics._arrays import Array, Labels
 from alphastomics.model._data import (
     Categories,
     CellTable,
     SetupArgs,
-    read_categories,
     read_query,
     read_training,
 )
-from alphastomics.tl._coordinates import read_coordinates
+from alphastomics.tl._coordinates import sections_if_named
 from alphastomics.tl._draws import (
     Section,
     SectionReader,
@@ -37,7 +40,13 @@ from alphastomics.tl._draws import (
     shape_scores,
 )
 from alphastomics.tl._expression_baselines import choose_neighbors, similar_cells
-from alphastomics.tl._score import placement_scores, score_table, scored_sections
+from alphastomics.tl._score import (
+    NO_LABEL,
+    placement_scores,
+    read_labels,
+    score_table,
+    scored_sections,
+)
 
 KNN = (1, 10, 50)
 RIDGE_ALPHA = 1000.0
@@ -66,8 +75,8 @@ def _regressors(n_train: int, seed: int) -> dict[str, Any]:
     return regressors
 
 
-def _shuffle_within(true: Array, labels: NDArray[np.str_], rng: np.random.Generator) -> Array:
-    """Shuffle true positions among the cells of each type."""
+def _shuffle_within(true: Array, labels: Labels, rng: np.random.Generator) -> Array:
+    """Shuffle true positions among the cells of each type, and among those without one."""
     shuffled = true.copy()
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -83,14 +92,12 @@ def _transformed_expression(transform: ExpressionTransform, table: CellTable) ->
 
 
 def _placements(
-    cells: AnnData, atlas: AnnData, setup: SetupArgs, seed: int
+    query: CellTable, train: CellTable, values: str, labels: Labels | None, seed: int
 ) -> Iterator[tuple[str, Array]]:
-    """Name and coordinates ``(n, d)`` of every baseline."""
-    train = read_training(atlas, setup)
-    n_dims = train.position.shape[1]
-    query = read_query(cells, setup, read_categories(atlas, setup), atlas.var_names, n_dims)
-    transform = ExpressionTransform(atlas.n_vars, setup.values)
-    transform.fit([(train.expression, np.ones(atlas.n_vars, dtype=bool))])
+    """Name and coordinates ``(n, d)`` of every baseline of cells with true positions."""
+    n_genes, n_dims = train.expression.shape[1], train.position.shape[1]
+    transform = ExpressionTransform(n_genes, values)
+    transform.fit([(train.expression, np.ones(n_genes, dtype=bool))])
     expression, train_expression = (_transformed_expression(transform, t) for t in (query, train))
 
     located = train.has_position
@@ -102,9 +109,8 @@ def _placements(
     scale = np.sqrt(np.square(centered[located]).mean())  # of a coordinate
 
     rng = np.random.default_rng(seed)
-    yield "random", rng.normal(size=(cells.n_obs, n_dims)) * scale
-    if setup.labels_key is not None and query.has_position.any():
-        labels = cells.obs[setup.labels_key].astype(str).to_numpy()
+    yield "random", rng.normal(size=(len(query.names), n_dims)) * scale
+    if labels is not None:
         yield "shuffled within cell type", _shuffle_within(query.position, labels, rng)
 
     fits = {"pooled": sections}
@@ -113,7 +119,9 @@ def _placements(
     for fit_name, used in fits.items():
         members = located & np.isin(train.section, used)
         for name, regressor in _regressors(int(members.sum()), seed).items():
-            regressor.fit(train_expression[members], centered[members] / scale)
+            with warnings.catch_warnings():  # a network of 100 iterations is what is compared with
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                regressor.fit(train_expression[members], centered[members] / scale)
             yield f"{name} ({fit_name})", regressor.predict(expression) * scale
 
 
@@ -139,7 +147,7 @@ def placement_baselines(
     Parameters
     ----------
     cells
-        One section with true coordinates, to be placed. It is not changed.
+        One section with true coordinates, to be placed; rows of NaN are left out. Not changed.
     atlas
         Sections to fit on.
     layer, values, spatial_key, section_key, labels_key
@@ -163,12 +171,27 @@ def placement_baselines(
     >>> bool(baselines.loc["knn10 (pooled)", "distance_spearman"] > 0.2)
     True
     """
-    setup = SetupArgs(layer, values, spatial_key, section_key, labels_key)
-    true = read_coordinates(cells, spatial_key, "spatial_key")
-    labels = None if labels_key is None else cells.obs[labels_key].to_numpy()
+    seed = check_seed(seed)
+    true = point_set(cells, spatial_key, "spatial_key", where="cells")
+    section = sections_if_named(cells, section_key)
+    scored = scored_sections(true, section, f"cells.obsm[{spatial_key!r}]")
+    if len(scored) > 1:
+        names = [name for name, _ in scored]
+        raise ValueError(
+            f"cells holds {len(names)} sections, {names[:5]}, whose frames differ: pass one at a "
+            f"time, such as cells[cells.obs[{section_key!r}] == {names[0]!r}].copy()."
+        )
+    (_, located), labels = scored[0], read_labels(cells, labels_key, "cells")
+    setup = SetupArgs(layer, values, spatial_key, section_key, None)
+    train = read_training(atlas, setup)
+    n_dims = train.position.shape[1]
+    query = read_query(cells, setup, Categories(), atlas.var_names, n_dims, "cells")
+    if len(located) < len(true):
+        query, true = query.subset(located), true[located]
+        labels = None if labels is None else labels[located]
     rows = {
         name: placement_scores(true, predicted, labels, seed=seed)
-        for name, predicted in _placements(cells, atlas, setup, seed)
+        for name, predicted in _placements(query, train, values, labels, seed)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("baseline")
 
@@ -203,6 +226,7 @@ def _align_sections(
         by_type = [
             (M_centered[M.labels == name], F_centered[F.labels == name])
             for name in np.intersect1d(M.labels, F.labels)
+            if name != NO_LABEL
         ]
         pairs = [p for p in by_type if min(map(len, p)) >= ALIGNED_TYPE_CELLS] or pairs
     # Of the energy distance by type only this, the cross term, changes with the rotation.
@@ -308,19 +332,20 @@ def draw_baselines(
     >>> baselines.index.get_level_values("key").tolist()
     ['similar cells (section_0)', 'halves of the truth', 'real section (section_0)']
     """
-    check_at_least("n_similar", n_similar, 1)
-    positions = read_coordinates(adata, spatial_key, "spatial_key")
-    sections = scored_sections(adata, positions, spatial_key, section_key, labels_key)
-    if labels_key is not None and labels_key not in atlas.obs:
-        raise KeyError(f"{labels_key!r} is not in atlas.obs, which holds {list(atlas.obs)}.")
+    n_similar, seed = check_integer("n_similar", n_similar, 1), check_seed(seed)
+    positions = point_set(adata, spatial_key, "spatial_key")
+    section = sections_of(adata, section_key)
+    sections = scored_sections(positions, section, f"adata.obsm[{spatial_key!r}]")
+    labels = read_labels(adata, labels_key)
     setup = SetupArgs(layer, values, spatial_key, section_key, None)
     training = read_training(atlas, setup)
+    atlas_labels = read_labels(atlas, labels_key, "atlas")
     query = read_query(adata, setup, Categories(), atlas.var_names, positions.shape[1])
     genes = np.asarray(query.panels.all(0) & training.panels.all(0))
     located = np.flatnonzero(training.has_position)
     of_query, of_training = (
-        SectionReader(table, None if labels_key is None else data.obs[labels_key], values, genes)
-        for table, data in ((query, adata), (training, atlas))
+        SectionReader(table, types, values, genes)
+        for table, types in ((query, labels), (training, atlas_labels))
     )
     rows = {}
     for name, cells in sections:

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
-from alphastomics._compat import quiet
+from alphastomics._compat import spatial_graph
+from alphastomics._coordinates import Points, is_known, point_set, read_coordinates
+from alphastomics._output import check_key
+from alphastomics._validate import check_integer, require_adata
 from alphastomics.metrics import superpose_by
 
 ALIGNED_SUFFIX = "_superposed"
 UNCERTAINTY_SUFFIX = "_uncertainty"
+GRAPH_OPTIONS = ("delaunay", "percentile", "radius", "set_diag", "transform")
 
 
-def read_coordinates(
-    adata: AnnData, key: str, name: str = "key", call: str = "model.predict or model.sample"
-) -> NDArray[np.float64]:
-    """Read coordinates ``(n_cells, n_dims)``, or draws of them, from ``.obsm[key]``."""
-    if key not in adata.obsm:
-        raise KeyError(
-            f"{name} {key!r} is not in adata.obsm, which holds {sorted(adata.obsm)}: run {call} "
-            "first, or correct the key."
+def read_placed(adata: AnnData, key: str, true: Points, spatial_key: str) -> Points:
+    """Read generated coordinates, of the dimension of the true ones."""
+    placed = point_set(adata, key)
+    if placed.shape != true.shape:
+        raise ValueError(
+            f"adata.obsm[{key!r}] has {placed.shape[1]} columns and adata.obsm[{spatial_key!r}] "
+            f"{true.shape[1]}: they must be of the same dimension."
         )
-    return np.asarray(adata.obsm[key], dtype=np.float64)
+    return placed
 
 
 def sections_if_named(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
-    """Section of each cell ``(n_cells,)``; a single section if the column is absent."""
-    return sections_of(adata, section_key if section_key in adata.obs else None)
+    """Section of each cell ``(n_cells,)``; a single section without the column of the default."""
+    require_adata(adata)
+    absent = section_key == _keys.SECTION and section_key not in adata.obs
+    return sections_of(adata, None if absent else section_key)
 
 
 def superpose(
@@ -56,7 +63,8 @@ def superpose(
     spatial_key
         Name in ``.obsm`` of the true coordinates; rows of NaN do not count, but are moved along.
     section_key
-        Name in ``.obs`` of the section; all cells are one section when it is absent.
+        Name in ``.obs`` of the section; all cells are one section when it is None, or when there
+        is no column ``"section"``.
     allow_reflection
         Whether a mirror image may be taken.
     key_added
@@ -80,23 +88,28 @@ def superpose(
     >>> np.allclose(cells.obsm["spatial_predicted_superposed"], cells.obsm["spatial"])
     True
     """
-    moved = read_coordinates(adata, key).copy()
-    true = read_coordinates(adata, spatial_key, "spatial_key")
-    if moved.shape != true.shape:
-        raise ValueError(
-            f"adata.obsm[{key!r}] has shape {moved.shape}, but adata.obsm[{spatial_key!r}] has "
-            f"{true.shape}: superpose one set of coordinates at a time."
-        )
+    key_added = _name_added(key_added, key, ALIGNED_SUFFIX, spatial_key)
+    true = point_set(adata, spatial_key, "spatial_key")
+    moved = read_placed(adata, key, true, spatial_key).copy()
     section = sections_if_named(adata, section_key)
-    located = np.asarray(~np.isnan(true).any(axis=1))
+    located = is_known(true) & is_known(moved)
     for name in pd.unique(section[located]):
         cells = section == name
         moved[cells] = superpose_by(
             moved[cells], true[cells], located[cells], allow_reflection=allow_reflection
         )
     adata = adata.copy() if copy else adata
-    adata.obsm[key_added or key + ALIGNED_SUFFIX] = moved
+    adata.obsm[key_added] = moved
     return adata if copy else None
+
+
+def _name_added(
+    key_added: str | None, key: str, suffix: str, spatial_key: str | None = None
+) -> str:
+    """Where to write, checked; not over the true coordinates."""
+    name = f"{key}{suffix}" if key_added is None else key_added
+    check_key("key_added", name, {spatial_key: "the true coordinates are"} if spatial_key else {})
+    return name
 
 
 def neighbors(
@@ -116,17 +129,19 @@ def neighbors(
     adata, key, section_key, copy
         As in :func:`superpose`.
     n_neighbors
-        Number of neighbors of a cell.
+        Number of neighbors of a cell; all others in a section of fewer cells.
     key_added
         Prefix of what is written; ``key`` by default. It is the ``connectivity_key`` of squidpy.
     **kwargs
-        More options of :func:`squidpy.gr.spatial_neighbors`.
+        More options of squidpy: ``percentile``, ``transform``, ``set_diag``; with ``radius`` or
+        ``delaunay`` the graph is that of :func:`squidpy.gr.spatial_neighbors_radius` or
+        :func:`squidpy.gr.spatial_neighbors_delaunay`.
 
     Returns
     -------
     AnnData or None
         Writes ``.obsp[key_added + "_connectivities"]``, ``.obsp[key_added + "_distances"]`` and
-        ``.uns[key_added + "_neighbors"]``.
+        ``.uns[key_added + "_neighbors"]``. Cells without a position have no neighbors.
 
     Examples
     --------
@@ -136,17 +151,89 @@ def neighbors(
     >>> cells.obsp["spatial_connectivities"].shape
     (50, 50)
     """
-    import squidpy as sq
-
-    read_coordinates(adata, key)
-    adata = adata.copy() if copy else adata
-    options = {"coord_type": "generic", "n_neighs": n_neighbors, "key_added": key_added or key}
-    library_key = section_key if section_key in adata.obs else None
-    with quiet("spatialdata._logging"):
-        sq.gr.spatial_neighbors(
-            adata, spatial_key=key, library_key=library_key, **options, **kwargs
+    n_neighbors = check_integer("n_neighbors", n_neighbors, 1)
+    if unknown := sorted(set(kwargs) - set(GRAPH_OPTIONS)):
+        raise TypeError(
+            f"neighbors has no option {unknown[0]!r}, but n_neighbors and, as squidpy, "
+            f"{', '.join(GRAPH_OPTIONS)}."
         )
+    name = _name_added(key_added, key, "")
+    points, section = point_set(adata, key), sections_if_named(adata, section_key)
+    graphs = _section_graphs(points, section, key, n_neighbors, kwargs)
+    adata = adata.copy() if copy else adata
+    params = {"coord_type": "generic", "n_neighbors": n_neighbors}
+    record: dict[str, Any] = {"params": params | {k: v for k, v in kwargs.items() if v is not None}}
+    for kind, graph in zip(("connectivities", "distances"), graphs, strict=True):
+        adata.obsp[f"{name}_{kind}"] = graph
+        record[f"{kind}_key"] = f"{name}_{kind}"
+    adata.uns[f"{name}_neighbors"] = record
     return adata if copy else None
+
+
+def _section_graphs(
+    points: Points,
+    section: NDArray[np.str_],
+    key: str,
+    n_neighbors: int,
+    options: dict[str, Any],
+) -> tuple[csr_matrix, csr_matrix]:
+    """Connectivities and distances ``(n_cells, n_cells)``; no edge between sections."""
+    known, n = is_known(points), len(points)
+    if not known.any():
+        raise ValueError(f"adata.obsm[{key!r}] is NaN for every cell: no cell has neighbors.")
+    nearest = not options.get("delaunay") and options.get("radius") is None
+    graphs: list[tuple[NDArray[np.int64], csr_matrix, csr_matrix]] = []
+    small = []
+    for name in pd.unique(section[known]):
+        cells = np.flatnonzero(known & (section == name))
+        k = min(n_neighbors, len(cells) - 1)
+        if k < n_neighbors and nearest:
+            small.append(f"{name!r} of {len(cells)} cells")
+        if k < 1:
+            continue
+        obs = pd.DataFrame(index=cells.astype(str))
+        numbered = AnnData(obs=obs, obsm={_keys.SPATIAL: points[cells]})
+        try:
+            graphs.append((cells, *spatial_graph(numbered, n_neighs=k, **options)))
+        except Exception as error:
+            raise ValueError(
+                f"squidpy makes no graph of section {name!r}, {len(cells)} cells in "
+                f"adata.obsm[{key!r}], with {options}: {error}"
+            ) from error
+    _warn_of_neighbors(int(n - known.sum()), small, key, n_neighbors)
+    return (
+        _joined([(cells, graph) for cells, graph, _ in graphs], n),
+        _joined([(cells, distance) for cells, _, distance in graphs], n),
+    )
+
+
+def _joined(graphs: list[tuple[NDArray[np.int64], csr_matrix]], n: int) -> csr_matrix:
+    """Graph of ``n`` cells from graphs of groups of them."""
+    if not graphs:
+        return csr_matrix((n, n))
+    parts = [(cells, graph.tocoo()) for cells, graph in graphs]
+    row = np.concatenate([cells[graph.row] for cells, graph in parts])
+    column = np.concatenate([cells[graph.col] for cells, graph in parts])
+    data = np.concatenate([graph.data for _, graph in parts])
+    return csr_matrix((data, (row, column)), shape=(n, n))
+
+
+def _warn_of_neighbors(n_missing: int, small: list[str], key: str, n_neighbors: int) -> None:
+    """Warn of cells that have no neighbors, and of sections that have few."""
+    if n_missing:
+        warnings.warn(
+            f"{n_missing} cells have no position in adata.obsm[{key!r}] and get no neighbors.",
+            UserWarning,
+            stacklevel=4,
+        )
+    if small:
+        shown = ", ".join(small[:5])
+        warnings.warn(
+            f"{len(small)} sections have no more cells with a position than "
+            f"n_neighbors={n_neighbors}, {shown} among them: all their cells are neighbors.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def uncertainty(
@@ -186,6 +273,7 @@ def uncertainty(
     0.0
     """
     call = "model.sample(n_samples=8, point=None)"
+    key_added = _name_added(key_added, key, UNCERTAINTY_SUFFIX)
     draws = read_coordinates(adata, key, call=call)
     if draws.ndim != 3 or draws.shape[1] < 2:
         raise ValueError(
@@ -194,5 +282,5 @@ def uncertainty(
         )
     adata = adata.copy() if copy else adata
     square = np.square(draws - draws.mean(1, keepdims=True)).sum(-1)  # (n_cells, n_draws)
-    adata.obs[key_added or key + UNCERTAINTY_SUFFIX] = np.sqrt(square.mean(1))
+    adata.obs[key_added] = np.sqrt(square.mean(1))
     return adata if copy else None

@@ -12,23 +12,32 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import Mask
-from alphastomics.metrics._arrays import Array
+from alphastomics._validate import check_seed
+from alphastomics.metrics._arrays import Array, Labels
 from alphastomics.metrics._two_sample import MIN_CELLS_OF_AUC
 from alphastomics.model._data import Categories, CellTable, SetupArgs, read_query
-from alphastomics.tl._coordinates import read_coordinates
-from alphastomics.tl._score import score_table, scored_sections
+from alphastomics.tl._score import (
+    NO_LABEL,
+    niche_score,
+    read_labels,
+    read_scored,
+    score_table,
+)
 
 Cells = NDArray[np.int64]
-DENSITY_NEIGHBORS, NICHE_NEIGHBORS = 5, 20
+DENSITY_NEIGHBORS = 5
 
 
 @dataclass(frozen=True)
 class Section:
-    """Cells of one section: positions ``(n, d)``, expression ``(n, G)``, labels ``(n,)``."""
+    """Cells of one section: positions ``(n, d)``, expression ``(n, G)``, labels ``(n,)``.
+
+    A label is :data:`~alphastomics.tl._score.NO_LABEL` where it is missing.
+    """
 
     positions: Array
     expression: Array
-    labels: NDArray[np.str_] | None
+    labels: Labels | None
 
     def take(self, cells: Mask | Cells) -> Section:
         """Section of the given cells."""
@@ -41,7 +50,7 @@ class SectionReader:
     """Reader of sections that log-normalizes their expression over the same ``genes (G,)``."""
 
     table: CellTable
-    labels: pd.Series | None
+    labels: Labels | None
     values: str
     genes: Mask
 
@@ -61,7 +70,7 @@ class SectionReader:
         return Section(
             self.table.position[cells],
             X if self.values == "lognorm" else np.log1p(X),
-            None if self.labels is None else self.labels.to_numpy()[cells].astype(str),
+            None if self.labels is None else self.labels[cells],
         )
 
 
@@ -84,9 +93,12 @@ def distribution_scores(true: Section, drawn: Section, seed: int) -> dict[str, f
     P, Q = true.positions, drawn.positions
     scores = {"energy_distance": metrics.energy_distance(P, Q, seed=seed)}
     if true.labels is not None and drawn.labels is not None:
-        scores["energy_distance_by_type"] = metrics.energy_distance_by_type(
-            P, Q, true.labels, drawn.labels, seed=seed
-        )
+        typed, typed_drawn = true.labels != NO_LABEL, drawn.labels != NO_LABEL
+        scores["energy_distance_by_type"] = float("nan")
+        if typed.any() and typed_drawn.any():
+            scores["energy_distance_by_type"] = metrics.energy_distance_by_type(
+                P[typed], Q[typed_drawn], true.labels[typed], drawn.labels[typed_drawn], seed=seed
+            )
     scores |= metrics.density_coverage(P, Q, min(DENSITY_NEIGHBORS, len(P) - 1))
     return {**scores, **shape_scores(true, drawn, seed)}
 
@@ -100,10 +112,7 @@ def draw_scores(
     scores["distance_spearman"] = metrics.distance_spearman(true.positions, positions, seed=seed)
     scores["procrustes_rmse"] = metrics.procrustes_rmse(true.positions, positions)
     if true.labels is not None:
-        k = min(NICHE_NEIGHBORS, len(positions) - 1)
-        scores[f"niche_cosine@{NICHE_NEIGHBORS}"] = metrics.niche_cosine(
-            true.positions, positions, true.labels, k, seed=seed
-        )
+        scores |= niche_score(true.positions, positions, true.labels, seed)
     return {**scores, "n_cells": len(positions)}
 
 
@@ -131,7 +140,8 @@ def score_draws(
     key, spatial_key, section_key
         As in :func:`score`.
     labels_key
-        Name in ``.obs`` of cell types, for ``energy_distance_by_type`` and ``niche_cosine@20``.
+        Name in ``.obs`` of cell types, for ``energy_distance_by_type`` and ``niche_cosine@20``;
+        cells without are left out of these.
     layer
         Layer with the expression values; ``None`` for ``.X``.
     values
@@ -160,17 +170,14 @@ def score_draws(
     >>> float(scores["nn_ratio"].round(6)), float(scores["coverage"])
     (1.0, 1.0)
     """
-    true = read_coordinates(adata, spatial_key, "spatial_key")
-    keys = [key] if isinstance(key, str) else list(key)
-    drawn = {name: read_coordinates(adata, name) for name in keys}
-    sections = scored_sections(adata, true, spatial_key, section_key, labels_key)
+    seed = check_seed(seed)
+    true, scored = read_scored(adata, key, spatial_key, section_key)
+    labels = read_labels(adata, labels_key)
     setup = SetupArgs(layer, values, spatial_key, section_key, None)
     table = read_query(adata, setup, Categories(), adata.var_names, true.shape[1])
-    labels = None if labels_key is None else adata.obs[labels_key]
     reader = SectionReader(table, labels, values, np.asarray(table.panels.all(0)))
     rows = {}
-    for name, cells in sections:
+    for name, drawn, cells, points in scored:
         section = reader.read(cells, reader.median_depth(cells))
-        for drawn_key, points in drawn.items():
-            rows[drawn_key, name] = draw_scores(section, points[cells], allow_reflection, seed)
+        rows[drawn, name] = draw_scores(section, points, allow_reflection, seed)
     return score_table(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,21 +11,28 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
-from alphastomics._anndata import sections_of
-from alphastomics.metrics._arrays import Array
+from alphastomics._anndata import as_names, name_list, sections_of
+from alphastomics._coordinates import SMALLEST, Points, is_known, point_set
+from alphastomics._validate import check_integer, check_seed
+from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
-from alphastomics.tl._coordinates import read_coordinates
+from alphastomics.tl._coordinates import read_placed
 
-MORAN_NEIGHBORS = 6
+MORAN_NEIGHBORS, NICHE_NEIGHBORS = 6, 20
+NO_LABEL = ""  # of a cell whose type is missing
+LEAST = 3  # cells of a section that can be scored
 
 
 def placement_scores(
     true: ArrayLike, predicted: ArrayLike, labels: ArrayLike | None = None, *, seed: int = 0
 ) -> dict[str, float]:
-    """All placement metrics of one section, by name; ``n_cells`` with them."""
+    """All placement metrics of one section, by name; ``n_cells`` with them.
+
+    ``labels`` are as of :func:`read_labels`.
+    """
     n = len(np.asarray(true))
     per_cell = metrics.distance_spearman_per_cell(true, predicted, seed=seed)
-    near, share = min(20, n - 1), max(1, round(0.01 * n))
+    near, share = min(NICHE_NEIGHBORS, n - 1), max(1, round(0.01 * n))
     rssd = metrics.rssd(true, predicted)
     scores = {
         "distance_spearman": float(per_cell.mean()),
@@ -44,30 +52,97 @@ def placement_scores(
         "spread": metrics.spread(true, predicted),
     }
     if labels is not None:
-        scores["niche_cosine@20"] = metrics.niche_cosine(true, predicted, labels, near, seed=seed)
+        scores |= niche_score(true, predicted, labels, seed)
     return {**scores, "n_cells": n}
 
 
+def niche_score(
+    true: ArrayLike, predicted: ArrayLike, labels: ArrayLike, seed: int
+) -> dict[str, float]:
+    """Agreement of the types around cells that have one; NaN where fewer than two have."""
+    types = label_text(labels)
+    T, P = (np.asarray(points)[types != NO_LABEL] for points in (true, predicted))
+    score, k = float("nan"), min(NICHE_NEIGHBORS, len(T) - 1)
+    if k > 0:
+        score = metrics.niche_cosine(T, P, types[types != NO_LABEL], k, seed=seed)
+    return {f"niche_cosine@{NICHE_NEIGHBORS}": score}
+
+
+def read_labels(adata: AnnData, labels_key: str | None, where: str = "adata") -> Labels | None:
+    """Type of each cell as text ``(n_cells,)``, :data:`NO_LABEL` where it is missing."""
+    if labels_key is None:
+        return None
+    if labels_key not in adata.obs:
+        raise KeyError(
+            f"labels_key {labels_key!r} is not in {where}.obs, which holds {list(adata.obs)}."
+        )
+    column = adata.obs[labels_key]
+    return np.where(column.isna(), NO_LABEL, as_names(column)).astype(str)
+
+
 def scored_sections(
-    adata: AnnData, true: Array, spatial_key: str, section_key: str | None, labels_key: str | None
+    true: Points, section: NDArray[np.str_], where: str
 ) -> list[tuple[str, NDArray[np.int64]]]:
-    """Name and cells with true coordinates ``(n_section,)`` of every section, after checks."""
-    section = sections_of(adata, section_key)
-    if labels_key is not None and labels_key not in adata.obs:
-        raise KeyError(f"{labels_key!r} is not in adata.obs, which holds {list(adata.obs)}.")
-    located = ~np.isnan(true).any(1)
+    """Name and cells with true coordinates ``(n_section,)`` of every section.
+
+    Parameters
+    ----------
+    true, section
+        Coordinates ``(n_cells, n_dims)``, NaN rows where missing, and sections ``(n_cells,)``.
+    where
+        Where the coordinates are, for messages.
+    """
+    located = is_known(true)
     if not located.any():
-        raise ValueError(f"adata.obsm[{spatial_key!r}] is NaN for every cell: nothing to score.")
+        raise ValueError(f"{where} is NaN for every cell: nothing to score.")
     sections = []
     for name in map(str, pd.unique(section[located])):
         cells = np.flatnonzero(located & (section == name))
-        if len(cells) < 3:
+        if len(cells) < LEAST:
             raise ValueError(
-                f"section {name!r} has {len(cells)} cells with true coordinates, but at least 3 "
-                "are needed to score it: drop the section."
+                f"section {name!r} has {len(cells)} cells with true coordinates, but at least "
+                f"{LEAST} are needed to score it: drop the section."
+            )
+        if np.ptp(true[cells], axis=0).max() < SMALLEST:
+            raise ValueError(
+                f"{where} is the same for all {len(cells)} cells of section {name!r}: there is no "
+                "size to measure by."
             )
         sections.append((name, cells))
     return sections
+
+
+def read_scored(
+    adata: AnnData, key: str | Sequence[str], spatial_key: str, section_key: str | None
+) -> tuple[Points, list[tuple[str, str, NDArray[np.int64], Points]]]:
+    """True coordinates; and section, key, cells and generated coordinates of each score.
+
+    Cells that were not placed are left out with a warning.
+    """
+    true = point_set(adata, spatial_key, "spatial_key")
+    section = sections_of(adata, section_key)
+    keys = name_list("key", key)
+    if not keys:
+        raise ValueError("key is empty: name the coordinates to score.")
+    placed = {name: read_placed(adata, name, true, spatial_key) for name in keys}
+    scored = []
+    for name, cells in scored_sections(true, section, f"adata.obsm[{spatial_key!r}]"):
+        for generated, points in placed.items():
+            known = cells[is_known(points)[cells]]
+            if len(known) < LEAST:
+                raise ValueError(
+                    f"adata.obsm[{generated!r}] has a position of {len(known)} of {len(cells)} "
+                    f"cells of section {name!r}, but at least {LEAST} are needed to score it."
+                )
+            if len(known) < len(cells):
+                warnings.warn(
+                    f"{len(cells) - len(known)} of {len(cells)} cells of section {name!r} have no "
+                    f"position in adata.obsm[{generated!r}] and are left out.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            scored.append((name, generated, known, points[known]))
+    return true, scored
 
 
 def score_table(rows: dict[tuple[str, str], dict[str, float]]) -> pd.DataFrame:
@@ -99,7 +174,7 @@ def score(
     section_key
         Name in ``.obs`` of the section; ``None`` when all cells are one section.
     labels_key
-        Name in ``.obs`` of cell types, for ``niche_cosine@20``.
+        Name in ``.obs`` of cell types, for ``niche_cosine@20``; cells without are left out of it.
     seed
         Of the 2,000 cells that are scored of larger sections.
 
@@ -116,14 +191,13 @@ def score(
     >>> float(al.tl.score(cells)["distance_spearman"].round(6).iloc[0])
     1.0
     """
-    true = read_coordinates(adata, spatial_key, "spatial_key")
-    keys = [key] if isinstance(key, str) else list(key)
-    predicted = {name: read_coordinates(adata, name) for name in keys}
+    seed = check_seed(seed)
+    true, scored = read_scored(adata, key, spatial_key, section_key)
+    labels = read_labels(adata, labels_key)
     rows = {}
-    for name, cells in scored_sections(adata, true, spatial_key, section_key, labels_key):
-        labels = None if labels_key is None else adata.obs[labels_key].to_numpy()[cells]
-        for generated, points in predicted.items():
-            rows[generated, name] = placement_scores(true[cells], points[cells], labels, seed=seed)
+    for name, generated, cells, points in scored:
+        types = None if labels is None else labels[cells]
+        rows[generated, name] = placement_scores(true[cells], points, types, seed=seed)
     return score_table(rows)
 
 
@@ -169,6 +243,7 @@ def expression_scores(
     >>> round(scores["pcc"], 6), scores["n_genes"]
     (1.0, 5)
     """
+    check_integer("moran_neighbors", moran_neighbors, 1)
     X, Y = expression_pair(true, predicted)
     varies = centered(X).any(0)
     if not varies.any():
