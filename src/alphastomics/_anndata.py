@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -138,9 +139,11 @@ def section_names(argument: str, value: object, present: Iterable[str]) -> list[
     """Names of sections that are there, given as one or several, as text or as numbers."""
     names, present = name_list(argument, value), list(present)
     if unknown := [name for name in names if name not in present]:
+        near = difflib.get_close_matches(unknown[0], present, 1, 0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{argument} names {unknown[0]!r}, but the sections are "
-            f"{', '.join(map(repr, present))}."
+            f"{', '.join(map(repr, present))}.{hint}"
         )
     return names
 
