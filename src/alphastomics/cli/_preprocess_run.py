@@ -16,6 +16,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import typer
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
@@ -52,15 +53,21 @@ def run(
         spatial_key=options.spatial_key,
         section_key=options.section_key,
         also_obs=[key for key in (options.labels_key, options.batch_key) if key is not None],
+        bin_size=options.bin_size,
     )
     plan = make_plan(sections, options)
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
-    files = stamps(dict.fromkeys(section.path for section in sections), root)
+    read = (path for section in sections for path in section.files or (section.path,))
+    files = stamps(dict.fromkeys(read), root)
     finished = not overwrite and (output_dir / MANIFEST_FILE).exists()
     with nullcontext() if finished else alone_in(output_dir):
         records = Records(output_dir, options.fingerprint(files), overwrite=overwrite)
         if records.manifest is not None:
             return records.manifest
+        if progress:
+            for section in sections:
+                if section.note:
+                    typer.echo(section.note, err=True)
         with tqdm(unit="section", disable=not progress) as bar:
             return _Steps(plan, options, records, root, bar).run()
 

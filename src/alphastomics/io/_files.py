@@ -38,6 +38,16 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except (DataError, MemoryError, MissingExtraError):
         raise
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path} cannot be read as {kind}: its text is not UTF-8. Save it as UTF-8, or move it "
+            "out of the folder."
+        ) from None
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or path} may not be read (permission denied): ask its owner for "
+            "permission, or move it out of the folder."
+        ) from error
     except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(

@@ -48,6 +48,10 @@ class RawSection:
     load
         Reads the section as AnnData: all genes, ``.X`` CSR, ``.obsm["spatial"]`` if there are
         coordinates, ``.obs["section"]``.
+    files
+        Files that are read, where ``path`` is not all of them.
+    note
+        What was read of an instrument's output, and what was left out.
 
     Examples
     --------
@@ -68,6 +72,8 @@ class RawSection:
     columns: tuple[str, ...]
     units: str | None
     load: Callable[[], ad.AnnData]
+    files: tuple[Path, ...] = ()
+    note: str = ""
 
 
 def list_sections(
@@ -112,13 +118,26 @@ def make_section(
             f"{path}: section {name!r} has duplicated cell names, "
             f"{obs.index[obs.index.duplicated()][0]!r} among them: make them unique in the file."
         )
-    obs = obs.set_axis(obs.index.astype(str)).assign(
-        **{_keys.SECTION: pd.Categorical([name] * len(obs))}
+    obs = (
+        _storable(obs, path)
+        .set_axis(obs.index.astype(str))
+        .assign(**{_keys.SECTION: pd.Categorical([name] * len(obs))})
     )
     section = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=genes))
     if position is not None and n_dims_of(position, path) is not None:
         section.obsm[_keys.SPATIAL] = np.asarray(position, dtype=np.float64)
     return section
+
+
+def _storable(obs: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Columns that a store can hold: values of several types as text."""
+    mixed = {
+        name: column.map(str, na_action="ignore")
+        for name, column in obs.items()
+        if column.dtype == object
+        and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty")
+    }
+    return obs.assign(**mixed)
 
 
 def n_dims_of(position: Array | None, path: Path) -> int | None:
@@ -133,9 +152,14 @@ def n_dims_of(position: Array | None, path: Path) -> int | None:
 
 
 def check_genes(genes: pd.Index, path: Path) -> pd.Index:
-    """Raise if genes are missing or come twice."""
+    """Raise if genes are missing, have no name or come twice."""
     if genes.empty:
         raise DataError(f"{path} holds no genes.")
+    nameless = genes.isna() | (genes.astype(str).str.strip() == "")
+    if nameless.any():
+        raise DataError(
+            f"{path}: gene number {int(nameless.argmax()) + 1} has no name: name it in the file."
+        )
     if not genes.is_unique:
         raise DataError(
             f"{path} has duplicated gene names, {genes[genes.duplicated()][0]!r} among them: make "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
@@ -37,9 +38,11 @@ def deal_sections(
             raise ValueError(f"{kind}_sections and {kind}_ratio were both given: give one of them.")
         for name in names:
             if name not in split:
+                near = difflib.get_close_matches(str(name), list(map(str, sections)), 1, 0.5)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ValueError(
                     f"{kind}_sections names {name!r}, but the sections are "
-                    f"{', '.join(map(repr, sections))}."
+                    f"{', '.join(map(repr, sections))}.{hint}"
                 )
             if split[name] not in ("train", kind):
                 raise ValueError(f"section {name!r} is in both val_sections and test_sections.")
