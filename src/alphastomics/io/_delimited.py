@@ -108,7 +108,8 @@ def check_columns(columns: Sequence[object], path: Path) -> None:
             "genes and other columns unique in the file."
         )
     if "" in names[1:]:
-        raise DataError(f"{path}: column {names[1:].get_loc('') + 2} has no name: name it.")
+        number = list(names[1:]).index("") + 2
+        raise DataError(f"{path}: column {number} has no name: name it.")
 
 
 def read_chunks(
@@ -235,8 +236,9 @@ def expression(table: pd.DataFrame, path: Path, first_row: int = 0) -> sparse.cs
     values = numbers(table, path, first_row)
     missing = np.isnan(values).any(0)
     if missing.any():
+        gene = str(table.columns[int(missing.argmax())])
         raise DataError(
-            f"{path}: expression of gene {str(table.columns[missing][0])!r} is missing for some "
-            "cells: fill it in, or drop the gene or these cells."
+            f"{path}: expression of gene {gene!r} is missing for some cells: "
+            "fill it in, or drop the gene or these cells."
         )
     return sparse.csr_matrix(values)

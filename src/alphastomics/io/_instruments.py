@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics.io._delimited import as_text, numbers
@@ -211,10 +213,9 @@ def join(
 
 
 def drop_genes(
-    matrix: sparse.csr_matrix, genes: pd.Index, keep: pd.Series | Array, what: str, out: list[str]
+    matrix: sparse.csr_matrix, genes: pd.Index, keep: NDArray[np.bool_], what: str, out: list[str]
 ) -> tuple[sparse.csr_matrix, pd.Index]:
     """Leave out columns that are no genes."""
-    keep = pd.Series(keep).to_numpy(dtype=bool)
     if keep.all():
         return matrix, genes
     out.append(f"{int((~keep).sum()):,} {what}")

@@ -127,8 +127,8 @@ def _joint_names(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> p
             )
         if table[column].isna().any():
             raise DataError(f"{path}: {column!r} is missing in a row: name all cells.")
-    parts = [table[column].str.strip() for column in columns]
-    return pd.Index(parts[0].str.cat(parts[1:], sep="_") if parts[1:] else parts[0], name=None)
+    parts = [table[column].str.strip().to_numpy(dtype=object) for column in columns]
+    return pd.Index(["_".join(row) for row in zip(*parts, strict=True)], dtype=object)
 
 
 def read_stereoseq(sample: Sample) -> Output:
@@ -185,7 +185,7 @@ def _molecules(
         part = pd.DataFrame({"geneID": chunk["geneID"].to_numpy(), "count": values[:, 2]})
         part["x"], part["y"] = place.T
         part["id"] = "" if cell is None else chunk[cell].to_numpy()
-        parts.append(part.groupby(["id", "x", "y", "geneID"], as_index=False)["count"].sum())
+        parts.append(part.groupby(["id", "x", "y", "geneID"])["count"].sum().reset_index())
         start += len(chunk)
     if not parts:
         raise DataError(f"{path} holds no counts.")

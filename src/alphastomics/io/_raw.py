@@ -279,12 +279,15 @@ def _matrix_folder(path: Path, inside: Sequence[Path], bin_size: int | None) -> 
 
 
 def _belongs(entry: Path, samples: Sequence[_Found]) -> bool:
-    """True for a table or matrix whose name starts with that of a sample beside it."""
-    known = entry.is_dir() or entry.name.endswith((*TABLES, ".h5", ".gem", ".gem.gz"))
-    return known and any(
-        re.match(rf"{re.escape(found.sample.stem)}[_.-]", entry.name)
-        for found in samples
-        if found.sample is not None
+    """True for a file whose name starts with that of a sample beside it; AnnData stand alone."""
+    return (
+        entry.is_file()
+        and entry.suffix != ".h5ad"
+        and any(
+            re.match(rf"{re.escape(found.sample.stem)}[_.-]", entry.name)
+            for found in samples
+            if found.sample is not None
+        )
     )
 
 

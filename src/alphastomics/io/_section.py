@@ -132,7 +132,7 @@ def make_section(
 def _storable(obs: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Columns that a store can hold: values of several types as text."""
     mixed = {
-        name: column.map(str, na_action="ignore")
+        str(name): column.map(str, na_action="ignore")
         for name, column in obs.items()
         if column.dtype == object
         and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty")

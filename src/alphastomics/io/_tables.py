@@ -106,14 +106,14 @@ def table_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> l
             )
         if keys.layer is not None:
             raise DataError(f"--layer: {path} is a table and has no layers.")
-        texts = {*CELL_NAMES, section_key, CELL_TYPE, *also_obs}
+        texts = {*CELL_NAMES, section_key or SECTION, CELL_TYPE, *also_obs}
         first = next(read_chunks(path, text=[c for c in columns if c in texts]), pd.DataFrame())
         if first.empty:
             raise DataError(f"{path} holds no cells.")
-        text = [column for column in first if column in texts]
+        text = [str(column) for column in first if column in texts]
         genes = _gene_columns(first.drop(columns=[*text, *coordinates]), path)
         names = [column for column in CELL_NAMES if column in text]
-        parts = read_chunks(path, [c for c in first if c not in (*genes, *names)], text)
+        parts = read_chunks(path, [str(c) for c in first if c not in (*genes, *names)], text)
         table = pd.concat(list(parts), ignore_index=True)
         whole = [c for c in text if c not in names and are_whole(table[c])]
         layout = _Layout(path, kind, genes, coordinates, names, text, whole)
@@ -126,7 +126,7 @@ def table_sections(path: Path, keys: RawKeys, also_obs: Sequence[str] = ()) -> l
         layout.load,
         name=path.name.removesuffix(".gz").rpartition(".")[0],
         section_key=section_key or _keys.SECTION,
-        columns=tuple(c for c in table if c not in coordinates),
+        columns=tuple(str(c) for c in table if c not in coordinates),
     )
 
 

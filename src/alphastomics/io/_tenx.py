@@ -104,10 +104,8 @@ def _spots(path: Path) -> pd.DataFrame:
             f"{path} has {len(names)} columns; positions of spots have {', '.join(SPOT_COLUMNS)}."
         )
     else:
-        opened = "gzip" if path.suffix == ".gz" else None
-        table = pd.read_csv(
-            path, header=None, names=list(SPOT_COLUMNS), dtype={"barcode": str}, compression=opened
-        )
+        names = list(SPOT_COLUMNS)
+        table = pd.read_csv(path, header=None, names=names, dtype={"barcode": str})
     return by_id(table, "barcode", path)
 
 
@@ -123,7 +121,7 @@ def _counts(
     matrix, genes = drop_genes(
         matrix,
         pd.Index(features["name"]),
-        (kinds == GENE) | kinds.isna(),
+        ((kinds == GENE) | kinds.isna()).to_numpy(dtype=bool),
         "features that are no genes",
         left_out,
     )
