@@ -25,7 +25,15 @@ from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
-from alphastomics.io._files import checksum, file_names, remove, stamps, write_file, writing
+from alphastomics.io._files import (
+    WriteError,
+    checksum,
+    file_names,
+    remove,
+    stamps,
+    write_file,
+    writing,
+)
 from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics, read_manifest
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
@@ -68,13 +76,20 @@ def run(
             for section in sections:
                 if section.note:
                     typer.echo(section.note, err=True)
-        with tqdm(unit="section", disable=not progress) as bar:
-            return _Steps(plan, options, records, root, bar).run()
+        try:
+            with tqdm(unit="section", disable=not progress) as bar:
+                return _Steps(plan, options, records, root, bar).run()
+        except WriteError:
+            raise
+        except DataError:
+            records.clear()  # with these raw files and options there is no going on
+            raise
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make a folder and lock it against other runs of ``preprocess``."""
+    made = not folder.exists()
     with writing(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -91,6 +106,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         with suppress(PermissionError):  # Windows does not delete an open file
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class Records:
@@ -107,7 +124,7 @@ class Records:
         self.manifest: Manifest | None = None
         if overwrite and ((folder / MANIFEST_FILE).exists() or self._mark.exists()):
             with writing(folder, 0):
-                self._clear()
+                self.clear()
         if (folder / MANIFEST_FILE).exists():
             self.manifest = read_manifest(folder)
             self._check(self.manifest.provenance.fingerprint)
@@ -115,7 +132,7 @@ class Records:
         else:
             self._resume()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Delete what an earlier run wrote; a run killed meanwhile has to be overwritten again."""
         self._records.mkdir(exist_ok=True)
         write_file(self._mark, json.dumps("being replaced").encode())

@@ -102,14 +102,14 @@ def table_form(path: Path) -> Form:
 def check_columns(columns: Sequence[object], path: Path) -> None:
     """Raise if a column but the first has no name, or two have the same."""
     names = pd.Index([str(column).strip() for column in columns])
+    if "" in names[1:]:
+        number = list(names[1:]).index("") + 2
+        raise DataError(f"{path}: column {number} has no name: name it.")
     if names.has_duplicates:
         raise DataError(
             f"{path}: two columns are named {names[names.duplicated()][0]!r}: make the names of "
             "genes and other columns unique in the file."
         )
-    if "" in names[1:]:
-        number = list(names[1:]).index("") + 2
-        raise DataError(f"{path}: column {number} has no name: name it.")
 
 
 def read_chunks(
@@ -163,7 +163,7 @@ def _parquet_chunks(
 ) -> Iterator[pd.DataFrame]:
     pq = require("pyarrow.parquet", "io", "Reading Parquet")
     with pq.ParquetFile(path) as file:
-        check_columns(["", *file.schema_arrow.names], path)
+        check_columns(file.schema_arrow.names, path)
         for batch in file.iter_batches(n_rows, columns=columns):
             frame = batch.to_pandas()
             if not isinstance(frame.index, pd.RangeIndex):

@@ -31,6 +31,10 @@ class DataError(ValueError):
     """
 
 
+class WriteError(DataError):
+    """The folder to write to is full or forbidden; the same command may go on later."""
+
+
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turn any error of a decoder at a damaged file into one clear error."""
@@ -77,12 +81,12 @@ def writing(path: Path, n_bytes: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FORBIDDEN:
-            raise DataError(
+            raise WriteError(
                 f"--output_dir: {path} cannot be written: {error.strerror}. Choose another folder."
             ) from error
         if error.errno not in FULL:
             raise
-        raise DataError(
+        raise WriteError(
             f"--output_dir: the disk is full; writing {path} needs about "
             f"{max(n_bytes / 1e6, 0.1):.1f} MB more. Free some space and run the same command "
             "again: it goes on with this section."

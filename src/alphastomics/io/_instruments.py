@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from alphastomics.io._section import (
     check_genes,
     make_section,
     n_dims_of,
+    storable,
 )
 
 PIXELS, MICROMETRES = "pixels", "µm"
@@ -156,7 +157,10 @@ def _read(sample: Sample, kind: str, read: Reader) -> Output:
         output = read(sample)
     if not len(output.obs):
         raise DataError(f"{sample.matrix} holds no cells.")
-    return output
+    unnamed = [column for column in output.obs if not storable(column)]
+    if unnamed:
+        output.left_out.append(f"columns {', '.join(map(repr, unnamed))}")
+    return replace(output, obs=output.obs.drop(columns=unnamed))
 
 
 def _load(sample: Sample, kind: str, read: Reader) -> ad.AnnData:
