@@ -91,7 +91,7 @@ def table_form(path: Path) -> Form:
             )
     return Form(
         separator,
-        "," if separator != "," and any(commas) and not any(points) else ".",
+        "," if separator != "," and sum(commas) > sum(points) else ".",
         columns,
         comments,
         header_row,
