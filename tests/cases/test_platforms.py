@@ -234,6 +234,27 @@ def test_all_samples_of_a_folder_are_sections(raw, tmp_path, measured):
     assert len(stamped) == 4
 
 
+def test_downloads_of_10x_share_one_folder_of_positions(tmp_path, measured):
+    """A prefix before the matrix, none before ``spatial``: clear for one sample only."""
+    visium(tmp_path, measured)
+    matrix = tmp_path / "outs" / "filtered_feature_bc_matrix.h5"
+    matrix = matrix.rename(matrix.with_name(f"V1_Brain_{matrix.name}"))
+    (found,) = find_sections(tmp_path)
+    assert (found.name, found.n_dims) == ("V1_Brain", 2)
+    write_h5(matrix.with_name("V2_Brain_filtered_feature_bc_matrix.h5"), measured)
+    with pytest.raises(DataError, match="has a folder 'spatial', but several matrices"):
+        find_sections(tmp_path)
+
+
+@pytest.mark.parametrize("features", ["features", "genes"])
+def test_matrices_without_positions(tmp_path, measured, features):
+    for sample in ("GSM1_a_", "GSM2_b_"):
+        write_mtx(tmp_path, sample, measured, features)
+    found = find_sections(tmp_path)
+    assert [(s.name, s.n_dims) for s in found] == [("GSM1_a", None), ("GSM2_b", None)]
+    assert found[0].note == "GSM1_a: 10x counts, 40 cells, no positions."
+
+
 def test_bins_of_visium_hd(tmp_path, measured):
     """The case input-39, and µm where the scale factors have them."""
     visium_hd(tmp_path / "mouse1", measured, factors={"microns_per_pixel": 0.5})

@@ -47,12 +47,15 @@ class Sample:
         File of the matrix.
     bin_size
         Size of bins, where one may choose.
+    alone
+        True if no other sample is in the folder.
     """
 
     folder: Path
     prefix: str
     matrix: Path
     bin_size: int | None = None
+    alone: bool = True
 
     @property
     def stem(self) -> str:
@@ -79,7 +82,8 @@ class Sample:
             folder = self.folder.joinpath(*folders)
             for path in sorted(folder.iterdir()) if folder.is_dir() else []:
                 name = path.name
-                if re.fullmatch(start + pattern, name) or (folders and re.fullmatch(pattern, name)):
+                plain = bool(folders) and self.alone and re.fullmatch(pattern, name)
+                if plain or re.fullmatch(start + pattern, name):
                     return path
         return None
 
@@ -157,7 +161,7 @@ def _read(sample: Sample, kind: str, read: Reader) -> Output:
         output = read(sample)
     if not len(output.obs):
         raise DataError(f"{sample.matrix} holds no cells.")
-    unnamed = [column for column in output.obs if not storable(column)]
+    unnamed = [column for column in output.obs if not storable(str(column))]
     if unnamed:
         output.left_out.append(f"columns {', '.join(map(repr, unnamed))}")
     return replace(output, obs=output.obs.drop(columns=unnamed))

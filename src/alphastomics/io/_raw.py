@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 
@@ -135,7 +136,7 @@ def find_sections(
     return sections
 
 
-def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnData]:
+def read_sections(raw_dir: str | Path, **keys: Any) -> Iterator[ad.AnnData]:
     """Read raw sections one after the other.
 
     Parameters
@@ -162,7 +163,7 @@ def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnDat
     ...     [section.shape for section in al.io.read_sections(folder)]
     [(50, 60), (50, 60)]
     """
-    for section in find_sections(raw_dir, **keys):  # type: ignore[arg-type]
+    for section in find_sections(raw_dir, **keys):
         yield section.load()
 
 
@@ -199,7 +200,7 @@ def _walk(path: Path, bin_size: int | None, root: str) -> Iterator[_Found]:
             "counts."
         )
     for entry in _choose_bins(path, inside, bin_size):
-        if _belongs(entry, samples):
+        if _belongs(entry, samples) or (samples and entry.name == "spatial"):
             continue
         if entry.is_symlink() and entry.is_dir() and _holds(entry, root):
             warnings.warn(
@@ -248,7 +249,7 @@ def _samples(folder: Path, files: Sequence[Path], bin_size: int | None) -> list[
     return [
         _Found(
             file,
-            Sample(folder, prefix, file, bin_size),
+            Sample(folder, prefix, file, bin_size, alone=len(matrices) == 1),
             platform,
             tuple(f"{f.name} (not read)" for f in files if f != file and _is_other(f, prefix)),
         )

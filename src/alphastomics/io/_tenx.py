@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,11 @@ def read_tenx(sample: Sample) -> Output:
     left_out: list[str] = []
     matrix, barcodes, genes, files = _counts(sample, left_out)
     spots = sample.find(*SPOTS)
+    if spots is None and replace(sample, alone=True).find(*SPOTS) is not None:
+        raise DataError(
+            f"{sample.folder} has a folder 'spatial', but several matrices: which of them it "
+            "belongs to is not clear. Move each matrix to a folder of its own."
+        )
     if spots is None:
         obs = pd.DataFrame(index=barcodes)
         return Output("10x counts", None, matrix, obs, genes, None, files, left_out)
