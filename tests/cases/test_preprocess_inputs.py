@@ -297,6 +297,17 @@ def test_h5ad_files_that_are_not_anndata_say_what_they_hold(raw, preprocess):
     assert "a.h5ad is not AnnData: it has no obs and no var, but matrix" in preprocess(error=True)
 
 
+def test_columns_without_a_name_are_errors(raw, tissue, preprocess):
+    """Found by the property test: anndata writes such a file, and cannot read it."""
+    cells = tissue.copy()
+    cells.obs[""] = 1.0
+    cells.write_h5ad(raw / "a.h5ad")
+    assert "a.h5ad: obs is no table" in preprocess(error=True)
+    (raw / "a.h5ad").unlink()
+    luna(tissue).rename(columns={"gene_0": ""}).to_parquet(raw / "a.parquet")
+    assert "a.parquet: column 2 has no name" in preprocess(error=True)
+
+
 def test_the_genes_of_a_table_with_row_names_of_r(raw, tissue, preprocess):
     """``write.table`` gives the names of rows no header."""
     lines = luna(tissue).to_csv().splitlines()

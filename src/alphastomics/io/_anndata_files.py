@@ -11,6 +11,7 @@ from typing import Any
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import zarr
 from scipy import sparse
 
@@ -61,13 +62,23 @@ class _Table:
                 f"{inside or 'nothing'}. Move it out of the folder, or write its cells by anndata."
             )
 
+    def frame(self, group: Any, name: str) -> pd.DataFrame:
+        """Read ``obs`` or ``var``."""
+        table = ad.io.read_elem(group[name])
+        if not isinstance(table, pd.DataFrame):
+            raise DataError(
+                f"{self.path}: {name} is no table. A column without a name makes it one that "
+                "anndata cannot read: write the file again without it."
+            )
+        return table
+
     def sections(self, name: str) -> list[RawSection]:
         """List the sections without reading the expression."""
         with self.open() as group:
             self.check(group)
             self.matrix(group)
-            obs = ad.io.read_elem(group["obs"])
-            genes = check_genes(ad.io.read_elem(group["var"]).index, self.path)
+            obs = self.frame(group, "obs")
+            genes = check_genes(self.frame(group, "var").index, self.path)
             units = group.get(f"uns/{_keys.UNITS}")
             units = None if units is None else ad.io.read_elem(units)
             return list_sections(
@@ -86,8 +97,8 @@ class _Table:
         """Read the rows of one section."""
         with self.open() as group:
             matrix = read_rows(self.matrix(group), rows)
-            obs = ad.io.read_elem(group["obs"]).iloc[rows]
-            genes = ad.io.read_elem(group["var"]).index.astype(str)
+            obs = self.frame(group, "obs").iloc[rows]
+            genes = self.frame(group, "var").index.astype(str)
             position = self.positions(group)
         located = None if position is None else position[rows]
         return make_section(name, self.path, matrix, obs, genes, located)

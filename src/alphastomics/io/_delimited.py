@@ -167,6 +167,7 @@ def _parquet_chunks(
         for batch in file.iter_batches(n_rows, columns=columns):
             frame = batch.to_pandas()
             if not isinstance(frame.index, pd.RangeIndex):
+                check_columns(["names of rows", *frame.columns], path)
                 frame = frame.rename_axis("").reset_index()
             yield frame.assign(**{name: as_text(frame[name]) for name in text if name in frame})
 
@@ -181,7 +182,7 @@ def column_names(path: Path) -> list[str]:
     if not is_parquet(path):
         return table_form(path).columns
     pq = require("pyarrow.parquet", "io", "Reading Parquet")
-    return list(map(str, pq.read_schema(path).names))
+    return [re.sub(r"__index_level_\d+__", "", name) for name in pq.read_schema(path).names]
 
 
 def as_text(column: pd.Series) -> pd.Series:

@@ -55,7 +55,7 @@ class _Platform:
 
     def prefix(self, file: str) -> str | None:
         """What a name has before that of the matrix, None if it is another file."""
-        found = re.fullmatch(rf"(|.*[_.-])({self.matrix})", file)
+        found = re.fullmatch(rf"(|.*?[_.-])({self.matrix})", file)
         return None if found is None else found[1]
 
 
