@@ -1,4 +1,4 @@
-"""Search for raw data: files, folders, and samples of instruments by the names of their matrices."""
+"""Search for raw data: files, folders, and samples of instruments by the names of matrices."""
 
 from __future__ import annotations
 
