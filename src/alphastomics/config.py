@@ -253,6 +253,9 @@ class PreprocessConfig(Options):
     layer: str | None = Field(None, description="layer to read; by default X")
     spatial_key: str = Field("spatial", description="coordinates in obsm")
     section_key: str = Field("section", description="section in obs")
+    bin_size: int | None = Field(
+        None, ge=1, description="side of bins, in µm of Visium HD (8), in DNBs of Stereo-seq (50)"
+    )
     labels_key: str | None = Field(None, description="cell type in obs")
     batch_key: str | None = Field(None, description="donor or platform in obs")
     test_sections: list[str] = Field([], description="sections to hold out; may be repeated")

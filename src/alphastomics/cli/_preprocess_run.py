@@ -16,6 +16,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import typer
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
@@ -24,7 +25,15 @@ from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
-from alphastomics.io._files import checksum, file_names, remove, stamps, write_file, writing
+from alphastomics.io._files import (
+    WriteError,
+    checksum,
+    file_names,
+    remove,
+    stamps,
+    write_file,
+    writing,
+)
 from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics, read_manifest
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
@@ -52,22 +61,35 @@ def run(
         spatial_key=options.spatial_key,
         section_key=options.section_key,
         also_obs=[key for key in (options.labels_key, options.batch_key) if key is not None],
+        bin_size=options.bin_size,
     )
     plan = make_plan(sections, options)
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
-    files = stamps(dict.fromkeys(section.path for section in sections), root)
+    read = (path for section in sections for path in section.files or (section.path,))
+    files = stamps(dict.fromkeys(read), root)
     finished = not overwrite and (output_dir / MANIFEST_FILE).exists()
     with nullcontext() if finished else alone_in(output_dir):
         records = Records(output_dir, options.fingerprint(files), overwrite=overwrite)
         if records.manifest is not None:
             return records.manifest
-        with tqdm(unit="section", disable=not progress) as bar:
-            return _Steps(plan, options, records, root, bar).run()
+        if progress:
+            for section in sections:
+                if section.note:
+                    typer.echo(section.note, err=True)
+        try:
+            with tqdm(unit="section", disable=not progress) as bar:
+                return _Steps(plan, options, records, root, bar).run()
+        except WriteError:
+            raise
+        except DataError:
+            records.clear()  # with these raw files and options there is no going on
+            raise
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make a folder and lock it against other runs of ``preprocess``."""
+    made = not folder.exists()
     with writing(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
@@ -84,6 +106,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         with suppress(PermissionError):  # Windows does not delete an open file
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class Records:
@@ -100,7 +124,7 @@ class Records:
         self.manifest: Manifest | None = None
         if overwrite and ((folder / MANIFEST_FILE).exists() or self._mark.exists()):
             with writing(folder, 0):
-                self._clear()
+                self.clear()
         if (folder / MANIFEST_FILE).exists():
             self.manifest = read_manifest(folder)
             self._check(self.manifest.provenance.fingerprint)
@@ -108,7 +132,7 @@ class Records:
         else:
             self._resume()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Delete what an earlier run wrote; a run killed meanwhile has to be overwritten again."""
         self._records.mkdir(exist_ok=True)
         write_file(self._mark, json.dumps("being replaced").encode())

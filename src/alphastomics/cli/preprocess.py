@@ -41,7 +41,7 @@ def preprocess(
     overwrite
         Whether to replace what an earlier call wrote to ``output_dir``.
     progress
-        Whether to show a progress bar.
+        Whether to say what was read of an instrument's output, and show a progress bar.
     genes
         ``"intersection"`` of what sections measure, ``"union"``, or a file with one gene a line.
     num_genes
@@ -57,6 +57,8 @@ def preprocess(
     spatial_key, section_key, labels_key, batch_key
         Names of coordinates in ``.obsm`` and of section, cell type and donor or platform in
         ``.obs``; by default ``"spatial"``, ``"section"`` and none.
+    bin_size
+        Side of the bins, in µm of Visium HD (8 by default) or DNBs of Stereo-seq (50).
     test_sections, val_sections
         Names of sections to hold out.
     test_ratio, val_ratio

@@ -31,6 +31,10 @@ class DataError(ValueError):
     """
 
 
+class WriteError(DataError):
+    """The folder to write to is full or forbidden; the same command may go on later."""
+
+
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turn any error of a decoder at a damaged file into one clear error."""
@@ -38,6 +42,16 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except (DataError, MemoryError, MissingExtraError):
         raise
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path} cannot be read as {kind}: its text is not UTF-8. Save it as UTF-8, or move it "
+            "out of the folder."
+        ) from None
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or path} may not be read (permission denied): ask its owner for "
+            "permission, or move it out of the folder."
+        ) from error
     except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
@@ -67,12 +81,12 @@ def writing(path: Path, n_bytes: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FORBIDDEN:
-            raise DataError(
+            raise WriteError(
                 f"--output_dir: {path} cannot be written: {error.strerror}. Choose another folder."
             ) from error
         if error.errno not in FULL:
             raise
-        raise DataError(
+        raise WriteError(
             f"--output_dir: the disk is full; writing {path} needs about "
             f"{max(n_bytes / 1e6, 0.1):.1f} MB more. Free some space and run the same command "
             "again: it goes on with this section."

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 
 from alphastomics import _keys
-from alphastomics.io._anndata_files import h5ad_sections, tenx_kind, tenx_sections, zarr_sections
+from alphastomics.io._anndata_files import h5ad_sections, zarr_sections
 from alphastomics.io._files import DataError
+from alphastomics.io._instruments import output_section
+from alphastomics.io._search import TABLES, Found, is_zarr, walk
 from alphastomics.io._section import RawKeys, RawSection
 from alphastomics.io._tables import table_sections
 
 READABLE = (
-    ".h5ad, .zarr (AnnData or SpatialData), .csv and .parquet in LUNA's layout, and 10x outputs "
-    "(feature_bc_matrix.h5, mtx folders, Visium, Xenium)"
+    ".h5ad, .zarr (AnnData or SpatialData), .csv and .parquet in LUNA's layout, and outputs of "
+    "10x (h5, mtx, Visium, Visium HD, Xenium), MERSCOPE, CosMx, Slide-seq and Stereo-seq"
 )
 
 
@@ -26,6 +30,7 @@ def find_sections(
     spatial_key: str = _keys.SPATIAL,
     section_key: str = _keys.SECTION,
     also_obs: Sequence[str] = (),
+    bin_size: int | None = None,
 ) -> list[RawSection]:
     """Find the sections of a raw file or of all raw files in a folder, without reading their cells.
 
@@ -35,7 +40,7 @@ def find_sections(
     ----------
     raw_dir
         File or folder with h5ad, zarr (AnnData or SpatialData), CSV or Parquet in LUNA's layout, or
-        10x outputs.
+        outputs of 10x (h5, mtx, Visium, Visium HD, Xenium), MERSCOPE, CosMx, Slide-seq, Stereo-seq.
     layer, spatial_key
         Layer to read, by default ``.X``; name in ``.obsm`` of the coordinates.
     section_key
@@ -43,6 +48,9 @@ def find_sections(
         the file; LUNA's ``cell_section`` needs no option.
     also_obs
         Numeric columns of tables that are not genes.
+    bin_size
+        Side of the bins, in µm of Visium HD, by default 8, and in DNBs of Stereo-seq, by default
+        that of the table, or 50 if it is not binned.
 
     Returns
     -------
@@ -67,7 +75,9 @@ def find_sections(
     keys = RawKeys(layer, spatial_key, section_key)
     if not root.exists():
         raise DataError(f"--raw_dir: there is no file or folder {str(root)!r}.")
-    sections = [section for path in _walk(root) for section in _read(path, keys, also_obs)]
+    # All names are checked before the first file is read.
+    inputs = list(walk(root, bin_size, os.path.realpath(root)))
+    sections = [section for found in inputs for section in _read(found, keys, also_obs)]
     if not sections:
         inside = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
         found = f"it holds {', '.join(inside)}" if inside else "it is empty"
@@ -78,7 +88,7 @@ def find_sections(
     return sections
 
 
-def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnData]:
+def read_sections(raw_dir: str | Path, **keys: Any) -> Iterator[ad.AnnData]:
     """Read raw sections one after the other.
 
     Parameters
@@ -105,34 +115,20 @@ def read_sections(raw_dir: str | Path, **keys: str | None) -> Iterator[ad.AnnDat
     ...     [section.shape for section in al.io.read_sections(folder)]
     [(50, 60), (50, 60)]
     """
-    for section in find_sections(raw_dir, **keys):  # type: ignore[arg-type]
+    for section in find_sections(raw_dir, **keys):
         yield section.load()
 
 
-def _walk(path: Path) -> Iterator[Path]:
-    """Files and folders that may hold sections."""
-    if path.is_file() or _is_zarr(path) or tenx_kind(path):
-        yield path
-        return
-    for inside in sorted(path.iterdir()):
-        if not inside.name.startswith("."):
-            yield from _walk(inside)
-
-
-def _is_zarr(path: Path) -> bool:
-    marks = (".zgroup", ".zattrs", "zarr.json")
-    return path.is_dir() and (path.suffix == ".zarr" or any((path / m).is_file() for m in marks))
-
-
-def _read(path: Path, keys: RawKeys, also_obs: Sequence[str]) -> list[RawSection]:
+def _read(found: Found, keys: RawKeys, also_obs: Sequence[str]) -> list[RawSection]:
+    path = found.path
+    if found.sample is not None and found.platform is not None:
+        platform = found.platform
+        return [output_section(found.sample, platform.name, platform.read, keys, found.not_read)]
     if path.suffix == ".h5ad":
         return h5ad_sections(path, keys)
-    if _is_zarr(path):
+    if is_zarr(path):
         return zarr_sections(path, keys)
-    if path.name.endswith((".csv", ".csv.gz", ".parquet")):
-        return table_sections(path, keys, also_obs)
-    kind = tenx_kind(path)
-    return tenx_sections(path, kind, keys) if kind else []
+    return table_sections(path, keys, also_obs) if path.name.endswith(TABLES) else []
 
 
 def _check_names(sections: Sequence[RawSection]) -> None:

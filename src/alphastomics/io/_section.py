@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from alphastomics.io._files import DataError
 from alphastomics.io._store import Cells
 
 Array = NDArray[np.float64]
+LONGEST = 200  # bytes of the name of a column, which is that of a folder
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class RawSection:
     load
         Reads the section as AnnData: all genes, ``.X`` CSR, ``.obsm["spatial"]`` if there are
         coordinates, ``.obs["section"]``.
+    files
+        Files that are read, where ``path`` is not all of them.
+    note
+        What was read of an instrument's output, and what was left out.
 
     Examples
     --------
@@ -68,6 +73,8 @@ class RawSection:
     columns: tuple[str, ...]
     units: str | None
     load: Callable[[], ad.AnnData]
+    files: tuple[Path, ...] = ()
+    note: str = ""
 
 
 def list_sections(
@@ -83,6 +90,7 @@ def list_sections(
     units: str | None = None,
 ) -> list[RawSection]:
     """List the sections of a file; a file without a column of sections is one, ``name``."""
+    _check_columns(columns, path)
     return [
         RawSection(
             name=section,
@@ -112,13 +120,38 @@ def make_section(
             f"{path}: section {name!r} has duplicated cell names, "
             f"{obs.index[obs.index.duplicated()][0]!r} among them: make them unique in the file."
         )
-    obs = obs.set_axis(obs.index.astype(str)).assign(
-        **{_keys.SECTION: pd.Categorical([name] * len(obs))}
-    )
+    obs = _as_text(obs).set_axis(obs.index.astype(str).rename(None))
+    obs = obs.assign(**{_keys.SECTION: pd.Categorical([name] * len(obs))})
     section = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=genes))
     if position is not None and n_dims_of(position, path) is not None:
         section.obsm[_keys.SPATIAL] = np.asarray(position, dtype=np.float64)
     return section
+
+
+def _as_text(obs: pd.DataFrame) -> pd.DataFrame:
+    """Columns that a store can hold: values of several types as text."""
+    mixed = {
+        str(name): column.map(str, na_action="ignore")
+        for name, column in obs.items()
+        if column.dtype == object
+        and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty")
+    }
+    return obs.assign(**mixed)
+
+
+def storable(column: str) -> bool:
+    """True for a name that a column of a store may have."""
+    reserved = column == "_index" or column.startswith(".")
+    return bool(column) and not reserved and "/" not in column and len(column.encode()) <= LONGEST
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    for column in columns:
+        if not storable(column):
+            raise DataError(
+                f"{path}: the column {column[:40]!r} of obs cannot be stored under this name: "
+                f"rename it, without a slash or a dot at its start, to at most {LONGEST} bytes."
+            )
 
 
 def n_dims_of(position: Array | None, path: Path) -> int | None:
@@ -133,9 +166,14 @@ def n_dims_of(position: Array | None, path: Path) -> int | None:
 
 
 def check_genes(genes: pd.Index, path: Path) -> pd.Index:
-    """Raise if genes are missing or come twice."""
+    """Raise if genes are missing, have no name or come twice."""
     if genes.empty:
         raise DataError(f"{path} holds no genes.")
+    nameless = genes.isna() | (genes.astype(str).str.strip() == "")
+    if nameless.any():
+        raise DataError(
+            f"{path}: gene number {int(nameless.argmax()) + 1} has no name: name it in the file."
+        )
     if not genes.is_unique:
         raise DataError(
             f"{path} has duplicated gene names, {genes[genes.duplicated()][0]!r} among them: make "
