@@ -475,7 +475,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Read a node, unless it is an alias or nested too deeply."""
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             problem = "aliases (*name) are not read here: write the value out"
             raise yaml.composer.ComposerError(None, None, problem, mark)
