@@ -89,6 +89,8 @@ class Options(_Section):
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
+        if error["type"] == "extra_forbidden":
+            return f"{name} is not an option; there are {', '.join(cls.model_fields)}."
         return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {_shown(found)}."
 
     def replace(self, **changes: Any) -> Self:

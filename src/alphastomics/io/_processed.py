@@ -289,7 +289,10 @@ class ProcessedSection:
         self._require(list(genes) == list(self.genes), "other genes")
         self._require(len(self.obs) == self.blocks[-1], "another number of cells")
         has_coordinates = _keys.SPATIAL in open_store(self.path)["obsm"]
-        self._require(has_coordinates == self.entry.has_coordinates, "positions that it should not have, or lacks them")
+        self._require(
+            has_coordinates == self.entry.has_coordinates,
+            "positions that it should not have, or lacks them",
+        )
         if self.position is not None:
             found = self.position.shape[1]
             self._require(found == n_dims, f"{found}D positions, not {n_dims}D")

@@ -77,6 +77,7 @@ from alphastomics.model._results import (
     record,
     superpose_draws,
 )
+from alphastomics.model._saved import check_stored, new_module
 from alphastomics.model._task import (
     MAX_PLACED_SET,
     MAX_SET,
@@ -213,15 +214,13 @@ class AlphaSTomics(BaseModelClass):
         config, setup, categories = self.config, self._setup, self._categories
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            return MaskedDiffusionModule(
-                len(self.genes),
-                int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
+            return new_module(
+                config,
+                n_genes=len(self.genes),
+                n_dims=int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
                 values=setup.values,
-                num_labels=len(categories.labels),
-                num_batches=len(categories.batches),
-                frame=config.frame,
-                allow_reflection=config.allow_reflection,
-                **dict(config.architecture),
+                n_labels=len(categories.labels),
+                n_batches=len(categories.batches),
             )
 
     @classmethod
@@ -1048,6 +1047,7 @@ class AlphaSTomics(BaseModelClass):
             model._read_training(adata)
             model._adata = adata
         model.module.load_state_dict(state)
+        check_stored(model.module, dir_path)
         model.training_record = TrainingRecord(**payload["training"])
         model.history_ = history_from_json(payload["history"])
         model.is_trained_ = True
