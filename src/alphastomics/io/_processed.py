@@ -289,13 +289,11 @@ class ProcessedSection:
         self._require(list(genes) == list(self.genes), "other genes")
         self._require(len(self.obs) == self.blocks[-1], "another number of cells")
         has_coordinates = _keys.SPATIAL in open_store(self.path)["obsm"]
-        self._require(
-            has_coordinates == self.entry.has_coordinates,
-            "positions that it should not have, or lacks them",
-        )
+        found = "positions" if has_coordinates else "no positions"
+        self._require(has_coordinates == self.entry.has_coordinates, found)
         if self.position is not None:
-            found = self.position.shape[1]
-            self._require(found == n_dims, f"{found}D positions, not {n_dims}D")
+            d = self.position.shape[1]
+            self._require(d == n_dims, f"{d}D positions, not {n_dims}D")
         for start in range(0, self.entry.n_cells, BLOCK_CELLS):
             rows = self.expression[start : start + BLOCK_CELLS]
             check_values(rows, values, f"{self.path}/X")

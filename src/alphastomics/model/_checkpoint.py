@@ -291,7 +291,7 @@ def _read_weights(
     if found != payload.get("weights_sha256"):
         raise DamagedError(f"it does not match the checksum in {JSON_FILE}")
     with safe_open(path, "pt") as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         kinds = {
             name: Kind(tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()))
             for name, part in parts.items()
@@ -453,7 +453,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
 def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Number of epochs that the trainer of a checkpoint had ended, and of batches it had seen."""
     checkpoint = _load_checkpoint(Path(path))
-    return checkpoint["epoch"], checkpoint[CHECKPOINT_KEY]["batches_seen"]
+    epoch, batches = checkpoint.get("epoch"), checkpoint[CHECKPOINT_KEY].get("batches_seen")
+    if not (isinstance(epoch, int) and isinstance(batches, int) and min(epoch, batches) >= 0):
+        raise ValueError(f"{path} does not say how far its training was: train anew.")
+    return epoch, batches
 
 
 def _load_checkpoint(path: Path) -> dict[str, Any]:
@@ -474,8 +477,7 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         ours = checkpoint[CHECKPOINT_KEY]
-        holds = isinstance(ours["model"], str) and isinstance(checkpoint["state_dict"], dict)
-        if not holds or {type(checkpoint["epoch"]), type(ours["batches_seen"])} != {int}:
+        if not (isinstance(ours["model"], str) and isinstance(checkpoint["state_dict"], dict)):
             raise DamagedError("it lacks what a checkpoint holds")
     except Exception as error:
         why = f" ({error})" if isinstance(error, DamagedError) else ""

@@ -262,11 +262,16 @@ def check_stored(module: MaskedDiffusionModule, path: object) -> None:
             )
 
 
+def _is_in_memory(tensor: Tensor) -> bool:
+    """Whether a tensor has no more values than it stores; strides of 0 would repeat them."""
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
+
+
 def as_kinds(state: Mapping[str, Any]) -> dict[str, Kind]:
     """Shapes and types of tensors in memory; of anything else, that it is none."""
     return {
         str(name): Kind(tuple(t.shape), t.dtype)
-        if isinstance(t, Tensor) and t.layout == torch.strided and t.is_contiguous()
+        if isinstance(t, Tensor) and t.layout == torch.strided and _is_in_memory(t)
         else Kind((), type(t).__name__)
         for name, t in state.items()
     }
