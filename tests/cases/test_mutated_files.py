@@ -210,7 +210,7 @@ def on_array(folder, rng):
 
     arrays = [p.parent for p in sorted((folder / "sections").rglob(".zarray"))]
     array = zarr.open_array(str(arrays[rng.integers(len(arrays))]), mode="r+", zarr_format=2)
-    values = array[...]
+    values = np.asarray(array[...])
     if values.ndim and values.dtype.kind in "iuf" and values.size:
         values.flat[rng.integers(values.size)] = [-5, 100, 10**6][rng.integers(3)] % 2**7
         array[...] = values
@@ -241,9 +241,10 @@ def on_checkpoint(folder, rng, marker):
     elif kind == 2:
         torch.save({"state_dict": Evil(marker)}, path, _use_new_zipfile_serialization=False)
     elif kind == 3:  # unpacks to 4 GB
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open(
-            "last/data.pkl", "w", force_zip64=True
-        ) as part:
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+            file.open("last/data.pkl", "w", force_zip64=True) as part,
+        ):
             for _ in range(200):
                 part.write(bytes(1 << 20))
     else:
