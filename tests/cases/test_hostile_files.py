@@ -18,6 +18,7 @@ import zarr
 from typer.testing import CliRunner
 
 import alphastomics as al
+from alphastomics.cli._processed import read_atlas
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.config import Config, ConfigError, load_config
 from alphastomics.io import DataError, open_data
@@ -257,6 +258,19 @@ def test_a_manifest_without_a_checksum_of_earlier_versions_is_read(data):
     del document["sha256"]
     path.write_text(json.dumps(document))
     open_data(data).verify()
+
+
+def test_an_atlas_without_a_section_that_measures_all_genes_is_empty(tmp_path, small_tissue):
+    """It was "No objects to concatenate"."""
+    for i, genes in enumerate((slice(0, 30), slice(10, 40))):
+        section = small_tissue[small_tissue.obs["section"] == f"section_{i}", genes].copy()
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        section.write_h5ad(tmp_path / "raw" / f"{i}.h5ad")
+    preprocess(tmp_path / "raw", tmp_path / "data", progress=False, genes="union")
+    data = open_data(tmp_path / "data")
+    atlas = read_atlas(data, data.genes)
+    assert atlas.shape == (0, 40)
+    assert not (atlas.obs["section"] == "section_0").any()
 
 
 # Models.
