@@ -288,7 +288,8 @@ class ProcessedSection:
         genes = self._read("var").index
         self._require(list(genes) == list(self.genes), "other genes")
         self._require(len(self.obs) == self.blocks[-1], "another number of cells")
-        has_coordinates = _keys.SPATIAL in open_store(self.path)["obsm"]
+        with reading(self.path, KIND):
+            has_coordinates = _keys.SPATIAL in open_store(self.path)["obsm"]
         found = "positions" if has_coordinates else "no positions"
         self._require(has_coordinates == self.entry.has_coordinates, found)
         if self.position is not None:
