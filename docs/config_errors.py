@@ -34,6 +34,10 @@ CASES = {
     "a list where keys belong": "training: [1, 2]",
     "no keys at all": "just text",
     "not YAML": "training: {epochs: 3",
+    "key that is there twice": "training: {epochs: 3, epochs: 5}",
+    "alias": "training: {epochs: &n 3, batch_size: *n}",
+    "infinite": "training: {learning_rate: .inf}",
+    "far too large": "TransformerLayer_setting: {num_layers: 100000}",
     "two at once": "training: {epochs: 0, batch_size: many}",
 }
 

@@ -8,14 +8,23 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
 Frame = Literal["learned", "registered"]
@@ -29,6 +38,24 @@ Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
 
+# Beyond these, a number in a file is a mistake or an attack: nothing is built of it.
+MOST_PARAMETERS, MOST_LAYERS = 10**10, 1000
+WHOLE_BITS = 63  # of a whole number, what torch and NumPy take
+YAML_BYTES, YAML_DEPTH = 1_000_000, 20
+
+MOST_SHOWN = 80  # characters of a value in a message
+
+
+class _Repr(reprlib.Repr):
+    """Text of a value in a message, shortened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = MOST_SHOWN
+
+
+_shown = _Repr().repr
+
 
 class ConfigError(ValueError):
     """Invalid configuration: the message names the key, the value and what is allowed."""
@@ -36,6 +63,13 @@ class ConfigError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_representable(cls, value: Any) -> Any:
+        if isinstance(value, int) and value.bit_length() > WHOLE_BITS:
+            raise PydanticCustomError("too_large", f"Input should be below 2**{WHOLE_BITS}")
+        return value
 
 
 class Options(_Section):
@@ -59,11 +93,14 @@ class Options(_Section):
         name, found = error["loc"][0], error["input"]
         if error["type"] == "extra_forbidden":
             return f"there is no option {name!r}.{nearest_name(name, cls.model_fields)}"
-        return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {found!r}."
+        return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {_shown(found)}."
 
     def replace(self, **changes: Any) -> Self:
         """Copy with some options changed, checked."""
         return type(self)(**{**dict(self), **changes})
+
+
+OUT_OF_RANGE = ("greater_than_equal", "less_than")
 
 
 def _allowed(field: FieldInfo, error: Any) -> str:
@@ -79,7 +116,7 @@ def _allowed(field: FieldInfo, error: Any) -> str:
             c for kind in (field.annotation, *get_args(field.annotation)) for c in get_args(kind)
         ]
         return f"one of {', '.join(map(repr, dict.fromkeys(choices)))}"
-    if "ge" in limits and "lt" in limits:
+    if "ge" in limits and "lt" in limits and error["type"] in OUT_OF_RANGE:
         return f"at least {limits['ge']} and below {limits['lt']}"
     if "ge" in limits and error["type"] == "greater_than_equal":
         return f"at least {limits['ge']}"
@@ -139,7 +176,21 @@ class Architecture(Options):
                 f"d_ff={self.d_ff} is not divisible by num_experts={self.num_experts}: choose a "
                 "multiple, or pass expert_width."
             )
+        if self.num_layers > MOST_LAYERS or self._about_parameters > MOST_PARAMETERS:
+            sizes = ("d_model", "num_layers", "d_ff", "num_experts", "expert_width")
+            given = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
+            raise ValueError(
+                f"{given} make a network of about {self._about_parameters:.1g} parameters in "
+                f"{self.num_layers} blocks, implausibly large: at most {MOST_PARAMETERS:.0e} "
+                f"parameters and {MOST_LAYERS} blocks are built. Choose smaller sizes."
+            )
         return self
+
+    @property
+    def _about_parameters(self) -> int:
+        """Number of parameters without those that depend on the data, to the leading order."""
+        width = self.num_experts * self.d_expert if self.num_experts else self.d_ff
+        return self.d_model * (4 * self.d_model + self.num_layers * (4 * self.d_model + 2 * width))
 
     @property
     def d_expert(self) -> int:
@@ -450,7 +501,36 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``1e-4`` as the number that it is in YAML 1.2."""
+    """Reads ``1e-4`` as the number that it is in YAML 1.2, and refuses what no configuration needs.
+
+    An alias multiplies what it stands for, and of a key that is there twice only one value counts.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read a node, unless it is an alias or nested too deeply."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            problem = "aliases (*name) are not read here: write the value out"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        self.depth += 1
+        if self.depth > YAML_DEPTH:
+            problem = f"nested more than {YAML_DEPTH} levels deep"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Read keys and values, every key once."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -464,12 +544,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of keys and values."""
     if not path.is_file():
         raise ConfigError(f"--config: there is no file {str(path)!r}.")
+    if path.stat().st_size > YAML_BYTES:
+        raise ConfigError(f"{path}: larger than {YAML_BYTES:,} bytes, which no configuration is.")
     try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8."
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: dates and numbers that cannot be
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
-        why = getattr(error, "problem", None) or "it cannot be read"
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{where}: not valid YAML: {why}.") from None
     if values is None:
         return {}
@@ -537,15 +623,17 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = list(_fields_at(error["loc"][:-1]))
         key = str(error["loc"][-1])
+        path = path if len(path) < MOST_SHOWN else f"{path[:MOST_SHOWN]}..."
         near = _elsewhere(key) or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"{path}: unknown key.{hint} Known keys: {', '.join(known)}."
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}"
     if error["type"] == "model_type":
-        return f"{path}: must hold keys and values, found {error['input']!r}."
-    message = error["msg"].removeprefix("Input should be ")
-    return f"{path}: must be {message}, found {error['input']!r}."
+        return f"{path}: must hold keys and values, found {_shown(error['input'])}."
+    message = error["msg"].replace("Keys should be strings", "text")
+    message = message.removeprefix("Input should be ")
+    return f"{path}: must be {message}, found {_shown(error['input'])}."
 
 
 def _elsewhere(key: str) -> list[str]:

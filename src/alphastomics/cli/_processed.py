@@ -137,5 +137,11 @@ def read_atlas(data: ProcessedData, genes: pd.Index) -> ad.AnnData:
             break
         if section.entry.has_coordinates and section.measured.all():
             parts.append(read_section(section, genes))
+    if not parts:  # every training section lacks a gene, and there are no baselines
+        nobody = pd.DataFrame(
+            {_keys.SECTION: pd.Series([], dtype=str)}, index=pd.Index([], dtype=str)
+        )
+        var = pd.DataFrame(index=genes)
+        return ad.AnnData(sparse.csr_matrix((0, len(genes)), dtype=np.float32), nobody, var)
     atlas = ad.concat(parts, index_unique="-", keys=[str(i) for i in range(len(parts))])
     return atlas[:, genes].copy()

@@ -104,6 +104,7 @@ def evaluate(
     from alphastomics.model import AlphaSTomics
 
     data = open_data(data_dir)
+    data.verify(progress_bar=True)
     model = AlphaSTomics.load(checkpoint)
     split, sections = _sections_to_score(data, split)
     lacking = model.genes[~model.genes.isin(data.genes)]

@@ -130,6 +130,7 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     if _is_first():
         check_folder(folder, Path(config.data.processed_data_dir), resumes=resume is not None)
     data = open_data(config.data.processed_data_dir)
+    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=_is_first())
     columns = choose_genes(data, config.data.num_genes, config.training.seed)
     cells, expression = set_up(data, columns)
     model = AlphaSTomics(cells, **config.model_arguments())

@@ -17,6 +17,7 @@ from alphastomics._files import FULL, whole
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME_LENGTH = 80
+PIECE = 1 << 20  # bytes read at a time
 
 
 class DataError(ValueError):
@@ -98,9 +99,10 @@ def checksum(folder: Path) -> str:
     digest = hashlib.sha256()
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name in sorted(name for name, path in files.items() if path.is_file()):
-        content = files[name].read_bytes()
-        digest.update(f"{len(name)} {name} {len(content)} ".encode())
-        digest.update(content)
+        with files[name].open("rb") as file:
+            digest.update(f"{len(name)} {name} {os.fstat(file.fileno()).st_size} ".encode())
+            while content := file.read(PIECE):
+                digest.update(content)
     return digest.hexdigest()
 
 

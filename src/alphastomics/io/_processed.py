@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from tqdm.auto import tqdm
 
 from alphastomics import _keys
+from alphastomics._validate import check_values
 from alphastomics.io._files import DataError, checksum, reading, write_file
-from alphastomics.io._store import KIND, Cells, LazyRows
+from alphastomics.io._store import BLOCK_CELLS, KIND, Cells, LazyRows, open_store
+from alphastomics.io._verify import REMEDY, check_files
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without a checksum of the manifest itself
 MANIFEST_FILE = "manifest.json"
+MOST_BYTES = 500_000_000  # of a manifest
+SHOWN_AFTER = 3.0  # seconds until a progress bar
 
 Split = Literal["train", "val", "test"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class SectionEntry(_Strict):
@@ -58,6 +64,14 @@ class SectionEntry(_Strict):
     measured: list[str] | None
     source: str
     checksum: str
+
+    @field_validator("file")
+    @classmethod
+    def _is_inside(cls, file: str) -> str:
+        path = PurePosixPath(file)
+        if path.is_absolute() or not path.parts or ".." in path.parts or set(file) & set("\\:\0"):
+            raise ValueError(f"{file!r} is not the name of a store in this folder")
+        return file
 
 
 class Statistics(_Strict):
@@ -94,6 +108,8 @@ class Manifest(_Strict):
     sections, statistics, provenance
         :class:`SectionEntry` of each section; statistics of the training cells; options, package
         versions, seed, and fingerprint of options and raw files.
+    sha256
+        Checksum of all this in the file.
 
     Examples
     --------
@@ -104,20 +120,45 @@ class Manifest(_Strict):
     """
 
     format: Literal["alphastomics-data"] = "alphastomics-data"
-    format_version: int = Field(FORMAT_VERSION, le=FORMAT_VERSION)
-    genes: list[str]
+    format_version: int = Field(FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
+    genes: list[str] = Field(min_length=1)
     values: Literal["counts", "lognorm", "intensity"]
     n_dims: Literal[2, 3]
     units: str | None
     labels_key: str | None
     batch_key: str | None
-    sections: list[SectionEntry]
+    sections: list[SectionEntry] = Field(min_length=1)
     statistics: Statistics
     provenance: Provenance
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        genes = set(self.genes)
+        for what, names in (
+            ("genes", self.genes),
+            ("names of sections", [section.name for section in self.sections]),
+            ("files of sections", [section.file for section in self.sections]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"it has {what} twice")
+        for section in self.sections:
+            if section.measured is not None and not set(section.measured) <= genes:
+                raise ValueError(f"section {section.name!r} measures genes that are not listed")
+        if not len(genes) == len(self.statistics.mean) == len(self.statistics.expressed):
+            raise ValueError("statistics are of another number of genes")
+        if self.provenance.options.get("values", self.values) != self.values:
+            raise ValueError(f"values are {self.values}, but the options name others")
+        return self
+
+    def checksum(self) -> str:
+        """SHA-256 of all that the manifest says."""
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder, whole or not at all."""
-        write_file(folder / MANIFEST_FILE, (self.model_dump_json(indent=1) + "\n").encode())
+        signed = self.model_copy(update={"sha256": self.checksum()})
+        write_file(folder / MANIFEST_FILE, (signed.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -128,10 +169,16 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no processed data: it has no {MANIFEST_FILE}. Make it with "
             "`alphastomics preprocess`, or run that again if it was interrupted."
         )
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(f"{path} is larger than any manifest: {REMEDY}")
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         details = error.errors()
+    else:
+        if manifest.format_version > 1 and manifest.sha256 != manifest.checksum():
+            raise _altered(path, "it does not match its checksum")
+        return manifest.model_copy(update={"sha256": None})
     for detail in details:
         if (detail["loc"], detail["type"]) == (("format_version",), "less_than_equal"):
             raise DataError(
@@ -139,9 +186,12 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{FORMAT_VERSION}: upgrade alphastomics."
             )
     where = ".".join(map(str, details[0]["loc"])) or "the file"
-    raise DataError(
-        f"{path} is damaged or was altered: {where}: {details[0]['msg']}. Copy it again or run "
-        "preprocess again."
+    raise _altered(path, f"{where}: {details[0]['msg'].removeprefix('Value error, ')}")
+
+
+def _altered(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} is damaged or was altered: {why[:300]}. Copy it again or run preprocess again."
     )
 
 
@@ -181,6 +231,8 @@ class ProcessedSection:
     def obs(self) -> pd.DataFrame:
         """Table of the cells, in the order of the store."""
         table: pd.DataFrame = self._read("obs")
+        found = len(table) if isinstance(table, pd.DataFrame) else "none"
+        self._require(found == self.entry.n_cells, f"{found} cells, not {self.entry.n_cells}")
         return table
 
     @cached_property
@@ -188,7 +240,12 @@ class ProcessedSection:
         """Positions ``(n, d)``, NaN rows where missing, or None where all are."""
         if not self.entry.has_coordinates:
             return None
-        return np.asarray(self._read(f"obsm/{_keys.SPATIAL}"), dtype=np.float64)
+        position = self._numbers(f"obsm/{_keys.SPATIAL}", np.float64)
+        shapes = [(self.entry.n_cells, d) for d in (2, 3)]
+        self._require(position.shape in shapes, f"positions of shape {position.shape}")
+        self._require(not np.isnan(position).all(), "no positions, which the manifest promises")
+        self._require(not np.isinf(position).any(), "infinite positions")
+        return position
 
     @cached_property
     def measured(self) -> NDArray[np.bool_]:
@@ -200,16 +257,59 @@ class ProcessedSection:
     @cached_property
     def blocks(self) -> Cells:
         """First row of each block, and the number of cells: ``(n_blocks + 1,)``."""
-        return np.asarray(self._read(f"uns/{_keys.UNS}/{_keys.BLOCKS}"), dtype=np.int64)
+        blocks = self._numbers(f"uns/{_keys.UNS}/{_keys.BLOCKS}", np.int64)
+        fits = blocks.ndim == 1 and len(blocks) > 1 and bool((np.diff(blocks) > 0).all())
+        fits = fits and (blocks[0], blocks[-1]) == (0, self.entry.n_cells)
+        self._require(fits, "blocks that do not hold every cell once")
+        return blocks
 
     @cached_property
     def expression(self) -> LazyRows:
         """Expression ``(n, n_genes)``, read when indexed."""
-        return LazyRows.open(self.path)
+        rows, expected = LazyRows.open(self._intact), (self.entry.n_cells, len(self.genes))
+        self._require(rows.shape == expected, f"expression {rows.shape}, not {expected}")
+        return rows
+
+    @cached_property
+    def _intact(self) -> Path:
+        """The store, which is, byte by byte, what ``preprocess`` wrote: found out once."""
+        with reading(self.path, KIND):
+            check_files(self.path)
+            found = checksum(self.path)
+        if found != self.entry.checksum:
+            raise DataError(
+                f"{self.path} was altered after preprocess wrote it, or is damaged: {REMEDY}"
+            )
+        return self.path
+
+    def verify(self, n_dims: int, values: str) -> None:
+        """Raise if the store is not what the manifest says; reads all, a block at a time."""
+        vars(self).pop("_intact", None)  # anew
+        genes = self._read("var").index
+        self._require(list(genes) == list(self.genes), "other genes")
+        self._require(len(self.obs) == self.blocks[-1], "another number of cells")
+        with reading(self.path, KIND):
+            has_coordinates = _keys.SPATIAL in open_store(self.path)["obsm"]
+        found = "positions" if has_coordinates else "no positions"
+        self._require(has_coordinates == self.entry.has_coordinates, found)
+        if self.position is not None:
+            d = self.position.shape[1]
+            self._require(d == n_dims, f"{d}D positions, not {n_dims}D")
+        for start in range(0, self.entry.n_cells, BLOCK_CELLS):
+            rows = self.expression[start : start + BLOCK_CELLS]
+            check_values(rows, values, f"{self.path}/X")
+
+    def _require(self, holds: bool, found: str) -> None:
+        if not holds:
+            raise DataError(f"{self.path} does not fit the manifest: it has {found}: {REMEDY}")
+
+    def _numbers(self, key: str, dtype: Any) -> NDArray[Any]:
+        with reading(self.path, KIND):
+            return np.asarray(self._read(key), dtype=dtype)
 
     def _read(self, key: str) -> Any:
         with reading(self.path, KIND):
-            return ad.io.read_elem(zarr.open_group(str(self.path), mode="r")[key])
+            return ad.io.read_elem(open_store(self._intact)[key])
 
 
 @dataclass(frozen=True)
@@ -254,14 +354,30 @@ class ProcessedData:
         """Sections of a split, or all of them, in the order of the manifest."""
         return [section for section in self._sections if split in (None, section.entry.split)]
 
-    def verify(self) -> None:
-        """Raise if a store is not what ``preprocess`` wrote; reads all of them."""
-        for section in self._sections:
-            if checksum(section.path) != section.entry.checksum:
-                raise DataError(
-                    f"{section.path} was altered after preprocess wrote it, or is damaged: copy "
-                    "the folder again or run preprocess with --overwrite."
-                )
+    def verify(
+        self, sections: Sequence[ProcessedSection] | None = None, *, progress_bar: bool = False
+    ) -> None:
+        """Raise if a store is not what ``preprocess`` wrote, or not what the manifest says.
+
+        Every byte is read and compared with the checksums of the manifest, and every value is read
+        once, a few thousand cells at a time.
+
+        Parameters
+        ----------
+        sections
+            Sections to verify; by default all.
+        progress_bar
+            Whether to show a progress bar if it takes long.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, was altered or does not fit the others.
+        """
+        chosen = self._sections if sections is None else sections
+        bar = tqdm(chosen, "Verifying", unit="section", delay=SHOWN_AFTER, disable=not progress_bar)
+        for section in bar:
+            section.verify(self.manifest.n_dims, self.manifest.values)
 
 
 def open_data(folder: str | Path) -> ProcessedData:
@@ -298,7 +414,11 @@ def open_data(folder: str | Path) -> ProcessedData:
     for section in data.sections():
         if not section.path.is_dir():
             raise DataError(
-                f"{path} lacks the store {section.entry.file} of section {section.name!r}: copy "
-                "the folder again or run preprocess with --overwrite."
+                f"{path} lacks the store {section.entry.file} of section {section.name!r}: {REMEDY}"
+            )
+        if not section.path.resolve().is_relative_to(path):
+            raise DataError(
+                f"{section.path} is a link that leaves the folder of the data: copy the store "
+                "itself into it."
             )
     return data

@@ -22,6 +22,7 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._files import temporary
 from alphastomics.io._files import DataError, reading, remove, writing
+from alphastomics.io._verify import REMEDY, check_files
 
 Cells = NDArray[np.int64]
 
@@ -170,6 +171,11 @@ def _stack(parts: list[sparse.csr_matrix], matrix: Any) -> sparse.csr_matrix:
     return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
 
 
+def open_store(path: Path) -> Any:
+    """Open a store for reading, as it was written and without consolidated metadata."""
+    return zarr.open_group(str(path), mode="r", zarr_format=2, use_consolidated=False)
+
+
 class _StoredMatrix:
     """CSR matrix of a store, opened again in every process: zarr does not survive a fork."""
 
@@ -178,17 +184,30 @@ class _StoredMatrix:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self._process: int | None = None
+        with reading(self.path, KIND):
+            check_files(self.path)
         self._open()
 
     def _open(self) -> None:
         with reading(self.path, KIND):
-            group: Any = zarr.open_group(str(self.path), mode="r")["X"]
+            group: Any = open_store(self.path)["X"]
             n_rows, n_columns = group.attrs["shape"]
             self.shape = (int(n_rows), int(n_columns))
             self._data, self._indices = group["data"], group["indices"]
-            self._indptr = group["indptr"][:].astype(np.int64)  # (n_rows + 1,)
             self.dtype = np.dtype(self._data.dtype)
+            kinds = self.dtype.kind, np.dtype(self._indices.dtype).kind
+            if kinds != ("f", "i") or group["indptr"].shape != (self.shape[0] + 1,):
+                raise self._damaged("its shapes or types do not fit each other")
+            self._indptr = group["indptr"][:].astype(np.int64)  # (n_rows + 1,)
+            ends = (0,), self._data.shape, self._indices.shape
+            if ends != ((self._indptr[0],), (self._indptr[-1],), (self._indptr[-1],)):
+                raise self._damaged("rows begin or end outside of its values")
+            if (np.diff(self._indptr) < 0).any():
+                raise self._damaged("rows end before they begin")
         self._process = os.getpid()
+
+    def _damaged(self, why: str) -> DataError:
+        return DataError(f"{self.path}/X is damaged or was altered: {why}: {REMEDY}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "shape": self.shape, "dtype": self.dtype, "_process": None}
@@ -196,8 +215,12 @@ class _StoredMatrix:
     def __getitem__(self, rows: slice) -> sparse.csr_matrix:
         indptr = self._indptr[rows.start : rows.stop + 1]
         values = slice(int(indptr[0]), int(indptr[-1]))
+        indices = self._indices[values]
+        # SciPy would write beyond the end of an array.
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]:
+            raise self._damaged(f"it names genes beyond the {self.shape[1]} that there are")
         return sparse.csr_matrix(
-            (self._data[values], self._indices[values], indptr - indptr[0]),
+            (self._data[values], indices, indptr - indptr[0]),
             shape=(len(indptr) - 1, self.shape[1]),
         )
 

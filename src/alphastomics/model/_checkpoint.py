@@ -15,6 +15,8 @@ import shutil
 import signal
 import threading
 import time
+import warnings
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -25,11 +27,22 @@ import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alphastomics import __version__
 from alphastomics._compat import ends_step
 from alphastomics._files import temporary, whole
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.model._saved import (
+    ARRAY,
+    DamagedError,
+    Kind,
+    as_kinds,
+    check_kinds,
+    check_numbers,
+    read_payload,
+)
 
 FORMAT = "alphastomics-model"
 FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
@@ -39,8 +52,14 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 INTERVAL = 60.0  # seconds between checkpoints
 AVERAGE = "average.module."
 CHECKPOINT_KEY = "alphastomics"
-
-_ARRAY = "__array__"
+MOST_JSON = 64_000_000  # bytes
+DTYPES = {
+    "BOOL": torch.bool,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
 
 
 def versions() -> dict[str, str]:
@@ -52,7 +71,7 @@ def versions() -> dict[str, str]:
 def plain(value: Any) -> Any:
     """Convert NumPy values to JSON types; arrays are marked."""
     if isinstance(value, np.ndarray):
-        return {_ARRAY: value.tolist()}
+        return {ARRAY: value.tolist()}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
@@ -65,8 +84,8 @@ def plain(value: Any) -> Any:
 def restore(value: Any) -> Any:
     """Invert :func:`plain`, with lists for tuples."""
     if isinstance(value, dict):
-        if set(value) == {_ARRAY}:
-            return np.asarray(value[_ARRAY])
+        if set(value) == {ARRAY}:
+            return np.asarray(value[ARRAY])
         return {k: restore(v) for k, v in value.items()}
     if isinstance(value, list):
         return [restore(v) for v in value]
@@ -173,7 +192,7 @@ def _other_files(path: Path, *, overwrite: bool) -> set[str]:
     return others
 
 
-def _damaged(path: Path, why: str) -> ValueError:
+def _damaged(path: Path, why: object) -> ValueError:
     return ValueError(
         f"{path} is damaged or was altered: {why}. Copy the saved folder anew or save the model "
         "again."
@@ -188,13 +207,32 @@ def earlier_network(path: Path, written_by: str) -> ValueError:
     )
 
 
-def _require_readable(path: Path, version: int) -> None:
-    """Raise if a newer version of the package wrote a model or checkpoint."""
+def _require_readable(path: Path, version: object, payload: object) -> None:
+    """Raise if a version of the package wrote a file that this one does not read."""
+    if type(version) is not int or version < 1:
+        raise _damaged(path, f"its format_version is {version!r:.80}")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has model format {version}, but this alphastomics reads formats up to "
             f"{FORMAT_VERSION}: upgrade alphastomics."
         )
+    if version < FORMAT_VERSION:
+        written_by = payload.get("versions", {}) if isinstance(payload, dict) else {}
+        known = written_by.get("alphastomics") if isinstance(written_by, dict) else None
+        raise earlier_network(path, str(known or "0.1.0")[:20])
+
+
+def _parse(text: bytes | str) -> dict[str, Any]:
+    """Read the JSON of a model."""
+    if len(text) > MOST_JSON:
+        raise DamagedError("it is larger than the JSON of any model")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("it is not the complete JSON of a model") from error
+    if not isinstance(document, dict):
+        raise DamagedError("it is not the JSON of a model")
+    return document
 
 
 def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -215,23 +253,53 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
                 "AlphaSTomics.save wrote."
             )
     try:
-        document = json.loads((path / JSON_FILE).read_bytes())
-        written_format, version = document["format"], int(document["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path / JSON_FILE, "it is not the complete JSON of a model") from error
-    if written_format != FORMAT:
-        raise ValueError(f"{path / JSON_FILE} has format {written_format!r}, expected {FORMAT!r}.")
-    _require_readable(path, version)
-    if version < FORMAT_VERSION:
-        written_by = document.get("payload", {}).get("versions", {}).get("alphastomics", "0.1.0")
-        raise earlier_network(path, written_by)
+        payload = _read_json(path / JSON_FILE)
+        module = read_payload(payload).new_module()
+        restored: dict[str, Any] = restore(payload)
+    except (DamagedError, RecursionError) as error:
+        raise _damaged(path / JSON_FILE, error) from None
+    try:
+        state = _read_weights(path / WEIGHTS_FILE, payload, module)
+    except (DamagedError, SafetensorError) as error:
+        raise _damaged(path / WEIGHTS_FILE, error) from None
+    return state, restored
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read the payload of a model folder, as it was written."""
+    with path.open("rb") as file:
+        document = _parse(file.read(MOST_JSON + 1))
+    if document.get("format") != FORMAT:
+        if "format" not in document:
+            raise DamagedError("it is not the complete JSON of a model")
+        raise ValueError(f"{path} has format {document['format']!r:.80}, expected {FORMAT!r}.")
+    _require_readable(path, document.get("format_version"), document.get("payload"))
     if document.pop("sha256", None) != _document_checksum(document):
-        raise _damaged(path / JSON_FILE, "its content does not match its checksum")
-    payload = document["payload"]
-    weights = (path / WEIGHTS_FILE).read_bytes()
-    if _sha256(weights) != payload["weights_sha256"]:
-        raise _damaged(path / WEIGHTS_FILE, f"it does not match the checksum in {JSON_FILE}")
-    return safetensors.torch.load(weights), restore(payload)
+        raise DamagedError("its content does not match its checksum")
+    payload = document.get("payload")
+    if not isinstance(payload, dict):
+        raise DamagedError("payload: it must hold keys and values")
+    return payload
+
+
+def _read_weights(
+    path: Path, payload: dict[str, Any], module: MaskedDiffusionModule
+) -> dict[str, Tensor]:
+    """Read the weights of a network, which are checked before there is memory for them."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != payload.get("weights_sha256"):
+        raise DamagedError(f"it does not match the checksum in {JSON_FILE}")
+    with safe_open(path, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        kinds = {
+            name: Kind(tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype()))
+            for name, part in parts.items()
+        }
+    check_kinds(module, kinds)
+    state = safetensors.torch.load_file(path)
+    check_numbers(state)
+    return state
 
 
 class Checkpoints(L.Callback):
@@ -335,7 +403,7 @@ def to_checkpoint(payload: dict[str, Any]) -> str:
 
 def replace_payload(path: Path, payload: dict[str, Any]) -> None:
     """Write a checkpoint anew with another payload, whole or not at all."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = _load_checkpoint(path)
     checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
     with whole(path) as part:
         torch.save(checkpoint, part)
@@ -343,6 +411,11 @@ def replace_payload(path: Path, payload: dict[str, Any]) -> None:
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the weights and the payload of a model folder or of a checkpoint."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            "the model must be named by the folder that save wrote or a checkpoint (.ckpt), found "
+            f"{type(path).__name__}."
+        )
     is_file = Path(path).suffix == ".ckpt" or Path(path).is_file()
     return read_checkpoint(path) if is_file else read_model(path)
 
@@ -358,30 +431,58 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         If it is not a checkpoint of this package, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {str(path)!r}.")
+    checkpoint = _load_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        payload = json.loads(checkpoint[CHECKPOINT_KEY]["model"])
-        weights = checkpoint["state_dict"]
-    except Exception as error:
+        payload = _parse(checkpoint[CHECKPOINT_KEY]["model"])
+        _require_readable(path, payload.get("format_version", 1), payload)
+        module = read_payload(payload).new_module()
+        state = {
+            name.removeprefix(AVERAGE): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith(AVERAGE)
+        }
+        check_kinds(module, as_kinds(state))
+        check_numbers(state)
+        return state, restore(payload)
+    except (DamagedError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not a checkpoint that alphastomics wrote, or it is damaged: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{path} is damaged or was altered: {error}. Copy it again, or train again."
         ) from None
-    version = int(payload.get("format_version", 1))
-    _require_readable(path, version)
-    if version < FORMAT_VERSION:
-        raise earlier_network(path, payload.get("versions", {}).get("alphastomics", "0.1.0"))
-    state = {
-        name.removeprefix(AVERAGE): tensor
-        for name, tensor in weights.items()
-        if name.startswith(AVERAGE)
-    }
-    return state, restore(payload)
 
 
 def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Number of epochs that the trainer of a checkpoint had ended, and of batches it had seen."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    return int(checkpoint["epoch"]), int(checkpoint[CHECKPOINT_KEY]["batches_seen"])
+    checkpoint = _load_checkpoint(Path(path))
+    epoch, batches = checkpoint.get("epoch"), checkpoint[CHECKPOINT_KEY].get("batches_seen")
+    if not (isinstance(epoch, int) and isinstance(batches, int) and min(epoch, batches) >= 0):
+        raise ValueError(f"{path} does not say how far its training was: train anew.")
+    return epoch, batches
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file of Lightning with what this package adds; nothing in it is run.
+
+    torch does not look at the checksums of the file, would unpack it to any size, and advises to
+    switch its safety off where it finds code.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {str(path)!r}.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+            is_plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            size = sum(entry.file_size for entry in entries)
+            if not is_plain or size > path.stat().st_size or file.testzip() is not None:
+                raise DamagedError("a part of it does not match its checksum or its size")
+        with warnings.catch_warnings(action="ignore"):
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        ours = checkpoint[CHECKPOINT_KEY]
+        if not (isinstance(ours["model"], str) and isinstance(checkpoint["state_dict"], dict)):
+            raise DamagedError("it lacks what a checkpoint holds")
+    except Exception as error:
+        why = f" ({error})" if isinstance(error, DamagedError) else ""
+        raise ValueError(
+            f"{path} is not a checkpoint that alphastomics wrote, or it is damaged{why}: pass the "
+            "folder that save wrote, or a .ckpt that train wrote. Nothing in it was run."
+        ) from None
+    return checkpoint

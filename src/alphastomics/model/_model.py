@@ -92,6 +92,7 @@ from alphastomics.model._results import (
     known_and_estimated,
     superpose_draws,
 )
+from alphastomics.model._saved import check_stored, new_module
 from alphastomics.model._scvi import (
     FOLDER,
     LATENT,
@@ -270,15 +271,13 @@ class AlphaSTomics(BaseModelClass):
         config, setup, categories = self.config, self._setup, self._categories
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            return MaskedDiffusionModule(
-                len(self.genes),
-                int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
+            return new_module(
+                config,
+                n_genes=len(self.genes),
+                n_dims=int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
                 values=setup.values,
-                num_labels=len(categories.labels),
-                num_batches=len(categories.batches),
-                frame=config.frame,
-                allow_reflection=config.allow_reflection,
-                **dict(config.architecture),
+                n_labels=len(categories.labels),
+                n_batches=len(categories.batches),
             )
 
     @classmethod
@@ -1155,6 +1154,7 @@ class AlphaSTomics(BaseModelClass):
         if adata is not None and adata is not False:
             model.adata = adata
         model.module.load_state_dict(state)
+        check_stored(model.module, dir_path)
         model.training_record = TrainingRecord(**payload["training"])
         model.history_ = history_from_json(payload["history"])
         model.is_trained_ = True

@@ -29,6 +29,10 @@ class DynamicBufferModule(nn.Module):
         stored: Tensor = getattr(self, self.sized[0])
         return len(stored) > 0
 
+    def is_consistent(self) -> bool:
+        """True if the stored data fit each other; what was loaded may not."""
+        return True
+
 
 def _resize(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
     """Give the buffers the sizes of those to be loaded."""

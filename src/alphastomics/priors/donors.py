@@ -91,6 +91,20 @@ class DonorCells(DynamicBufferModule):
     def __len__(self) -> int:
         return len(self.description)
 
+    def is_consistent(self) -> bool:
+        """True if the cells have as many descriptions, and name panels and genes that there are."""
+        n_panels, num_genes = self.panels.shape
+        sizes = {len(self.description), len(self.label), len(self.panel), len(self.start) - 1}
+        return (
+            len(sizes) == 1
+            and len(self.value) == len(self.gene) == int(self.start[-1])
+            and int(self.start[0]) == 0
+            and bool((self.start.diff() >= 0).all())
+            and bool(((self.gene >= 0) & (self.gene < num_genes)).all())
+            and bool(((self.panel >= 0) & (self.panel < n_panels)).all())
+            and bool((self.label >= 0).all())
+        )
+
     @torch.no_grad()
     def fill(
         self,

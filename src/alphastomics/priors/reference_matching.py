@@ -242,6 +242,10 @@ class StoredReference(DynamicBufferModule):
     def __len__(self) -> int:
         return len(self.features)
 
+    def is_consistent(self) -> bool:
+        """True if every stored cell has features and a place."""
+        return self.features.shape[:2] == self.place.shape[:2] == self.valid.shape
+
     @torch.no_grad()
     def fill(self, matcher: ReferenceMatcher, sections: list[SectionSample]) -> None:
         """Store cells of sections; the matcher must be fitted."""

@@ -53,6 +53,10 @@ class TissueSupport(DynamicBufferModule):
         self.register_buffer("place", torch.zeros(0, position_dim))
         self.register_buffer("section", torch.zeros(0, dtype=torch.int64))
 
+    def is_consistent(self) -> bool:
+        """True if every place has the number of its section."""
+        return len(self.place) == len(self.section) and bool((self.section >= 0).all())
+
     @torch.no_grad()
     def fit(self, sections: list[NDArray[np.float64]], seed: int) -> None:
         """Store random cells of random sections, given their positions, each ``(n_s, d)``."""
