@@ -10,11 +10,11 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
@@ -25,6 +25,7 @@ GateType = Literal["none", "headwise", "elementwise"]
 Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
+LONGEST_NAME = 200  # of a run; file systems allow 255 bytes
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
 
@@ -34,7 +35,7 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Options(_Section):
@@ -336,6 +337,18 @@ class DataSettings(_Section):
     num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
 
 
+def _folder_name(name: str) -> str:
+    """Check that a name is that of one folder, with room for a time behind it."""
+    one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")
+    if not one or len(name.encode()) > LONGEST_NAME:
+        shown = name if len(name) < LONGEST_NAME else f"{name[:40]}..."
+        raise ValueError(
+            f"must be the name of one folder, at most {LONGEST_NAME} bytes and without / or .., "
+            f"found {shown!r}; output_dir may be any folder."
+        )
+    return name
+
+
 class Config(_Section):
     """Configuration of a training run.
 
@@ -357,7 +370,9 @@ class Config(_Section):
     training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = _same(
         ModelConfig, "training_mode"
     )
-    exp_name: str | None = Field(None, description="name of the run; by default config and time")
+    exp_name: Annotated[str, AfterValidator(_folder_name)] | None = Field(
+        None, description="name of the run; by default config and time"
+    )
     output_dir: str | None = Field(None, description="by default outputs/<exp_name>")
     data: DataSettings = DataSettings()
     TransformerLayer_setting: TransformerSettings = TransformerSettings()

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
+from alphastomics._files import TEMPORARY
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import checksum, file_names, remove, stamps, write_file, writing
@@ -132,7 +133,7 @@ class Records:
             self._records.mkdir(exist_ok=True)
             write_file(self._mark, json.dumps(self.fingerprint).encode())
             stores.mkdir(exist_ok=True)
-            for unfinished in stores.glob(".*.tmp"):
+            for unfinished in stores.glob(f"{TEMPORARY}*"):
                 shutil.rmtree(unfinished)
 
     def _check(self, found: str) -> None:

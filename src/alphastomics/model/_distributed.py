@@ -14,7 +14,9 @@ from typing import Any, get_args
 import lightning.pytorch as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
@@ -34,6 +36,7 @@ FIXED_OPTIONS = {
     "enable_model_summary": False,
     "use_distributed_sampler": False,
 }
+DEVICE_OPTIONS = ("accelerator", "devices", "num_nodes")
 # Texts of the allocators of CPUs, cuBLAS and MPS.
 OUT_OF_MEMORY = ("allocate memory", "tried to allocate", "ALLOC_FAILED", "out of memory")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -103,7 +106,7 @@ def map_on_devices(
     # Weights that are moved in inference mode could not be trained any more.
     with torch.inference_mode(False), quiet("lightning.pytorch"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(**FIXED_OPTIONS, **devices)
+        trainer = new_trainer(L.Trainer, {**FIXED_OPTIONS, **devices})
         require_script(trainer)
         try:
             trainer.predict(predictor, return_predictions=False)
@@ -203,6 +206,49 @@ class _Exchange:
             shutil.rmtree(self.folder)
 
 
+def new_trainer(kind: type[L.Trainer], options: Devices) -> L.Trainer:
+    """Trainer with these options.
+
+    Raises
+    ------
+    ValueError
+        If this machine does not have the devices.
+    """
+    try:
+        return kind(**options)
+    except MisconfigurationException as error:
+        given = {name: options[name] for name in DEVICE_OPTIONS if name in options}
+        text = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"{text} is not possible here: {why} Choose what this machine has, such as "
+            "accelerator='cpu', devices=1."
+        ) from None
+
+
+def require_devices(options: Devices) -> None:
+    """Raise if this machine does not have the devices that a Trainer is to use."""
+    chosen = {name: options[name] for name in DEVICE_OPTIONS if name in options}
+    if chosen.get("devices") == "auto":
+        chosen["devices"] = 1  # as scvi-tools has it
+    with quiet("lightning.pytorch"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        new_trainer(L.Trainer, {**FIXED_OPTIONS, **chosen})
+
+
+def plugins_for(options: Devices) -> list[Any]:
+    """Plugins of a Trainer; on SLURM with one that does not requeue the job, unless one is given.
+
+    Lightning's requeueing writes checkpoints of its own into the folder of a run.
+    """
+    given = options.get("plugins") or []
+    plugins = list(given) if isinstance(given, Sequence) else [given]
+    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    if chosen or not SLURMEnvironment.detect():
+        return plugins
+    return [*plugins, SLURMEnvironment(auto_requeue=False)]
+
+
 def require_script(trainer: L.Trainer) -> None:
     """Raise if several processes would be copies of this one, whose results would be lost."""
     if copies_process(trainer):
@@ -219,7 +265,8 @@ def world_size(options: Devices) -> int:
         return int(nodes)
     kind = options.get("accelerator", "auto")
     with quiet("lightning.pytorch"):
-        probe = L.Trainer(**FIXED_OPTIONS, accelerator=kind, devices=devices, num_nodes=nodes)
+        chosen = {"accelerator": kind, "devices": devices, "num_nodes": nodes}
+        probe = new_trainer(L.Trainer, {**FIXED_OPTIONS, **chosen})
     running = torch.distributed.is_available() and torch.distributed.is_initialized()
     if running and torch.distributed.get_world_size() != probe.world_size:
         raise ValueError(

@@ -367,7 +367,7 @@ class AlphaSTomics(BaseModelClass):
         if checkpoint_dir is not None:
             written = Checkpoints(Path(checkpoint_dir))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
-        self.training_record, self.history_, self.trainer = fit(
+        trained = fit(
             self.module,
             data,
             self.config,
@@ -382,7 +382,9 @@ class AlphaSTomics(BaseModelClass):
             enable_progress_bar=progress_bar,
             **trainer_kwargs,
         )
+        self.training_record, self.history_, self.trainer, _ = trained
         self.is_trained_ = True
+        trained.hand_on()
         self._calibrate_on(data, held_out)
 
     def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
@@ -457,7 +459,7 @@ class AlphaSTomics(BaseModelClass):
                 self._payload,
                 enable_progress_bar=progress_bar,
                 **train_options,
-            )
+            ).hand_on()
             return module
 
         settings, seed = self._draw_settings(N_STEPS, None), self.config.seed

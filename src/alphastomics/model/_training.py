@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,8 +34,16 @@ from alphastomics.model._checkpoint import (
 )
 from alphastomics.model._data import CellTable
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
-from alphastomics.model._distributed import require_script, strategy_for, world_size
+from alphastomics.model._distributed import (
+    new_trainer,
+    plugins_for,
+    require_devices,
+    require_script,
+    strategy_for,
+    world_size,
+)
 from alphastomics.model._fitting import fit_places, fit_statistics
+from alphastomics.model._stopping import Stopping, end
 
 EMA_DECAY = 0.995  # of weights; averages place better than the last ones
 WARMUP_STEPS = 50
@@ -334,6 +343,11 @@ class Trained(NamedTuple):
     record: TrainingRecord
     history: History
     trainer: L.Trainer
+    stopped: signal.Signals | None  # the signal that ended it early
+
+    def hand_on(self) -> None:
+        """Raise KeyboardInterrupt or end the process if a signal ended the training."""
+        end(self.stopped, self.trainer.global_step, self.trainer.max_steps)
 
 
 @dataclass
@@ -409,6 +423,9 @@ def fit(
     **trainer_options
         Options of :class:`scvi.train.Trainer`.
     """
+    require_devices(trainer_options)
+    if ckpt_path is not None and not os.path.isfile(ckpt_path):
+        raise FileNotFoundError(f"ckpt_path: there is no checkpoint {os.fspath(ckpt_path)!r}.")
     val_sections = sorted(val_sections)
     sections = split_sections(data, val_sections, record.train_sections)
     train_sets, val_sets = _training_sets(data, sections, val_sections, config, training)
@@ -444,7 +461,7 @@ def fit(
             transformer.compiled() if training.compile else nullcontext(),
             transformer.recomputing() if training.activation_checkpointing else nullcontext(),
         ):
-            trainer = _run(
+            trainer, stopped = _run(
                 plan,
                 loaders,
                 ckpt_path,
@@ -456,9 +473,11 @@ def fit(
                     "max_steps": length.steps,
                 },
             )
+        if stopped and not trainer.global_step:
+            end(stopped, 0, length.steps)
         module.load_state_dict(plan.averaged_state())
     module.to(trainer.strategy.root_device)
-    return Trained(progress.record(), progress.history(), trainer)
+    return Trained(progress.record(), progress.history(), trainer, stopped)
 
 
 def _fit_priors(
@@ -510,13 +529,15 @@ def _run(
     loaders: SetDataModule,
     ckpt_path: str | os.PathLike[str] | None,
     options: Mapping[str, Any],
-) -> L.Trainer:
-    """Run a Trainer with these options."""
+) -> tuple[L.Trainer, signal.Signals | None]:
+    """Run a Trainer with these options; also the signal that stopped it."""
+    stopping = Stopping()
     options = {
         "log_every_n_steps": 1,
         "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
         **options,
-        "callbacks": list(options.get("callbacks", [])),  # the trainer appends to it
+        "callbacks": [*options.get("callbacks", []), stopping],
+        "plugins": plugins_for(options),
         "reload_dataloaders_every_n_epochs": 1,
         "use_distributed_sampler": False,
         "strategy": strategy_for(options.get("strategy", "auto"), world_size(options)),
@@ -533,7 +554,8 @@ def _run(
             warnings.filterwarnings("ignore", message=message, module="torch.distributed")
         if not options.get("early_stopping"):  # scvi-tools warns that it is off in any case
             warnings.filterwarnings("ignore", message=".*early_stopping was automatically.*")
-        trainer = Trainer(**options)
+        trainer = new_trainer(Trainer, options)
         require_script(trainer)
-        trainer.fit(plan, loaders, ckpt_path=ckpt_path)
-    return trainer
+        with stopping.handling():
+            trainer.fit(plan, loaders, ckpt_path=ckpt_path)
+    return trainer, stopping.received
