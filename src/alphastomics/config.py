@@ -10,11 +10,11 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
@@ -337,18 +337,6 @@ class DataSettings(_Section):
     num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
 
 
-def _folder_name(name: str) -> str:
-    """Check that a name is that of one folder, with room for a time behind it."""
-    one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")
-    if not one or len(name.encode()) > LONGEST_NAME:
-        shown = name if len(name) < LONGEST_NAME else f"{name[:40]}..."
-        raise ValueError(
-            f"must be the name of one folder, at most {LONGEST_NAME} bytes and without / or .., "
-            f"found {shown!r}; output_dir may be any folder."
-        )
-    return name
-
-
 class Config(_Section):
     """Configuration of a training run.
 
@@ -370,15 +358,27 @@ class Config(_Section):
     training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = _same(
         ModelConfig, "training_mode"
     )
-    exp_name: Annotated[str, AfterValidator(_folder_name)] | None = Field(
-        None, description="name of the run; by default config and time"
-    )
+    exp_name: str | None = Field(None, description="name of the run; by default config and time")
     output_dir: str | None = Field(None, description="by default outputs/<exp_name>")
     data: DataSettings = DataSettings()
     TransformerLayer_setting: TransformerSettings = TransformerSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
     masking: MaskingSettings = MaskingSettings()
+
+    @field_validator("exp_name")
+    @classmethod
+    def _is_folder_name(cls, name: str | None) -> str | None:
+        """Check that a name is that of one folder, with room for a time behind it."""
+        if name is None:
+            return name
+        one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")
+        if not one or len(name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"must be the name of one folder, without / or .. and at most {LONGEST_NAME} bytes "
+                f"long, found {name[:LONGEST_NAME]!r}; output_dir may be any folder."
+            )
+        return name
 
     def to_yaml(self) -> str:
         """Write every key; :func:`load_config` is the inverse."""

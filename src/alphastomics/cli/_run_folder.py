@@ -11,12 +11,13 @@ from typing import Any
 
 import typer
 
-from alphastomics._files import TEMPORARY, whole, writing
+from alphastomics._files import TEMPORARY, require_writable, whole, writing
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
 CHECKPOINTS = "checkpoints"
+LAST, BEST = "last.ckpt", "best.ckpt"  # as in model/_checkpoint.py, which imports torch
 HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
@@ -102,6 +103,8 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     ConfigError
         If the folder holds other files, or the data, or lies among the data.
     """
+    with writing("--output_dir", folder):
+        require_writable(folder)
     if overlap(folder, data):
         raise ConfigError(
             f"--output_dir: {folder} and the data in {data} would lie in each other: name another "
@@ -186,7 +189,7 @@ def find_checkpoint(
     FileNotFoundError
         If there is none.
     """
-    best = checkpoint / CHECKPOINTS / "best.ckpt"
+    best = checkpoint / CHECKPOINTS / BEST
     if (checkpoint / RUN).is_file():
         if not best.is_file():
             raise FileNotFoundError(f"{option}: the run in {checkpoint} has no {best} yet.")

@@ -73,6 +73,8 @@ def evaluate_command(
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
     """Raise if files would be replaced unasked, or mixed with those that are read."""
+    with writing("--output_dir", folder):
+        require_writable(folder)
     for path in inputs:
         if overlap(folder, path):
             raise ConfigError(
@@ -86,8 +88,6 @@ def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
             f"--output_dir: {folder} is not empty: name another folder, or pass --overwrite to "
             f"replace {METRICS}, {TABLE} and figures in it."
         )
-    with writing("--output_dir", folder):
-        require_writable(folder)
 
 
 def evaluate(

@@ -141,6 +141,8 @@ def _refuse_unused(context: typer.Context, *, generates: bool, method: Method) -
 
 def _check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -> None:
     """Raise if a file would be replaced unasked, or that is read, or cannot be written."""
+    with writing("--output", output):
+        require_writable(output)
     is_store = output.suffix == ".zarr" and any((output / name).is_file() for name in ZARR)
     if output.is_dir() and not is_store:
         raise ConfigError(f"--output: {output} is a folder: name a file in it.")
@@ -154,8 +156,6 @@ def _check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -
         raise ConfigError(
             f"--output: {output} exists already: name another file, or pass --overwrite."
         )
-    with writing("--output", output):
-        require_writable(output)
 
 
 def _write(cells: AnnData, output: Path) -> None:

@@ -18,10 +18,12 @@ from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._options import with_options
 from alphastomics.cli._run_folder import (
+    BEST,
     CHECKPOINTS,
     CONFIG,
     FIGURE,
     HISTORY,
+    LAST,
     begin,
     check_data,
     check_folder,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from alphastomics.model import AlphaSTomics
 
 PROJECT = "alphastomics"  # of Weights & Biases
-LAST = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,12 @@ def _command(
         else:
             folder = folder_of(config, path, timed=timed)
         last = folder / CHECKPOINTS / LAST
-        report.remedy = lambda: f"Go on with --resume {last}." if last.exists() else "Start again."
+        report.remedy = lambda: (
+            f"Go on with --resume {last}." if os.path.exists(last) else "Start again."
+        )
         train(config, folder, start)
         if _is_first():
-            typer.echo(f"{folder / CHECKPOINTS / 'best.ckpt'}: done.")
+            typer.echo(f"{folder / CHECKPOINTS / BEST}: done.")
 
 
 def _is_first() -> bool:
@@ -203,11 +206,13 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     if not _is_first():
         return model
     if model.training_record.steps == before:
-        typer.echo(
+        text = (
             f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
-            "--epochs.",
-            err=True,
+            "--epochs."
         )
+        if not (folder / CHECKPOINTS / BEST).exists():  # the folder is not that of its run
+            raise ConfigError(f"--resume: {text}")
+        typer.echo(text, err=True)
     return _finish(model, folder, val_sections)
 
 
@@ -231,7 +236,7 @@ def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:
 
 def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     """Raise unless a checkpoint is of the same model; the steps that it was trained."""
-    from alphastomics.model._checkpoint import read_checkpoint
+    from alphastomics.model._checkpoint import plain, read_checkpoint
 
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = dict(model.config), payload["init_arguments"]
@@ -249,7 +254,8 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
         for name, value in model.registry_["setup_args"].items()
         if names.get(name) != value
     ]
-    if payload["registry"][_keys.CATEGORIES_REGISTRY] != model.registry_[_keys.CATEGORIES_REGISTRY]:
+    of = _keys.CATEGORIES_REGISTRY
+    if plain(payload["registry"][of]) != plain(model.registry_[of]):
         different.append("the data have other cell types or batches")
     if different:
         written = run_of(checkpoint) / CONFIG
@@ -267,7 +273,7 @@ def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> Alpha
     import pandas as pd
 
     from alphastomics.model import AlphaSTomics
-    from alphastomics.model._checkpoint import BEST, replace_payload
+    from alphastomics.model._checkpoint import replace_payload
     from alphastomics.pl import history
 
     table = pd.concat(model.history.values(), axis=1)
