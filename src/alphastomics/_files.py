@@ -154,24 +154,34 @@ def writing(argument: str, path: Path) -> Iterator[None]:
     """Turn an error of the file system into one that names the argument and the remedy."""
     try:
         yield
-    except OSError as error:
-        number = error.errno
-        if number is None:  # of ours
+    except (OSError, RuntimeError) as error:
+        chain = [error, *_contexts(error)]
+        numbers = [e.errno for e in chain if isinstance(e, OSError) and e.errno is not None]
+        if not numbers:  # of ours
             raise
-        text = f"{argument}: {path} cannot be written: {error.strerror}. Choose another place."
+        number = numbers[0]
+        text = f"{argument}: {path} cannot be written: {os.strerror(number)}. Choose another place."
         if number in FULL:
             text = f"{argument}: the disk is full, {path} cannot be written: free some space."
-        found = type(error)(text)
+        found = type(OSError(number, ""))(text)
         found.errno = number
-        _release(error)
+        _release(chain)
         raise found from None
 
 
-def _release(error: BaseException) -> None:
-    """Delete what a failed call holds: h5py fails again, in a traceback, at files it closes."""
+def _contexts(error: BaseException) -> Iterator[BaseException]:
+    """Errors while which an error was raised: h5py fails again when it closes a file."""
+    while error.__context__ is not None:
+        error = error.__context__
+        yield error
+
+
+def _release(chain: list[BaseException]) -> None:
+    """Delete what failed calls hold, in silence: h5py writes tracebacks of files it cannot close."""
     usual, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        traceback.clear_frames(error.__traceback__)
+        for error in chain:
+            traceback.clear_frames(error.__traceback__)
         gc.collect()
     finally:
         sys.unraisablehook = usual

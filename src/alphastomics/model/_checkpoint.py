@@ -8,6 +8,7 @@ a file of Lightning, with the same JSON in it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -24,7 +25,14 @@ import torch
 from torch import Tensor
 
 from alphastomics import __version__
-from alphastomics._files import temporary, while_unchanged, whole, whole_folder, writing
+from alphastomics._files import (
+    require_writable,
+    temporary,
+    while_unchanged,
+    whole,
+    whole_folder,
+    writing,
+)
 from alphastomics.model._stopping import StoppedError, amid_epoch, in_any_process
 
 FORMAT = "alphastomics-model"
@@ -128,6 +136,7 @@ def write_model(
     """
     path = Path(folder)
     with writing("dir_path", path):
+        require_writable(path)
         _check_folder(path, overwrite=overwrite)
     weights = _serialize(state)
     document = {
@@ -305,8 +314,10 @@ def replace_payload(path: Path, payload: dict[str, Any]) -> None:
     """Write a checkpoint anew with another payload, whole or not at all."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
+    content = io.BytesIO()  # torch does not say why a file cannot be written
+    torch.save(checkpoint, content)
     with writing("checkpoint_dir", path), whole(path) as part:
-        torch.save(checkpoint, part)
+        part.write_bytes(content.getvalue())
 
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
