@@ -53,7 +53,7 @@ def whole_folder(path: Path, replaced: Collection[str] | None = None) -> Iterato
     """
     path = path.resolve()  # of a link, the folder that it points to
     if path == Path.cwd() or path in Path.cwd().parents:
-        raise OSError(errno.EBUSY, "it is the current folder or holds it", str(path))
+        raise OSError(f"{path} is the current folder or holds it: choose another folder.")
     part = temporary(path)
     part.mkdir()
     try:
@@ -157,7 +157,9 @@ def writing(argument: str, path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         chain = [error, *_contexts(error)]
         numbers = [e.errno for e in chain if isinstance(e, OSError) and e.errno is not None]
-        if not numbers:  # of ours
+        if not numbers:  # of ours, or no error of the file system
+            if isinstance(error, OSError):
+                raise type(error)(f"{argument}: {error}") from None
             raise
         number = numbers[0]
         text = f"{argument}: {path} cannot be written: {os.strerror(number)}. Choose another place."
@@ -177,7 +179,7 @@ def _contexts(error: BaseException) -> Iterator[BaseException]:
 
 
 def _release(chain: list[BaseException]) -> None:
-    """Delete what failed calls hold, in silence: h5py writes tracebacks of files it cannot close."""
+    """Delete what failed calls hold, without the tracebacks of h5py for files it cannot close."""
     usual, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         for error in chain:

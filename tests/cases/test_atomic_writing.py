@@ -34,7 +34,7 @@ def loads(folder):
         pytest.param("/proc/x", "dir_path: /proc/x cannot be written: No such", id="C074"),
         pytest.param("a" * 300, "dir_path: .* cannot be written: File name too", id="C076"),
         pytest.param("odd", r"weights\.safetensors is a folder, not a file", id="C078"),
-        pytest.param("here", "dir_path: .* it is the current folder", id="C073-here"),
+        pytest.param("here", "dir_path: .* is the current folder", id="C073-here"),
     ],
 )
 def test_save_names_the_argument_and_the_folder(small_model, tmp_path, monkeypatch, name, message):

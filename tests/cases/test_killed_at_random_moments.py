@@ -96,7 +96,7 @@ def ended(server, monkeypatch):
     monkeypatch.chdir(server.folder)
 
     def end(command, check, longest):
-        moments = random.Random(command)
+        moments = random.Random(0)
         for number in (signal.SIGKILL, signal.SIGTERM):
             for _ in range(MOMENTS):
                 code, text = server.run(command(), number, moments.uniform(0, longest))

@@ -155,19 +155,18 @@ def write_model(
 def _check_folder(path: Path, *, overwrite: bool) -> None:
     """Raise if a model cannot be written to ``path``."""
     if path.exists() and not path.is_dir():
-        raise FileExistsError(f"dir_path: {path} is a file: choose a folder for the model.")
+        raise FileExistsError(f"{path} is a file: choose a folder for the model.")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     if names and not overwrite:
         others = names - {JSON_FILE, WEIGHTS_FILE}
         what = "a saved model" if JSON_FILE in names else repr(min(others or names))
         raise FileExistsError(
-            f"dir_path: {path} holds {what} already: choose another folder or pass overwrite=True."
+            f"{path} holds {what} already: choose another folder or pass overwrite=True."
         )
     folders = [name for name in (JSON_FILE, WEIGHTS_FILE) if (path / name).is_dir()]
     if folders:
         raise FileExistsError(
-            f"dir_path: {path / folders[0]} is a folder, not a file of a model: choose another "
-            "folder."
+            f"{path / folders[0]} is a folder, not a file of a model: choose another folder."
         )
 
 
