@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -133,8 +132,9 @@ class Records:
             self._records.mkdir(exist_ok=True)
             write_file(self._mark, json.dumps(self.fingerprint).encode())
             stores.mkdir(exist_ok=True)
-            for unfinished in stores.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(unfinished)
+            for folder in (self.folder, stores):
+                for unfinished in folder.glob(f"{TEMPORARY}*"):
+                    remove(unfinished)
 
     def _check(self, found: str) -> None:
         if found != self.fingerprint:
