@@ -350,6 +350,12 @@ class AlphaSTomics(BaseModelClass):
             More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
             ``num_nodes`` or ``strategy``.
 
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C. The model then has the averaged weights of the steps done, which a warning
+            counts. SIGTERM does the same and then ends the process.
+
         Examples
         --------
         >>> model = al.AlphaSTomics(atlas, d_model=32, num_layers=1)
