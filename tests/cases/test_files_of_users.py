@@ -163,7 +163,11 @@ def test_info_names_its_own_argument(work):
         pytest.param("--output_dir /proc/run", "/proc/run cannot be written", id="E028"),
         pytest.param("--exp_name e1 --accelerator gpu", "accelerator='gpu'", id="F040"),
         pytest.param("--exp_name e1 --lr inf", "must be a finite number", id="D034"),
-        pytest.param("--exp_name e1 --early_stopping 1", "needs validation sections", id="F021"),
+        pytest.param(
+            "--exp_name e1 --early_stopping 1",
+            "needs validation sections",
+            id="F040-early_stopping",
+        ),
         pytest.param("--exp_name e1 --allow_other_data", "without --resume", id="F052-new"),
     ],
 )

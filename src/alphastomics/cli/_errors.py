@@ -20,6 +20,7 @@ WRONG, INTERRUPTED, TERMINATED = 2, 130, 143
 OFFLINE = (
     "(WANDB_MODE=offline logs to the folder of the run, --logger csv without Weights & Biases.)"
 )
+USER_ERRORS = (ValueError, TypeError, KeyError, OSError, MemoryError, MissingExtraError)
 PACKAGE = Path(__file__).parents[1]
 
 # Warnings that a user of the commands can do nothing about.
@@ -49,7 +50,7 @@ def report_errors(remedy: str) -> Iterator[Report]:
         with format_warnings(), _exit_at_sigterm():
             yield report
         return
-    except (ValueError, TypeError, KeyError, OSError, MissingExtraError) as error:
+    except USER_ERRORS as error:
         text, code = f"Error: {_describe(error, report.remedy())}", WRONG
     except KeyboardInterrupt:
         text, code = f"Interrupted. {report.remedy()}", INTERRUPTED
