@@ -144,7 +144,7 @@ def test_presets_can_be(preset):
     st.fixed_dictionaries(
         {
             "training_mode": st.sampled_from(["joint", "expr_to_pos", "pos_to_expr"]),
-            "exp_name": st.none() | st.text(max_size=8),
+            "exp_name": st.none() | st.from_regex(r"\A[^/\\\0\s.][^/\\\0]{,7}\Z"),
             "training": st.fixed_dictionaries(
                 {
                     "learning_rate": st.floats(1e-12, 1e3),

@@ -35,6 +35,7 @@ Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 
+LONGEST_NAME = 200  # of a run; file systems allow 255 bytes
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
 POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
 
@@ -450,6 +451,20 @@ class Config(_Section):
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
     masking: MaskingSettings = MaskingSettings()
+
+    @field_validator("exp_name")
+    @classmethod
+    def _is_folder_name(cls, name: str | None) -> str | None:
+        """Check that a name is that of one folder, with room for a time behind it."""
+        if name is None:
+            return name
+        one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")
+        if not one or len(name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"must be the name of one folder, without / or .. and at most {LONGEST_NAME} bytes "
+                f"long, found {name[:LONGEST_NAME]!r}; output_dir may be any folder."
+            )
+        return name
 
     def to_yaml(self) -> str:
         """Write every key; :func:`load_config` is the inverse."""

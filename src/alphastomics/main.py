@@ -52,7 +52,7 @@ def describe(path: Path, config: Path | None = None) -> str:
     if not (path / MANIFEST_FILE).exists():
         from alphastomics.model import AlphaSTomics
 
-        return repr(AlphaSTomics.load(find_checkpoint(path, config)))
+        return repr(AlphaSTomics.load(find_checkpoint(path, config, "path")))
     manifest = open_data(path).manifest
     lines = [
         f"{len(manifest.genes):,} genes ({manifest.values}), {manifest.n_dims}D, "

@@ -37,12 +37,15 @@ def test_a_run_with_a_file_of_the_user_in_it_is_not_moved(tmp_path, data):
     folder.mkdir()
     (folder / RUN).write_text("{}")
     (folder / "generated.h5ad").write_text("")
-    (folder / ".history.csv.tmp").write_text("")  # of a run that was killed
+    (folder / ".alphastomics-0123.csv").write_text("")  # of a run that was killed
     check_folder(folder, data, resumes=False)  # all of it was written by runs
     (folder / "paper.docx").write_text("mine")
     with pytest.raises(ConfigError, match=r"paper\.docx"):
         check_folder(folder, data, resumes=False)
     check_folder(folder, data, resumes=True)
+    (folder / RUN).unlink()
+    with pytest.raises(ConfigError, match=r"is not the folder of a run.*put the checkpoint"):
+        check_folder(folder, data, resumes=True)
 
 
 @pytest.mark.parametrize("where", [".", "runs/first", ".."])

@@ -62,7 +62,7 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay(work, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(scvi.train.Trainer, "save_checkpoint", full)
         output = run(train_app, f"--resume {LAST} --max_steps 3", code=2)
-    assert "Error: the disk is full (" in output
+    assert "Error: checkpoint_dir: the disk is full, " in output
     assert "free some space. Go on with --resume" in output
     assert Path(LAST).read_bytes() == before
     assert {path.name for path in Path(LAST).parent.iterdir()} == {"last.ckpt", "best.ckpt"}

@@ -2,61 +2,108 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import typer
 
 from alphastomics._compat import MissingExtraError
 from alphastomics._files import FULL
 
-WRONG, INTERRUPTED = 2, 130
+WRONG, INTERRUPTED, TERMINATED = 2, 130, 143
+OFFLINE = (
+    "(WANDB_MODE=offline logs to the folder of the run, --logger csv without Weights & Biases.)"
+)
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OSError,
+    MemoryError,
+    FloatingPointError,
+    MissingExtraError,
+)
 PACKAGE = Path(__file__).parents[1]
 
-# Warnings of other packages that a user of the commands can do nothing about.
+# Warnings that a user of the commands can do nothing about.
 IGNORED_WARNINGS = (
+    "Training was stopped by",  # ours, for notebooks: the command says how to go on
     "'(n_jobs|show_progress_bar)' is not a valid key",  # squidpy's documentation
     "No data for colormapping",  # squidpy's points of one color
     "Stochastic Optimizer: Maximum iterations",  # the small network among the baselines
 )
 
 
+@dataclass
+class Report:
+    """What a command says at its end if something goes wrong."""
+
+    remedy: Callable[[], str]  # how to go on
+
+
 @contextmanager
-def report_errors(if_interrupted: str) -> Iterator[None]:
-    """Turn errors in the input of a user into one line and exit code 2, Ctrl-C into 130."""
-    text, code = "", WRONG
+def report_errors(remedy: str) -> Iterator[Report]:
+    """Turn errors in the input of a user into one line and exit code 2, signals into 130 and 143.
+
+    The remedy, which may be changed meanwhile, is what to do after a signal or with a full disk.
+    """
+    report = Report(lambda: remedy)
     try:
-        with format_warnings():
-            yield
+        with format_warnings(), _exit_at_sigterm():
+            yield report
         return
-    except (ValueError, KeyError, OSError, FloatingPointError, MissingExtraError) as error:
-        text = f"Error: {_describe(error, if_interrupted)}"
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning turns Ctrl-C into SystemExit.
-        if KeyboardInterrupt not in (type(error), type(error.__context__)):
+    except USER_ERRORS as error:
+        text, code = f"Error: {_describe(error, report.remedy())}", WRONG
+    except KeyboardInterrupt:
+        text, code = f"Interrupted. {report.remedy()}", INTERRUPTED
+    except SystemExit as error:
+        if error.code != TERMINATED:
             raise
-        text, code = f"Interrupted. {if_interrupted}", INTERRUPTED
+        text, code = f"Stopped by SIGTERM. {report.remedy()}", TERMINATED
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise
-        text = (
-            f"Error: Weights & Biases: {' '.join(str(error).split())} (WANDB_MODE=offline logs to "
-            "the folder of the run, --logger csv without Weights & Biases.)"
-        )
+        text, code = f"Error: Weights & Biases: {' '.join(str(error).split())} {OFFLINE}", WRONG
     typer.echo(text, err=True)
     raise typer.Exit(code)
 
 
-def _describe(error: Exception, if_interrupted: str) -> str:
+@contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that nothing is left half-written."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    usual = signal.getsignal(signal.SIGTERM)
+    if usual != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
+def _describe(error: Exception, remedy: str) -> str:
     """Text of an error; of a full disk also how to go on."""
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
-    if isinstance(error, OSError) and error.errno in FULL:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"the disk is full{where}: free some space. {if_interrupted}"
-    return str(error)
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    text = str(error)
+    if error.strerror:  # not one of ours
+        where = f"{error.filename}: " if error.filename else ""
+        full = "the disk is full: free some space." if error.errno in FULL else error.strerror
+        text = f"{where}{full}"
+    return f"{text} {remedy}" if error.errno in FULL else text
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
+from alphastomics._files import TEMPORARY
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import (
@@ -156,8 +156,9 @@ class Records:
             self._records.mkdir(exist_ok=True)
             write_file(self._mark, json.dumps(self.fingerprint).encode())
             stores.mkdir(exist_ok=True)
-            for unfinished in stores.glob(".*.tmp"):
-                shutil.rmtree(unfinished)
+            for folder in (self.folder, stores):
+                for unfinished in folder.glob(f"{TEMPORARY}*"):
+                    remove(unfinished)
 
     def _check(self, found: str) -> None:
         if found != self.fingerprint:

@@ -11,12 +11,13 @@ from typing import Any
 
 import typer
 
-from alphastomics._files import whole
+from alphastomics._files import TEMPORARY, require_writable, whole, writing
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
 CHECKPOINTS = "checkpoints"
+LAST, BEST = "last.ckpt", "best.ckpt"  # as in model/_checkpoint.py, which imports torch
 HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
@@ -88,6 +89,12 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def overlap(first: Path, second: Path) -> bool:
+    """True if two paths are the same, or one lies in the other."""
+    here, there = first.resolve(), second.resolve()
+    return here == there or here in there.parents or there in here.parents
+
+
 def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     """Raise if a run in ``folder`` would touch files that no run has written.
 
@@ -96,14 +103,21 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     ConfigError
         If the folder holds other files, or the data, or lies among the data.
     """
-    here, there = folder.resolve(), data.resolve()
-    if here == there or here in there.parents or there in here.parents:
+    with writing("--output_dir", folder):
+        require_writable(folder)
+    if overlap(folder, data):
         raise ConfigError(
             f"--output_dir: {folder} and the data in {data} would lie in each other: name another "
             "folder for the run."
         )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output_dir: {folder} is a file: name a folder for the run.")
+    if resumes and not (folder / RUN).exists():
+        raise ConfigError(
+            f"--resume: {folder} is not the folder of a run, it has no {RUN}: put the checkpoint "
+            f"back into the folder {CHECKPOINTS} of its run, or name another --output_dir and the "
+            "--config of the run."
+        )
     if resumes or not folder.exists():
         return
     names = sorted(path.name for path in folder.iterdir())
@@ -119,19 +133,35 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
 
 def _is_written_by_run(name: str) -> bool:
     """True for outputs of a run, and for what is left of a file if it was killed while writing."""
-    name = name.removeprefix(".").removesuffix(".tmp")
-    return name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
+    written = name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
+    return written or name.startswith(TEMPORARY)
 
 
-def begin(folder: Path, config: Config, facts: dict[str, Any], *, resumes: bool) -> None:
-    """Make the folder of a run and write what it is about; an earlier run there is moved aside."""
-    if not resumes and (folder / RUN).exists():
+def check_data(resume: Path, data: Path, fingerprint: str) -> None:
+    """Raise if a run would go on with other data than it was begun with, if these are known."""
+    written = run_of(resume) / RUN
+    facts = json.loads(written.read_text()) if written.is_file() else {}
+    if facts.get("data_fingerprint", fingerprint) != fingerprint:
+        raise ConfigError(
+            f"--data_dir: {data} holds other data than the run of {resume} was trained on, which "
+            f"were in {facts['data']}: name those, or pass --allow_other_data to go on with these."
+        )
+
+
+def move_aside(folder: Path) -> None:
+    """Move an earlier run out of the way of a new one."""
+    if (folder / RUN).exists():
         aside = _free_name(folder)
         os.replace(folder, aside)
         typer.echo(f"{folder} held an earlier run, which is now {aside}.", err=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, config.to_yaml())
-    write_text(folder / RUN, json.dumps(facts, indent=1) + "\n")
+
+
+def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
+    """Make the folder of a run and write what it is about."""
+    with writing("--output_dir", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, config.to_yaml())
+        write_text(folder / RUN, json.dumps(facts, indent=1) + "\n")
 
 
 def _free_name(folder: Path) -> Path:
@@ -147,14 +177,24 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
-def find_checkpoint(checkpoint: Path, config_path: Path | None) -> Path:
+def find_checkpoint(
+    checkpoint: Path, config_path: Path | None, option: str = "--checkpoint"
+) -> Path:
     """Find a checkpoint: as it is named, else in the folder of the config, else of a later run.
+
+    Of the folder of a run it is the best one.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     """
+    best = checkpoint / CHECKPOINTS / BEST
+    if (checkpoint / RUN).is_file():
+        if not best.is_file():
+            raise FileNotFoundError(f"{option}: the run in {checkpoint} has no {best} yet.")
+        typer.echo(f"Using {best}.", err=True)
+        return best
     if checkpoint.exists():
         return checkpoint
     searched = [Path()]
@@ -167,7 +207,7 @@ def find_checkpoint(checkpoint: Path, config_path: Path | None) -> Path:
                 typer.echo(f"Using {folder / checkpoint}.", err=True)
                 return folder / checkpoint
     raise FileNotFoundError(
-        f"--checkpoint: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
+        f"{option}: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
         "Name the file that train wrote, outputs/<exp_name>/checkpoints/best.ckpt."
     )
 

@@ -44,7 +44,7 @@ def compare_configs_command(
     num_heads: Annotated[int, typer.Option("--num_heads")] = SMALL.num_heads,
     num_layers: Annotated[int, typer.Option("--num_layers")] = SMALL.num_layers,
     d_ff: Annotated[int, typer.Option("--d_ff")] = SMALL.d_ff,
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
     how: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """Compare what gates, experts and linear attention cost at one size of the network."""

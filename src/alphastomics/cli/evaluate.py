@@ -11,8 +11,16 @@ import numpy as np
 import typer
 
 from alphastomics import _keys
+from alphastomics._files import require_writable, whole, writing
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import data_folder, find_checkpoint, run_of, write_text
+from alphastomics.cli._run_folder import (
+    TEST,
+    data_folder,
+    find_checkpoint,
+    overlap,
+    run_of,
+    write_text,
+)
 from alphastomics.config import Config, ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -44,19 +52,42 @@ def evaluate_command(
         str | None,
         typer.Option(help="Sections to score: test, val or train; the first that there are."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of draws and of baselines.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws and of baselines.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace scores and figures in the folder.")
+    ] = False,
 ) -> None:
     """Score a model on the sections that preprocess held out, next to baselines."""
-    with report_errors("Nothing was written."):
+    with report_errors("Scores are written last."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
-        folder = output_dir or run_of(found) / "test"
+        folder = output_dir or run_of(found) / TEST
         data = data_folder(data_dir, found, settings)
+        _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
         shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
         shown = [column for column in shown if column in table]
         typer.echo(table[shown].round(3).to_string(index=False, na_rep=""))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
+
+
+def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Raise if files would be replaced unasked, or mixed with those that are read."""
+    with writing("--output_dir", folder):
+        require_writable(folder)
+    for path in inputs:
+        if overlap(folder, path):
+            raise ConfigError(
+                f"--output_dir: {folder} and {path}, which is read, would lie in each other: name "
+                "another folder."
+            )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output_dir: {folder} is a file: name a folder.")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ConfigError(
+            f"--output_dir: {folder} is not empty: name another folder, or pass --overwrite to "
+            f"replace {METRICS}, {TABLE} and figures in it."
+        )
 
 
 def evaluate(
@@ -116,7 +147,8 @@ def evaluate(
     mode = model.config.training_mode
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing("--output_dir", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for section in sections:
         typer.echo(f"Scoring {section.name}.", err=True)
@@ -130,10 +162,11 @@ def evaluate(
             found += score_expression(model, cells, seed=seed)
         rows += [{"section": section.name, **row} for row in found]
     table = pd.DataFrame(rows)
-    table.to_csv(folder / TABLE, index=False)
     records = json.loads(table.to_json(orient="records"))
     facts = {"checkpoint": str(checkpoint), "data": str(data_dir), "split": split, "seed": seed}
-    write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
+    with writing("--output_dir", folder):
+        write_text(folder / TABLE, table.to_csv(index=False))
+        write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
     return table
 
 
@@ -237,5 +270,6 @@ def _draw(cells: AnnData, labels_key: str | None, path: Path) -> None:
 
     from alphastomics.pl import positions
 
-    axes = positions(cells, _keys.PREDICTED, color=labels_key, save=path)
+    with writing("--output_dir", path), whole(path) as part:
+        axes = positions(cells, _keys.PREDICTED, color=labels_key, save=part)
     plt.close(axes[0, 0].figure)

@@ -5,22 +5,33 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alphastomics import _keys
 from alphastomics._compat import MissingExtraError, require
+from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._options import with_options
 from alphastomics.cli._run_folder import (
+    BEST,
     CHECKPOINTS,
+    CONFIG,
     FIGURE,
     HISTORY,
+    LAST,
     begin,
+    check_data,
     check_folder,
     effective_config,
     folder_of,
+    move_aside,
+    overlap,
+    run_of,
 )
 from alphastomics.config import PRESETS, Config, ConfigError
 
@@ -30,6 +41,17 @@ if TYPE_CHECKING:
     from alphastomics.model import AlphaSTomics
 
 PROJECT = "alphastomics"  # of Weights & Biases
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start of a training: anew, or from a checkpoint, with the data of its run or others."""
+
+    checkpoint: Path | None = None
+    allow_other_data: bool = False
+
+
+NEW = Start()
 
 
 def _train_command(*, timed: bool) -> Callable[..., None]:
@@ -45,11 +67,15 @@ def _train_command(*, timed: bool) -> Callable[..., None]:
             Path | None,
             typer.Option("--resume", "--resume_from", help="Checkpoint to go on from."),
         ] = None,
+        allow_other_data: Annotated[
+            bool,
+            typer.Option("--allow_other_data", help="Resume on other data than the run's."),
+        ] = False,
         *,
         overrides: dict[str, Any],
     ) -> None:
         """Train a model on processed data; the command line wins over the config."""
-        _command(config, preset, resume, overrides, timed=timed)
+        _command(config, preset, Start(resume, allow_other_data), overrides, timed=timed)
 
     return train_command
 
@@ -61,22 +87,29 @@ train_script = _train_command(timed=True)
 def _command(
     path: Path | None,
     preset: str | None,
-    resume: Path | None,
+    start: Start,
     overrides: dict[str, Any],
     *,
     timed: bool,
 ) -> None:
-    with report_errors("Go on with --resume and the last checkpoint, if one was written."):
+    with report_errors("Nothing was written.") as report:
+        resume = start.checkpoint
         if resume is not None and not resume.is_file():
             raise ConfigError(f"--resume: there is no checkpoint {str(resume)!r}.")
+        if start.allow_other_data and resume is None:
+            raise ConfigError("--allow_other_data has no effect without --resume: leave it out.")
         config = effective_config(path, overrides, preset, resume)
         if resume is not None and not {"exp_name", "output_dir"} & overrides.keys():
             folder = resume.parent.parent if resume.parent.name == CHECKPOINTS else resume.parent
         else:
             folder = folder_of(config, path, timed=timed)
-        train(config, folder, resume)
+        last = folder / CHECKPOINTS / LAST
+        report.remedy = lambda: (
+            f"Go on with --resume {last}." if os.path.exists(last) else "Start again."
+        )
+        train(config, folder, start)
         if _is_first():
-            typer.echo(f"{folder / CHECKPOINTS / 'best.ckpt'}: done.")
+            typer.echo(f"{folder / CHECKPOINTS / BEST}: done.")
 
 
 def _is_first() -> bool:
@@ -87,7 +120,7 @@ def _is_first() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == 0)
 
 
-def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTomics:
+def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     """Train a model as configured, and write into the folder of a run.
 
     Parameters
@@ -97,8 +130,8 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     folder
         Where to write ``config.yaml``, ``run.json``, ``checkpoints/``, ``history.csv`` and
         ``loss.png``.
-    resume
-        Checkpoint to go on from.
+    start
+        Checkpoint to go on from, if any.
 
     Returns
     -------
@@ -117,53 +150,76 @@ def train(config: Config, folder: Path, resume: Path | None = None) -> AlphaSTom
     >>> config = load_config(Path("config.yaml"))  # doctest: +SKIP
     >>> model = train(config, Path("outputs/first"))  # doctest: +SKIP
     """
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from alphastomics._compat import epoch_logger
     from alphastomics.cli._processed import choose_genes, set_up, training_data
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
     from alphastomics.model._checkpoint import versions
+    from alphastomics.model._distributed import require_devices
 
     if config.data.processed_data_dir is None:
         raise ConfigError(
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
         )
+    resume = start.checkpoint
+    # In another folder than that of its run, a resumed run is a new one.
+    resumes = resume is not None and folder.resolve() == run_of(resume)
     if _is_first():
-        check_folder(folder, Path(config.data.processed_data_dir), resumes=resume is not None)
+        check_folder(folder, Path(config.data.processed_data_dir), resumes=resumes)
+        if resume is not None and not resumes and overlap(folder, resume):
+            raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
     data = open_data(config.data.processed_data_dir)
     data.verify([*data.sections("train"), *data.sections("val")], progress_bar=_is_first())
+    fingerprint = data.manifest.provenance.fingerprint
+    if resume is not None and not start.allow_other_data:
+        check_data(resume, data.folder, fingerprint)
     columns = choose_genes(data, config.data.num_genes, config.training.seed)
     cells, expression = set_up(data, columns)
     model = AlphaSTomics(cells, **config.model_arguments())
     val_sections = [section.name for section in data.sections("val")]
-    options = _train_options(config, folder, has_validation=bool(val_sections))
+    options = _train_options(config, has_validation=bool(val_sections))
+    require_devices(options)
     before = 0 if resume is None else _check_resumable(resume, model)
     facts = {
         "seed": config.training.seed,
         "data": str(data.folder),
-        "data_fingerprint": data.manifest.provenance.fingerprint,
+        "data_fingerprint": fingerprint,
         "genes": len(columns),
         "versions": versions(),
     }
-    if _is_first():
-        begin(folder, config, facts, resumes=resume is not None)
     model._table = training_data(model, data, cells, expression)
+    if _is_first():
+        record = partial(begin, folder, config, facts)
+        if resumes:  # a run that cannot go on stays as it is
+            options["callbacks"].append(LambdaCallback(on_train_start=lambda *_: record()))
+        else:
+            move_aside(folder)
+            record()
+    options |= {
+        "checkpoint_dir": folder / CHECKPOINTS,
+        "logger": [epoch_logger(), *loggers(config, folder)],
+        "default_root_dir": str(folder),
+    }
     model.train(val_sections=val_sections, ckpt_path=resume, **options)
     if not _is_first():
         return model
     if model.training_record.steps == before:
-        typer.echo(
+        text = (
             f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
-            "--epochs.",
-            err=True,
+            "--epochs."
         )
+        if not (folder / CHECKPOINTS / BEST).exists():  # the folder is not that of its run
+            raise ConfigError(f"--resume: {text}")
+        typer.echo(text, err=True)
     return _finish(model, folder, val_sections)
 
 
-def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dict[str, Any]:
+def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:
     """Arguments of ``AlphaSTomics.train`` as the configuration says."""
     import lightning.pytorch as L
-
-    from alphastomics._compat import epoch_logger
 
     training = config.training
     callbacks: list[L.Callback] = []
@@ -176,18 +232,12 @@ def _train_options(config: Config, folder: Path, *, has_validation: bool) -> dic
         callbacks.append(
             L.callbacks.EarlyStopping("validation_loss", patience=training.early_stopping)
         )
-    return {
-        "checkpoint_dir": folder / CHECKPOINTS,
-        **training.train_options(),
-        "callbacks": callbacks,
-        "logger": [epoch_logger(), *loggers(config, folder)],
-        "default_root_dir": str(folder),
-    }
+    return {**training.train_options(), "callbacks": callbacks}
 
 
 def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     """Raise unless a checkpoint is of the same model; the steps that it was trained."""
-    from alphastomics.model._checkpoint import read_checkpoint
+    from alphastomics.model._checkpoint import plain, read_checkpoint
 
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = dict(model.config), payload["init_arguments"]
@@ -199,10 +249,21 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
     if list(genes) != list(model.genes):
         different.append(f"it has {len(genes)} genes and the data {len(model.genes)} others")
+    names = payload["registry"]["setup_args"]
+    different += [
+        f"{name} is {names.get(name)!r} in it and {value!r} in the data"
+        for name, value in model.registry_["setup_args"].items()
+        if names.get(name) != value
+    ]
+    of = _keys.CATEGORIES_REGISTRY
+    if plain(payload["registry"][of]) != plain(model.registry_[of]):
+        different.append("the data have other cell types or batches")
     if different:
+        written = run_of(checkpoint) / CONFIG
+        lost = "" if written.is_file() else f" There is no {written} of its run: pass --config."
         raise ConfigError(
             f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
-            "with the same, or train a new model."
+            f"with the same, or train a new model.{lost}"
         )
     return int(payload["training"]["steps"])
 
@@ -213,12 +274,15 @@ def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> Alpha
     import pandas as pd
 
     from alphastomics.model import AlphaSTomics
-    from alphastomics.model._checkpoint import BEST, replace_payload
+    from alphastomics.model._checkpoint import replace_payload
     from alphastomics.pl import history
 
     table = pd.concat(model.history.values(), axis=1)
-    table.to_csv(folder / HISTORY)
-    plt.close(history(model, save=folder / FIGURE).figure)
+    with writing("--output_dir", folder):
+        with whole(folder / HISTORY) as part:
+            table.to_csv(part)
+        with whole(folder / FIGURE) as part:
+            plt.close(history(model, save=part).figure)
     path = folder / CHECKPOINTS / BEST
     best = AlphaSTomics.load(path)
     best._calibrate_on(model._training_cells(), val_sections)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -15,7 +14,6 @@ from pathlib import Path
 from alphastomics._compat import MissingExtraError
 from alphastomics._files import FULL, whole
 
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 NAME_LENGTH = 80
 PIECE = 1 << 20  # bytes read at a time
 
@@ -81,12 +79,11 @@ def writing(path: Path, n_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FORBIDDEN:
-            raise WriteError(
-                f"--output_dir: {path} cannot be written: {error.strerror}. Choose another folder."
-            ) from error
         if error.errno not in FULL:
-            raise
+            raise WriteError(
+                f"--output_dir: {path} cannot be written: {error.strerror or error}. Choose "
+                "another folder."
+            ) from error
         raise WriteError(
             f"--output_dir: the disk is full; writing {path} needs about "
             f"{max(n_bytes / 1e6, 0.1):.1f} MB more. Free some space and run the same command "

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._files import temporary
-from alphastomics.io._files import DataError, reading, remove, writing
+from alphastomics._files import whole_folder
+from alphastomics.io._files import DataError, reading, writing
 from alphastomics.io._verify import REMEDY, check_files
 
 Cells = NDArray[np.int64]
@@ -104,17 +104,12 @@ def write_store(path: Path, section: ad.AnnData) -> None:
     """Write a section to ``path`` whole or not at all; the bytes depend on the section only."""
     section.strings_to_categoricals()
     _check_columns(section)
-    part, matrix = temporary(path), section.X
+    matrix = section.X
     n_bytes = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
-    with writing(path, int(n_bytes + section.obs.memory_usage().sum())):
-        try:
-            remove(part)
-            _write(part, section, max(1, round(matrix.nnz / section.n_obs * CHUNK_CELLS)))
-            remove(path)
-            os.replace(part, path)
-        except BaseException:
-            remove(part)
-            raise
+    chunk = max(1, round(matrix.nnz / section.n_obs * CHUNK_CELLS))
+    size = int(n_bytes + section.obs.memory_usage().sum())
+    with writing(path, size), whole_folder(path) as part:
+        _write(part, section, chunk)
 
 
 def _check_columns(section: ad.AnnData) -> None:

@@ -8,18 +8,15 @@ a file of Lightning, with the same JSON in it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import secrets
-import shutil
-import signal
-import threading
 import time
 import warnings
 import zipfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as L
@@ -31,8 +28,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alphastomics import __version__
-from alphastomics._compat import ends_step
-from alphastomics._files import temporary, whole
+from alphastomics._files import (
+    require_writable,
+    temporary,
+    while_unchanged,
+    whole,
+    whole_folder,
+    writing,
+)
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._saved import (
     ARRAY,
@@ -43,6 +46,7 @@ from alphastomics.model._saved import (
     check_numbers,
     read_payload,
 )
+from alphastomics.model._stopping import StoppedError, amid_epoch, in_any_process
 
 FORMAT = "alphastomics-model"
 FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
@@ -146,9 +150,13 @@ def write_model(
     ------
     FileExistsError
         If the folder is not empty and ``overwrite`` is False.
+    OSError
+        If it cannot be written.
     """
     path = Path(folder)
-    others = _other_files(path, overwrite=overwrite)
+    with writing("dir_path", path):
+        require_writable(path)
+        _check_folder(path, overwrite=overwrite)
     weights = _serialize(state)
     document = {
         "format": FORMAT,
@@ -156,40 +164,29 @@ def write_model(
         "payload": plain({**payload, "weights_sha256": _sha256(weights)}),
     }
     document["sha256"] = _document_checksum(document)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A random name, made exclusively: no link that somebody planted is followed.
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    old = new.with_suffix(".old")
-    new.mkdir()
-    try:
-        (new / WEIGHTS_FILE).write_bytes(weights)
-        (new / JSON_FILE).write_bytes(json.dumps(document, indent=1, sort_keys=True).encode())
-        if others:
-            for name in (WEIGHTS_FILE, JSON_FILE):
-                os.replace(new / name, path / name)
-            return
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
-    finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with writing("dir_path", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(path, (WEIGHTS_FILE, JSON_FILE)) as new:
+            (new / WEIGHTS_FILE).write_bytes(weights)
+            (new / JSON_FILE).write_bytes(json.dumps(document, indent=1, sort_keys=True).encode())
 
 
-def _other_files(path: Path, *, overwrite: bool) -> set[str]:
-    """Names in a folder that are not of a saved model; raise if a model cannot be written there."""
+def _check_folder(path: Path, *, overwrite: bool) -> None:
+    """Raise if a model cannot be written to ``path``."""
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose a folder for the model.")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    others = names - {JSON_FILE, WEIGHTS_FILE}
     if names and not overwrite:
+        others = names - {JSON_FILE, WEIGHTS_FILE}
         what = "a saved model" if JSON_FILE in names else repr(min(others or names))
         raise FileExistsError(
             f"{path} holds {what} already: choose another folder or pass overwrite=True."
         )
-    return others
+    folders = [name for name in (JSON_FILE, WEIGHTS_FILE) if (path / name).is_dir()]
+    if folders:
+        raise FileExistsError(
+            f"{path / folders[0]} is a folder, not a file of a model: choose another folder."
+        )
 
 
 def _damaged(path: Path, why: object) -> ValueError:
@@ -305,8 +302,8 @@ def _read_weights(
 class Checkpoints(L.Callback):
     """Writes ``last.ckpt`` every minute and ``best.ckpt`` when validation improves.
 
-    Without validation both are the end of training. After Ctrl-C the running step is finished and
-    saved before training stops.
+    Without validation both are the end of training. When training is stopped by a signal, the state
+    is written first.
 
     Parameters
     ----------
@@ -321,38 +318,26 @@ class Checkpoints(L.Callback):
         self.interval = interval
         self.best = float("inf")
         self.written = time.monotonic()
-        self.stopped = False
-        self._before: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Defer Ctrl-C to the end of the step."""
+        """Make the folder."""
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing("checkpoint_dir", self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
         self.written = time.monotonic()
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.stopped = True
-            signal.signal(signal.SIGINT, self._before)
-
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            self._before = signal.signal(signal.SIGINT, stop)
-
     def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
-        """Write when a minute is over or the user wants to stop, but not before an epoch's end.
-
-        What is logged of that epoch would be lost.
-        """
-        ends = trainer.global_step >= trainer.max_steps > 0
-        ends_epoch = trainer.is_last_batch and trainer.num_training_batches > 1
-        if ends or ends_epoch or not ends_step(trainer):
-            return
+        """Write when a minute is over, but not before an epoch's end."""
         due = time.monotonic() - self.written >= self.interval
-        stopped = _in_any_process(trainer, self.stopped)
-        if stopped or _in_any_process(trainer, due):
+        if amid_epoch(trainer) and in_any_process(trainer, due):
             self._write(trainer, LAST)
-        if stopped:
-            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Write when training is stopped."""
+        if isinstance(exception, StoppedError):
+            self._write(trainer, LAST)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the best weights so far."""
@@ -367,11 +352,6 @@ class Checkpoints(L.Callback):
         if self.best == float("inf"):
             self._write(trainer, BEST)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Restore the handler of Ctrl-C."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
     def state_dict(self) -> dict[str, Any]:
         """Keep the best validation loss so far."""
         return {"best": self.best}
@@ -383,17 +363,13 @@ class Checkpoints(L.Callback):
     def _write(self, trainer: L.Trainer, name: str) -> None:
         """Write a checkpoint: all processes take part, the first one writes."""
         if trainer.is_global_zero:
-            with whole(self.folder / name) as part:
+            path = self.folder / name
+            with writing("checkpoint_dir", path), whole(path) as part:
                 trainer.save_checkpoint(part)
         else:
             trainer.save_checkpoint(temporary(self.folder / name))
         if name == LAST:
             self.written = time.monotonic()
-
-
-def _in_any_process(trainer: L.Trainer, here: bool) -> bool:
-    """True if a condition holds in any of the processes."""
-    return trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
 def to_checkpoint(payload: dict[str, Any]) -> str:
@@ -405,8 +381,10 @@ def replace_payload(path: Path, payload: dict[str, Any]) -> None:
     """Write a checkpoint anew with another payload, whole or not at all."""
     checkpoint = _load_checkpoint(path)
     checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
-    with whole(path) as part:
-        torch.save(checkpoint, part)
+    content = io.BytesIO()  # torch does not say why a file cannot be written
+    torch.save(checkpoint, content)
+    with writing("checkpoint_dir", path), whole(path) as part:
+        part.write_bytes(content.getvalue())
 
 
 def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -416,8 +394,10 @@ def read_saved(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
             "the model must be named by the folder that save wrote or a checkpoint (.ckpt), found "
             f"{type(path).__name__}."
         )
-    is_file = Path(path).suffix == ".ckpt" or Path(path).is_file()
-    return read_checkpoint(path) if is_file else read_model(path)
+    path = Path(path)
+    if path.is_file() or (path.suffix == ".ckpt" and not path.is_dir()):
+        return read_checkpoint(path)
+    return while_unchanged(path, partial(read_model, path))
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

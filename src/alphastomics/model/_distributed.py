@@ -15,6 +15,7 @@ from typing import Any, get_args
 import lightning.pytorch as L
 import numpy as np
 import torch
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ FIXED_OPTIONS = {
     "enable_model_summary": False,
     "use_distributed_sampler": False,
 }
+DEVICE_OPTIONS = ("accelerator", "devices", "num_nodes")
 # Texts of the allocators of CPUs, cuBLAS and MPS.
 OUT_OF_MEMORY = ("allocate memory", "tried to allocate", "ALLOC_FAILED", "out of memory")
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -106,7 +108,8 @@ def map_on_devices(
     # Weights that are moved in inference mode could not be trained any more.
     with torch.inference_mode(False), quiet("lightning.pytorch"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(**FIXED_OPTIONS, **devices)
+        with own_errors(devices):
+            trainer = L.Trainer(**{**FIXED_OPTIONS, **devices})
         require_script(trainer)
         try:
             trainer.predict(predictor, return_predictions=False)
@@ -256,6 +259,29 @@ def own_errors(options: Devices) -> Iterator[None]:
             f"this machine, or the trainer, cannot use these options ({given}): {why} "
             "accelerator='auto' and devices='auto' fit every machine."
         ) from error
+
+
+def require_devices(options: Devices) -> None:
+    """Raise if this machine does not have the devices that a Trainer is to use."""
+    chosen = {name: options[name] for name in DEVICE_OPTIONS if name in options}
+    if chosen.get("devices") == "auto":
+        chosen["devices"] = 1  # as scvi-tools has it
+    with quiet("lightning.pytorch"), warnings.catch_warnings(), own_errors(chosen):
+        warnings.filterwarnings("ignore", module="lightning")
+        L.Trainer(**FIXED_OPTIONS, **chosen)
+
+
+def plugins_for(options: Devices) -> list[Any]:
+    """Plugins of a Trainer; on SLURM with one that does not requeue the job, unless one is given.
+
+    Lightning's requeueing writes checkpoints of its own into the folder of a run.
+    """
+    given = options.get("plugins") or []
+    plugins = list(given) if isinstance(given, Sequence) else [given]
+    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    if chosen or not SLURMEnvironment.detect():
+        return plugins
+    return [*plugins, SLURMEnvironment(auto_requeue=False)]
 
 
 def require_script(trainer: L.Trainer) -> None:

@@ -411,6 +411,12 @@ class AlphaSTomics(BaseModelClass):
             ``num_nodes`` or ``strategy``. ``early_stopping=True`` stops when the validation loss
             has not improved for 5 epochs (``early_stopping_patience``); it needs ``val_sections``.
 
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C. The model then has the averaged weights of the steps done, which a warning
+            counts. SIGTERM does the same and then ends the process.
+
         Examples
         --------
         >>> model = al.AlphaSTomics(atlas, d_model=32, num_layers=1)
@@ -431,7 +437,7 @@ class AlphaSTomics(BaseModelClass):
         if checkpoint_dir is not None:
             written = Checkpoints(Path(checkpoint_dir))
             trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
-        self.training_record, self.history_, self.trainer = fit(
+        trained = fit(
             self.module,
             data,
             self.config,
@@ -444,7 +450,9 @@ class AlphaSTomics(BaseModelClass):
             enable_progress_bar=progress_bar,
             **trainer_kwargs,
         )
+        self.training_record, self.history_, self.trainer, _ = trained
         self.is_trained_ = True
+        trained.hand_on()
         self._calibrate_on(data, held_out)
 
     def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
@@ -523,7 +531,7 @@ class AlphaSTomics(BaseModelClass):
                 self._payload,
                 enable_progress_bar=progress_bar,
                 **train_options,
-            )
+            ).hand_on()
             return module
 
         settings, seed = self._draw_settings(N_STEPS, None), self.config.seed

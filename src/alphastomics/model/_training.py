@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,11 +37,13 @@ from alphastomics.model._data import CellTable, check_linked
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._distributed import (
     own_errors,
+    plugins_for,
     require_script,
     strategy_for,
     world_size,
 )
 from alphastomics.model._fitting import fit_places, fit_statistics
+from alphastomics.model._stopping import Stopping, end
 
 EMA_DECAY = 0.995  # of weights; averages place better than the last ones
 WARMUP_STEPS = 50
@@ -363,6 +366,11 @@ class Trained(NamedTuple):
     record: TrainingRecord
     history: History
     trainer: L.Trainer
+    stopped: signal.Signals | None  # the signal that ended it early
+
+    def hand_on(self) -> None:
+        """Raise KeyboardInterrupt or end the process if a signal ended the training."""
+        end(self.stopped, self.trainer.global_step, self.trainer.max_steps)
 
 
 @dataclass
@@ -438,6 +446,8 @@ def fit(
     **trainer_options
         Options of :class:`scvi.train.Trainer`.
     """
+    if ckpt_path is not None and not os.path.isfile(ckpt_path):
+        raise FileNotFoundError(f"ckpt_path: there is no checkpoint {os.fspath(ckpt_path)!r}.")
     val_sections = sorted(val_sections)
     trainer_options |= {"accelerator": training.accelerator, "devices": training.devices}
     sections = split_sections(data, val_sections, record.train_sections)
@@ -447,6 +457,7 @@ def fit(
     if ckpt_path is not None:
         history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
         length = _resumed(length, ckpt_path, record, len(train_sets), training, trainer_options)
+    stopping = Stopping()
     trainer = _trainer(
         {
             "check_val_every_n_epoch": 1 if val_sections else None,
@@ -454,7 +465,8 @@ def fit(
             "precision": training.precision,
             "max_epochs": length.epochs,
             "max_steps": length.steps,
-        }
+        },
+        stopping,
     )
 
     with _restored_on_error(module):
@@ -483,10 +495,12 @@ def fit(
             transformer.compiled() if training.compile else nullcontext(),
             transformer.recomputing() if training.activation_checkpointing else nullcontext(),
         ):
-            _run(trainer, plan, loaders, ckpt_path)
+            stopped = _run(trainer, stopping, plan, loaders, ckpt_path)
+        if stopped and not trainer.global_step:
+            end(stopped, 0, length.steps)
         module.load_state_dict(plan.averaged_state())
     module.to(trainer.strategy.root_device)
-    return Trained(progress.record(), progress.history(), trainer)
+    return Trained(progress.record(), progress.history(), trainer, stopped)
 
 
 def _fit_priors(
@@ -533,14 +547,15 @@ def _restored_on_error(module: MaskedDiffusionModule) -> Iterator[None]:
         module.eval()
 
 
-def _trainer(options: Mapping[str, Any]) -> Trainer:
+def _trainer(options: Mapping[str, Any], stopping: Stopping) -> Trainer:
     """Make a Trainer with these options, before any work: it refuses some of them."""
     options = {
         "accelerator": "auto",  # scvi-tools' None is refused where there is a GPU
         "log_every_n_steps": 1,
         "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
         **options,
-        "callbacks": list(options.get("callbacks", [])),  # the trainer appends to it
+        "callbacks": [*options.get("callbacks", []), stopping],
+        "plugins": plugins_for(options),
         "reload_dataloaders_every_n_epochs": 1,
         "use_distributed_sampler": False,
         "strategy": strategy_for(options.get("strategy", "auto"), world_size(options)),
@@ -574,10 +589,12 @@ def _quiet_trainer() -> Iterator[None]:
 
 def _run(
     trainer: L.Trainer,
+    stopping: Stopping,
     plan: DenoisingPlan,
     loaders: SetDataModule,
     ckpt_path: str | os.PathLike[str] | None,
-) -> None:
-    """Run a Trainer."""
-    with _quiet_trainer():
+) -> signal.Signals | None:
+    """Run a Trainer; also the signal that stopped it."""
+    with _quiet_trainer(), stopping.handling():
         trainer.fit(plan, loaders, ckpt_path=ckpt_path)
+    return stopping.received

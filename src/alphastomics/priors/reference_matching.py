@@ -183,6 +183,19 @@ class ReferenceMatcher(nn.Module):
             Whether to show a progress bar.
         """
         self.train().requires_grad_(True)
+        try:
+            self._learn(draw_cells, hidden_share, seed, n_steps, progress_bar)
+        finally:
+            self.eval().requires_grad_(False)
+
+    def _learn(
+        self,
+        draw_cells: Callable[[int], SectionSample],
+        hidden_share: float,
+        seed: int,
+        n_steps: int,
+        progress_bar: bool,
+    ) -> None:
         weights = [*self.linear.parameters(), *self.network.parameters()]
         optimizer = torch.optim.AdamW(weights, fused=True)
         optimizer.add_param_group(
@@ -198,7 +211,6 @@ class ReferenceMatcher(nn.Module):
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-        self.eval().requires_grad_(False)
 
     def _loss(self, cells: SectionSample, hidden_share: float) -> Tensor:
         """Negative log-likelihood of the positions of the first cells, given those of the rest."""
