@@ -348,6 +348,14 @@ DOCUMENTS = {
     "C029": (set_in(f"{INIT}.d_model", 64), "do not fit .* places in the network"),
     "C030": (set_in(f"{INIT}.adata", "x"), "init_arguments: adata is not an option"),
     "C031": (delete_in("payload.registry"), "registry: Field required"),
+    "C031-scvi": (
+        set_in("payload.registry.field_registries.X.summary_stats", 1),
+        "registry.field_registries.X.summary_stats: Input should be",
+    ),
+    "C031-more": (
+        set_in("payload.registry.field_registries.more", 1),
+        "registry.field_registries.more: Extra inputs",
+    ),
     "C032": (set_in(f"{SETUP}.evil", 1), "registry.setup_args.evil: Extra inputs"),
     "C033": (
         lambda document: genes(document["payload"])["__array__"].pop(),

@@ -57,9 +57,10 @@ class _State(_Open):
 
 class _Expression(_Open):
     state_registry: _State
+    summary_stats: dict[Literal["n_cells", "n_vars"], Count]
 
 
-class _Dimension(_Open):
+class _Dimension(_Strict):
     n_position: Literal[2, 3]
 
 
@@ -67,7 +68,7 @@ class _Position(_Open):
     summary_stats: _Dimension
 
 
-class _Fields(_Open):
+class _Fields(_Strict):
     X: _Expression
     position: _Position
 
