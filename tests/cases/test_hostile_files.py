@@ -344,9 +344,9 @@ DOCUMENTS = {
     "C024": (set_in(f"{INIT}.d_model", 10**6), "init_arguments: d_model=1000000.*implausibly"),
     "C025": (set_in(f"{INIT}.num_layers", 10**7), "num_layers=10000000.*implausibly large"),
     "C026": (set_in(f"{INIT}.d_model", "x"), "init_arguments: d_model must be a valid integer"),
-    "C027": (set_in(f"{INIT}.evil", 1), "init_arguments: evil is not an option"),
+    "C027": (set_in(f"{INIT}.evil", 1), "init_arguments: there is no option 'evil'"),
     "C029": (set_in(f"{INIT}.d_model", 64), "do not fit .* places in the network"),
-    "C030": (set_in(f"{INIT}.adata", "x"), "init_arguments: adata is not an option"),
+    "C030": (set_in(f"{INIT}.adata", "x"), "init_arguments: there is no option 'adata'"),
     "C031": (delete_in("payload.registry"), "registry: Field required"),
     "C031-scvi": (
         set_in("payload.registry.field_registries.X.summary_stats", 1),
@@ -509,7 +509,7 @@ RESUME = ["train", "--data_dir", "data", "--resume", EVIL, "--logger", "none"]
         pytest.param(as_zip, INFO, id="D059"),
         pytest.param(as_old_file, INFO, id="D059-old"),
         pytest.param(as_zip, SAMPLE, id="D060"),
-        pytest.param(as_zip, [*RESUME, "--max_steps", "3"], id="D061"),
+        pytest.param(as_zip, [*RESUME, "--max_steps", "3", "--output_dir", "new"], id="D061"),
     ],
 )
 def test_malicious_checkpoints_are_not_run(write, command, data):

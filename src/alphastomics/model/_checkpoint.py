@@ -190,6 +190,7 @@ def _check_folder(path: Path, *, overwrite: bool) -> None:
 
 
 def _damaged(path: Path, why: object) -> ValueError:
+    why = str(why).removesuffix(".")
     return ValueError(
         f"{path} is damaged or was altered: {why}. Copy the saved folder anew or save the model "
         "again."

@@ -117,8 +117,9 @@ class OptionalEmbedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Draw the weights; later draws of other layers do not depend on the number of rows."""
         # The stream of the caller is used as by a layer without categories.
-        seed = int(torch.randn(self.embedding_dim).view(torch.int32)[0])
+        seed = int(torch.randn(self.embedding_dim, device="cpu").view(torch.int32)[0])
         own = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self.weight[0] = 0.0
-            self.weight[1:] = 0.02 * torch.randn(self.weight[1:].shape, generator=own)
+            rows = torch.randn(self.weight[1:].shape, generator=own, device="cpu")
+            self.weight[1:].copy_(0.02 * rows)
