@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._validate import check_position_rows, require_adata, short
+from alphastomics._validate import check_position_rows, require_adata, short, warn
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision
@@ -314,11 +313,9 @@ def check_pixels(adata: AnnData, spatial_key: str) -> None:
     """Warn if sections come in pixels of different size: distances would not compare."""
     sizes = [size for size in pixel_sizes(adata).values() if size is not None]
     if spatial_key == _keys.SPATIAL and sizes and max(sizes) > SAME_SIZE * min(sizes):
-        warnings.warn(
+        warn(
             f"pixels of these Visium sections are {min(sizes):.3g} to {max(sizes):.3g} µm wide, so "
             "that distances do not compare: put positions in µm by "
             "al.pp.normalize_positions(adata, factor='visium', key_added='spatial_um') and set up "
-            "with spatial_key='spatial_um'.",
-            UserWarning,
-            stacklevel=4,
+            "with spatial_key='spatial_um'."
         )

@@ -49,7 +49,9 @@ def without_deprecations(*messages: str) -> Iterator[None]:
 def squidpy() -> Any:
     """Module squidpy, imported without the warnings about its docstrings."""
     with without_deprecations():
-        return importlib.import_module("squidpy")
+        import squidpy as package
+
+        return package
 
 
 def spatial_graph(cells: AnnData, **options: Any) -> tuple[csr_matrix, csr_matrix]:

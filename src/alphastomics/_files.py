@@ -58,20 +58,30 @@ def whole_folder(path: Path, replaced: Collection[str] | None = None) -> Iterato
     part.mkdir()
     try:
         if replaced is not None and path.exists():
-            others = shutil.ignore_patterns(*replaced)
-            shutil.copytree(
-                path,
-                part,
-                symlinks=True,
-                ignore=lambda at, names: others(at, names) if Path(at) == path else set(),
-                copy_function=os.link,
-                dirs_exist_ok=True,
-            )
+            while_unchanged(path, lambda: _link_others(path, part, replaced))
         yield part
         _put(part, path)
     finally:
         # After an exchange this is the earlier folder.
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _link_others(folder: Path, new: Path, replaced: Collection[str]) -> None:
+    """Give a new folder hard links to the entries of another, without those to be replaced."""
+    pattern = shutil.ignore_patterns(*replaced)
+
+    def link(source: str, target: str) -> None:
+        with suppress(FileExistsError):  # of an attempt before
+            os.link(source, target, follow_symlinks=False)
+
+    shutil.copytree(
+        folder,
+        new,
+        symlinks=True,
+        ignore=lambda at, names: pattern(at, names) if Path(at) == folder else set(),
+        copy_function=link,
+        dirs_exist_ok=True,
+    )
 
 
 def require_writable(path: Path) -> None:
@@ -96,7 +106,10 @@ def _put(part: Path, path: Path) -> None:
             return
         # Not at once, then: for a moment there is nothing (``while_unchanged`` waits).
         old = temporary(path)
-        os.replace(path, old)
+        try:
+            os.replace(path, old)
+        except FileNotFoundError:  # another process is at this point, too
+            continue
         try:
             os.replace(part, path)
         except OSError as error:

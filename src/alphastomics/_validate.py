@@ -147,11 +147,9 @@ def check_adata(adata: AnnData, name: str = "adata") -> None:
                 f"call {name}.{remedy}() first."
             )
     if adata.is_view:
-        warnings.warn(
+        warn(
             f"{name} is a view of another AnnData and is copied; pass {name}.copy() to "
-            "silence this.",
-            UserWarning,
-            stacklevel=3,
+            "silence this."
         )
         adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
 

@@ -24,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
 TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
 Frame = Literal["learned", "registered"]
@@ -69,7 +68,7 @@ class _Section(BaseModel):
     @classmethod
     def _is_representable(cls, value: Any) -> Any:
         if isinstance(value, int) and value.bit_length() > WHOLE_BITS:
-            raise PydanticCustomError("too_large", f"Input should be below 2**{WHOLE_BITS}")
+            raise ValueError(f"must be below 2**{WHOLE_BITS}, found {_shown(value)}.")
         return value
 
 
@@ -92,6 +91,8 @@ class Options(_Section):
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
+        if error["type"] == "value_error":
+            return f"{name} {error['ctx']['error']}"
         if error["type"] == "extra_forbidden":
             return f"there is no option {name!r}.{nearest_name(name, cls.model_fields)}"
         return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {_shown(found)}."

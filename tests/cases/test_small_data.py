@@ -26,7 +26,8 @@ def tissue(n_sections, n_cells, n_genes):
 def assert_finite(model, adata):
     cells = adata.copy()
     model.predict(cells, mode="expr_to_pos", progress_bar=False)
-    assert np.isfinite(cells.obsm["spatial_predicted"]).all()
+    counted = cells.X.sum(axis=1) > 0  # the others have no place
+    assert np.isfinite(cells.obsm["spatial_predicted"][counted]).all()
     for name, tensor in model.module.state_dict().items():
         if tensor.is_floating_point() and name != "expression_transform.std":
             assert torch.isfinite(tensor).all(), name

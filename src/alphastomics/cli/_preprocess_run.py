@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
 from alphastomics._files import TEMPORARY
+from alphastomics._validate import warn
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import (
@@ -231,11 +231,9 @@ class _Steps:
             return chosen
         if options.num_genes > len(chosen):
             self.bar.clear()
-            warnings.warn(
+            warn(
                 f"num_genes is {options.num_genes}, but there are {len(chosen)} genes: all of "
-                "them are used.",
-                UserWarning,
-                stacklevel=5,
+                "them are used."
             )
             return chosen
         varied = self.each("vary", self.plan.training, partial(self.vary, among=chosen))

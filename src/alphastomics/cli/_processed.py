@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._validate import warn
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, stack_rows
 from alphastomics.model import AlphaSTomics
@@ -44,11 +44,7 @@ def choose_genes(data: ProcessedData, num_genes: int | None, seed: int) -> NDArr
     """Find the columns of the most variable genes in a sample of the training cells."""
     n = len(data.genes)
     if num_genes is not None and num_genes > n:
-        warnings.warn(
-            f"--num_genes {num_genes} is more than the {n} genes of the data: all are used.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"--num_genes {num_genes} is more than the {n} genes of the data: all are used.")
     if num_genes is None or num_genes >= n:
         return np.arange(n)
     rng = np.random.default_rng(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from alphastomics import _keys
 from alphastomics._files import require_writable, whole, writing
+from alphastomics._validate import warn
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
     TEST,
@@ -186,11 +186,9 @@ def _sections_to_score(
             f"with --{name}_sections or --{name}_ratio, or choose another --split."
         )
     if split is None and name == "train":
-        warnings.warn(
+        warn(
             "no section was held out (preprocess --test_sections or --test_ratio), so the sections "
-            "of training are scored: that tells what the model remembers, not what it can do.",
-            UserWarning,
-            stacklevel=2,
+            "of training are scored: that tells what the model remembers, not what it can do."
         )
     return name, sections
 

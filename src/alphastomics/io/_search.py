@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alphastomics._validate import warn
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._instruments import GENERIC, Reader, Sample
 from alphastomics.io._platforms import (
@@ -96,11 +96,9 @@ def walk(path: Path, bin_size: int | None, root: str) -> Iterator[Found]:
         if _belongs(entry, samples) or (samples and entry.name == "spatial"):
             continue
         if entry.is_symlink() and entry.is_dir() and _holds(entry, root):
-            warnings.warn(
+            warn(
                 f"{entry} is a link to {os.path.realpath(entry)}, a folder that holds it: it is "
-                "not followed.",
-                UserWarning,
-                stacklevel=2,
+                "not followed."
             )
             continue
         yield from walk(entry, bin_size, root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from alphastomics._threads import limited_threads
+from alphastomics._validate import warn
 from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite
@@ -563,12 +563,11 @@ def _estimate_in_sets(
             if max_cells < MIN_SET:
                 raise
             if not has_warned:
-                warnings.warn(
+                warn(
                     f"A set of {len(largest.with_support):,} cells does not fit the memory of "
                     f"{module.device}: going on in sets of {max_cells:,} cells, or of half as many "
                     "again if these do not fit. To begin with smaller ones, pass "
-                    "max_cells_per_set=.",
-                    stacklevel=2,
+                    "max_cells_per_set=."
                 )
             has_warned = True
     for _, cells in task.unframed_sections() if task.fill_position else []:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
+from alphastomics._validate import warn
 from alphastomics.model._data import CellTable, SetupArgs
 
 LEAST_CELLS = 20  # of a section whose extent and density are compared
@@ -26,7 +26,7 @@ def warn_implausible(data: CellTable, setup: SetupArgs) -> None:
     """Warn of what is probably a mistake, once for each kind, with numbers."""
     where = f"obsm[{setup.spatial_key!r}]"
     for message in (*_of_positions(data, where), *_of_expression(data, setup)):
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
 
 
 def _of_positions(data: CellTable, where: str) -> Iterator[str]:

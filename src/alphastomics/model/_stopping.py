@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +12,7 @@ from typing import Any
 import lightning.pytorch as L
 
 from alphastomics._compat import ends_step
+from alphastomics._validate import warn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -95,11 +95,9 @@ def end(received: signal.Signals | None, steps: int, of: int) -> None:
     if received is None:
         return
     if steps:
-        warnings.warn(
+        warn(
             f"Training was stopped by {received.name} after {steps} of {of} steps. The model has "
-            "the averaged weights of these steps.",
-            UserWarning,
-            stacklevel=4,
+            "the averaged weights of these steps."
         )
     if received == signal.SIGINT:
         raise KeyboardInterrupt

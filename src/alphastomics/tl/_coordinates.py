@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from alphastomics._anndata import sections_of
 from alphastomics._compat import spatial_graph
 from alphastomics._coordinates import Points, is_known, point_set, read_coordinates
 from alphastomics._output import check_key
-from alphastomics._validate import check_integer, require_adata
+from alphastomics._validate import check_integer, require_adata, warn
 from alphastomics.metrics import superpose_by
 
 ALIGNED_SUFFIX = "_superposed"
@@ -221,18 +220,12 @@ def _joined(graphs: list[tuple[NDArray[np.int64], csr_matrix]], n: int) -> csr_m
 def _warn_of_neighbors(n_missing: int, small: list[str], key: str, n_neighbors: int) -> None:
     """Warn of cells that have no neighbors, and of sections that have few."""
     if n_missing:
-        warnings.warn(
-            f"{n_missing} cells have no position in adata.obsm[{key!r}] and get no neighbors.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn(f"{n_missing} cells have no position in adata.obsm[{key!r}] and get no neighbors.")
     if small:
         shown = ", ".join(small[:5])
-        warnings.warn(
+        warn(
             f"{len(small)} sections have no more cells with a position than "
-            f"n_neighbors={n_neighbors}, {shown} among them: all their cells are neighbors.",
-            UserWarning,
-            stacklevel=4,
+            f"n_neighbors={n_neighbors}, {shown} among them: all their cells are neighbors."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from alphastomics import _keys, metrics
 from alphastomics._anndata import as_names, name_list, sections_of
 from alphastomics._coordinates import SMALLEST, Points, is_known, point_set
-from alphastomics._validate import check_integer, check_seed
+from alphastomics._validate import check_integer, check_seed, warn
 from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
 from alphastomics.tl._coordinates import read_placed
@@ -135,11 +134,9 @@ def read_scored(
                     f"cells of section {name!r}, but at least {LEAST} are needed to score it."
                 )
             if len(known) < len(cells):
-                warnings.warn(
+                warn(
                     f"{len(cells) - len(known)} of {len(cells)} cells of section {name!r} have no "
-                    f"position in adata.obsm[{generated!r}] and are left out.",
-                    UserWarning,
-                    stacklevel=3,
+                    f"position in adata.obsm[{generated!r}] and are left out."
                 )
             scored.append((name, generated, known, points[known]))
     return true, scored
