@@ -1,7 +1,9 @@
 """Arguments of the methods that fill in cells: an error that names them, nothing written."""
 
+import anndata as ad
 import numpy as np
 import pytest
+from scipy import sparse
 from typer.testing import CliRunner
 
 from alphastomics.main import app
@@ -126,6 +128,18 @@ def test_seed_of_the_command_is_named(small_model, tmp_path):
     assert "--seed" in done.output
     assert "greater than or equal to 0" in " ".join(done.output.split())
     assert not (tmp_path / "new.h5ad").exists()
+
+
+def test_sparse_positions_are_read_by_the_command(small_model, cells, tmp_path):
+    """D087."""
+    folder, query, output = (tmp_path / name for name in ("model", "query.h5ad", "placed.h5ad"))
+    small_model.save(folder)
+    cells.obsm["spatial"] = sparse.csr_matrix(cells.obsm["spatial"])
+    cells.write_h5ad(query)
+    arguments = ["sample", "--checkpoint", str(folder), "--mode", "expr_to_pos"]
+    done = CliRunner().invoke(app, [*arguments, "--input", str(query), "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "spatial_sampled" in ad.read_h5ad(output).obsm
 
 
 class TestGenes:

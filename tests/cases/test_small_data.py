@@ -36,6 +36,7 @@ def assert_finite(model, adata):
 @pytest.mark.parametrize(
     ("n_sections", "n_cells", "n_genes"),
     [
+        pytest.param(1, 40, 60, id="A041"),
         pytest.param(1, 100, 128, id="A107"),
         pytest.param(1, 100, 500, id="A108"),
         pytest.param(1, 127, 500, id="A109"),
