@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._validate import check_position_rows, require_adata, short, warn
+from alphastomics._compat import warn
+from alphastomics._validate import check_position_rows, require_adata, short
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision

@@ -1,12 +1,15 @@
-"""Other packages: extras, their private names that we need, and their log messages.
+"""Other packages: extras, their private names that we need, log messages and warnings.
 
 ``tests/test_compat.py`` fails when the private names change.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch import Trainer
     from scipy.sparse import csr_matrix
+
+PACKAGE = os.path.dirname(__file__)
 
 
 @contextmanager
@@ -110,3 +115,15 @@ def require(module: str, extra: str, purpose: str) -> Any:
             f"{purpose} needs {package}: pip install 'alphastomics[{extra}]'.", name=package
         ) from None
     return importlib.import_module(module)
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside of this package that called it, through whatever decorators."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_internal(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_internal(filename: str) -> bool:
+    return filename.startswith(PACKAGE) or filename == contextlib.__file__

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from numbers import Real
@@ -17,11 +15,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics._compat import warn
 from alphastomics.config import Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-PACKAGE = os.path.dirname(__file__)
 VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
 MAX_SEED = 2**63 - 1  # of torch, and of HDF5
@@ -31,18 +29,6 @@ LARGEST = 1e30  # squares of expression beyond this are not finite in single pre
 # Extents of sections beyond these are not either; finer differences than 1e-12 of a coordinate are
 # rounding noise.
 EXTENTS, RESOLUTION = (1e-30, 1e30), 1e-12
-
-
-def warn(message: str) -> None:
-    """Warn at the line outside of this package that called it, through whatever decorators."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_internal(frame.f_code.co_filename):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
-
-
-def _is_internal(filename: str) -> bool:
-    return filename.startswith(PACKAGE) or filename == contextlib.__file__
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
+from alphastomics._compat import warn
 from alphastomics._files import TEMPORARY
-from alphastomics._validate import warn
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import (

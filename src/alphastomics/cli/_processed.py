@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._validate import warn
+from alphastomics._compat import warn
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, stack_rows
 from alphastomics.model import AlphaSTomics

@@ -10,8 +10,8 @@ import numpy as np
 import typer
 
 from alphastomics import _keys
+from alphastomics._compat import warn
 from alphastomics._files import require_writable, whole, writing
-from alphastomics._validate import warn
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
     TEST,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alphastomics._validate import warn
+from alphastomics._compat import warn
 from alphastomics.io._files import DataError, reading
 from alphastomics.io._instruments import GENERIC, Reader, Sample
 from alphastomics.io._platforms import (

@@ -30,6 +30,7 @@ from alphastomics._anndata import (
     sections_of,
     select_genes,
 )
+from alphastomics._compat import warn
 from alphastomics._hints import coordinate_hint, count_hint, gene_hint
 from alphastomics._validate import (
     MIN_CELLS,
@@ -37,7 +38,6 @@ from alphastomics._validate import (
     check_positions,
     check_values,
     short,
-    warn,
 )
 from alphastomics.diffusion_model.transforms import Rows
 

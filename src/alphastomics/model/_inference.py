@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from alphastomics._compat import warn
 from alphastomics._threads import limited_threads
-from alphastomics._validate import warn
 from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite

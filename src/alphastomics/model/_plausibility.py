@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.spatial import KDTree
 
 from alphastomics import _keys
-from alphastomics._validate import warn
+from alphastomics._compat import warn
 from alphastomics.model._data import CellTable, SetupArgs
 
 LEAST_CELLS = 20  # of a section whose extent and density are compared

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._anndata import Mask
-from alphastomics._validate import warn
+from alphastomics._compat import warn
 from alphastomics.diffusion_model.transforms import CHUNK
 from alphastomics.model._data import CellTable
 

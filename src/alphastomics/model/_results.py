@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._anndata import gene_names
+from alphastomics._compat import warn
 from alphastomics._output import RADIUS, Results, Store
-from alphastomics._validate import warn
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._inference import Array, Estimates

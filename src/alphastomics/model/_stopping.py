@@ -11,8 +11,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from alphastomics._compat import ends_step
-from alphastomics._validate import warn
+from alphastomics._compat import ends_step, warn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

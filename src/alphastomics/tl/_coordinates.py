@@ -12,10 +12,10 @@ from scipy.sparse import csr_matrix
 
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
-from alphastomics._compat import spatial_graph
+from alphastomics._compat import spatial_graph, warn
 from alphastomics._coordinates import Points, is_known, point_set, read_coordinates
 from alphastomics._output import check_key
-from alphastomics._validate import check_integer, require_adata, warn
+from alphastomics._validate import check_integer, require_adata
 from alphastomics.metrics import superpose_by
 
 ALIGNED_SUFFIX = "_superposed"

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
 from alphastomics._anndata import as_names, name_list, sections_of
+from alphastomics._compat import warn
 from alphastomics._coordinates import SMALLEST, Points, is_known, point_set
-from alphastomics._validate import check_integer, check_seed, warn
+from alphastomics._validate import check_integer, check_seed
 from alphastomics.metrics._arrays import Labels, label_text
 from alphastomics.metrics._expression import centered, expression_pair
 from alphastomics.tl._coordinates import read_placed
