@@ -1,5 +1,6 @@
 """Any AnnData is set up, or refused by one error of ours that names what is wrong."""
 
+import os
 import traceback
 import warnings
 from pathlib import Path
@@ -174,7 +175,7 @@ def assert_ours(error, options):
 
 
 @settings(
-    max_examples=100,
+    max_examples=int(os.environ.get("EXAMPLES", "100")),
     deadline=None,
     derandomize=True,
     database=None,

@@ -1,6 +1,6 @@
 """Any query works, or gives one error of ours that names what is wrong and leaves it as it was.
 
-``ALPHASTOMICS_EXAMPLES=500`` tries more than the suite does.
+``EXAMPLES=500`` tries more than the suite does.
 """
 
 import os
@@ -24,7 +24,7 @@ NAMED = re.compile(  # an argument, or a part of the AnnData
     r"adata|reference|mode|estimate|output|key_added|layer_added|standardize|max_cells_per_set|"
     r"n_samples|n_rounds|n_steps|point|seed|genes|draw|section_key|section '"
 )
-EXAMPLES = int(os.environ.get("ALPHASTOMICS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "40"))
 ANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
