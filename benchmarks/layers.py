@@ -51,6 +51,12 @@ def own(adata: ad.AnnData) -> np.ndarray:
     return (values - values.mean(0)) / np.maximum(values.std(0), 0.05)
 
 
+def radius(points: np.ndarray) -> float:
+    """Root mean square distance of points from their center."""
+    points = points[np.isfinite(points).all(1)]
+    return float(np.sqrt(np.square(points - points.mean(0)).sum(1).mean()))
+
+
 def marked(adata: ad.AnnData) -> dict[str, np.ndarray]:
     """Cells that express each marker most."""
     values = pd.DataFrame(lognorm(adata), columns=adata.var_names)
@@ -72,31 +78,38 @@ def main() -> None:
     layers.fit(section.obsm["spatial"], number.dropna())
 
     def depth(points: np.ndarray, cells_of: dict[str, np.ndarray]) -> dict[str, float]:
-        return {g: float(np.median(layers.predict(points[rows]))) for g, rows in cells_of.items()}
+        has_place = np.isfinite(points).all(1)  # cells without counts have none
+        places = {g: points[rows][has_place[rows]] for g, rows in cells_of.items()}
+        return {g: float(np.median(layers.predict(p))) for g, p in places.items()}
 
     seen = [gene for gene in section.var_names if gene not in LAYER]
     cells_of = marked(cells)
     true = depth(section.obsm["spatial"], marked(section))
     given, query = section[:, seen].copy(), cells[:, seen].copy()
-    rows = [{"method": "measured section", "seed": 0, "depth": true}]
+    rows = [{"method": "measured section", "seed": 0, "depth": true, "spread": 1.0}]
+
+    def row(method: str, seed: int, points: np.ndarray) -> dict:
+        spread = radius(points) / radius(section.obsm["spatial"])
+        return {"method": method, "seed": seed, "depth": depth(points, cells_of), "spread": spread}
+
     for seed in args.seeds:
         al.AlphaSTomics.setup_anndata(given, section_key=None)
         model = al.AlphaSTomics(given, training_mode="expr_to_pos", seed=seed)
         model.train(max_steps=args.max_steps, progress_bar=False)
         for estimate in ("arrangement", "mean"):
-            for by in ("query", "training"):
+            for by in ("auto", "training"):
                 model.predict(
                     query, reference=given, estimate=estimate, standardize=by, progress_bar=False
                 )
                 placed = query.obsm["spatial_predicted"]
-                name = f"predict, {estimate}, standardized by {by}"
-                rows.append({"method": name, "seed": seed, "depth": depth(placed, cells_of)})
-                if (estimate, by, seed) == ("arrangement", "query", args.seeds[0]):
+                name = f"predict, {estimate}, standardize={by!r}"
+                rows.append(row(name, seed, placed))
+                if (estimate, by, seed) == ("arrangement", "auto", args.seeds[0]):
                     draw(section, cells_of, placed, args.out / "layers_osmfish.png")
     for name, change in (("knn50", lognorm), ("knn50, each by itself", own)):
         knn = KNeighborsRegressor(50, metric="cosine")
         placed = knn.fit(change(given), given.obsm["spatial"]).predict(change(query))
-        rows.append({"method": name, "seed": 0, "depth": depth(placed, cells_of)})
+        rows.append(row(name, 0, placed))
     write(rows, args)
 
 
@@ -125,15 +138,16 @@ def write(rows: list[dict], args: argparse.Namespace) -> None:
         kendalltau(list(row["depth"].values()), list(LAYER.values())).statistic for row in rows
     ]
     table.round(3).to_csv(args.out / "layers_osmfish.csv", index=False)
-    shown = table.groupby("method", sort=False)[[*LAYER, "tau"]].mean()
-    lines = ["| method | " + " | ".join(shown.columns) + " |", "|---" * 8 + "|"]
+    shown = table.groupby("method", sort=False)[[*LAYER, "tau", "spread"]].mean()
+    lines = ["| method | " + " | ".join(shown.columns) + " |", "|---" * 9 + "|"]
     for method, row in shown.iterrows():
-        values = [f"{v:.2f}" for v in row[list(LAYER)]] + [f"{row['tau']:.2f}"]
+        values = [f"{v:.2f}" for v in row]
         lines.append(f"| {method} | " + " | ".join(values) + " |")
     text = (
         "# Dissociated cells placed into the cortex, six layer markers held out\n\nMedian depth "
         f"(number of the annotated layer, smoothed by a polynomial of degree 4) of the {SHARE:.0%} "
-        f"of cells that express a marker most; Kendall's tau-b with the layers {LAYER}. Mean over "
+        f"of cells that express a marker most; Kendall's tau-b with the layers {LAYER}; RMS "
+        "radius of all placed cells over that of the section. Mean over "
         f"seeds {args.seeds}.\n\n" + "\n".join(lines)
     )
     (args.out / "layers_osmfish.md").write_text(text + "\n")

@@ -82,6 +82,7 @@ from alphastomics.model._inference import (
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
 from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
     OUTPUTS,
@@ -115,13 +116,10 @@ from alphastomics.model._task import (
     imputation_task,
     make_task,
     require_direction,
-    standardize_query,
 )
 from alphastomics.model._training import History, TrainingRecord, fit
 
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
-Standardize = Literal["training", "query"]
-STANDARDIZE: tuple[Standardize, ...] = ("training", "query")
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
 MAX_STEPS = 100_000  # of the diffusion heads
@@ -550,7 +548,7 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         key_added: str = _keys.PREDICTED,
         layer_added: str = _keys.EXPRESSION_PREDICTED,
-        standardize: Standardize = "training",
+        standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
         distributed: Devices | None = None,
         progress_bar: bool = True,
@@ -592,8 +590,10 @@ class AlphaSTomics(BaseModelClass):
             earlier call wrote it.
         standardize
             ``"training"``: genes of the query are standardized with the statistics of training.
-            ``"query"``: with those of their own section, for cells of another platform or animal
-            that are of the same composition; only for placing cells.
+            ``"query"``: with those of their own section, for cells of another platform
+            that are of the same composition; only for placing cells. ``"auto"``: the latter for
+            sections whose depth or gene-wise deviations are those of another platform, with a
+            warning.
         max_cells_per_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 for placing cells, else 8,192.
@@ -667,7 +667,7 @@ class AlphaSTomics(BaseModelClass):
         key_added: str = _keys.SAMPLED,
         layer_added: str = _keys.EXPRESSION_SAMPLED,
         seed: int = 0,
-        standardize: Standardize = "training",
+        standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
         distributed: Devices | None = None,
         progress_bar: bool = True,
@@ -1391,9 +1391,7 @@ class AlphaSTomics(BaseModelClass):
             hint=coordinate_hint(adata, self._setup.spatial_key),
         )
         self._check_labels(adata, task)
-        if standardize == "query":
-            task = standardize_query(self.module, task)
-        return adata, task
+        return adata, standardize_query(self.module, task, standardize)
 
     def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
         """Raise if labels are an input, and the model never saw one."""

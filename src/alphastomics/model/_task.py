@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
@@ -17,8 +16,6 @@ from scipy.spatial import KDTree
 from alphastomics._anndata import Mask
 from alphastomics._validate import short
 from alphastomics.diffusion_model.batch import SECTION, WINDOW
-from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.transforms import CHUNK, LEAST_STD
 from alphastomics.model._data import CellTable, concatenate
 from alphastomics.model._query import blank_cells, check_reference
 
@@ -299,34 +296,6 @@ def genes_to_impute(
     if len(repeated):
         raise ValueError(f"genes names {repeated[0]!r} more than once: name each gene once.")
     return np.asarray(model_genes.get_indexer(pd.Index(named)))
-
-
-@torch.no_grad()
-def standardize_query(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceTask:
-    """Task in which the genes of each section of the query are standardized by themselves."""
-    if task.fill_expression:
-        raise ValueError(
-            "standardize='query' is for placing cells: expression comes back in the scale of "
-            "training. Pass mode='expr_to_pos', or standardize='training'."
-        )
-    data, G = task.data, module.num_genes
-    number, names = pd.factorize(data.section[: task.n_query])
-    shift, scale = np.zeros((2, len(names), G), dtype=np.float32)
-    known = task.expression_known[: task.n_query] & task.in_query[: task.n_query]
-    for i in range(len(names)):
-        cells = np.flatnonzero(known & (number == i))
-        total, square, n = torch.zeros(3, G, dtype=torch.float64)
-        for chunk in np.array_split(cells, max(1, -(-len(cells) // CHUNK))):
-            measured = torch.from_numpy(data.measured(chunk))
-            values = torch.from_numpy(data.expression[chunk].toarray().astype(np.float32))
-            z = module.expression_transform(values.to(module.device), measured.to(module.device))
-            z = torch.where(measured, z.cpu().double(), 0.0)
-            total, square, n = total + z.sum(0), square + z.square().sum(0), n + measured.sum(0)
-        mean = total / n.clamp_min(1)
-        std = (square / n.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
-        std = torch.where(std < LEAST_STD, torch.inf, std)
-        shift[i], scale[i] = mean.float().numpy(), std.float().numpy()
-    return replace(task, standards=QueryStandards(shift, scale, number))
 
 
 class InferenceSet(NamedTuple):
