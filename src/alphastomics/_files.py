@@ -62,8 +62,16 @@ def whole_folder(path: Path, replaced: Collection[str] | None = None) -> Iterato
         yield part
         _put(part, path)
     finally:
-        # After an exchange this is the earlier folder.
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)  # after an exchange this is the earlier folder
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also if threads, as those of zarr after a signal, still write to it."""
+    for _ in range(READS):
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(PAUSE)
 
 
 def _link_others(folder: Path, new: Path, replaced: Collection[str]) -> None:
