@@ -19,6 +19,7 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import expression_known, select_genes
+from alphastomics._hints import coordinate_columns
 from alphastomics._validate import check_section, check_values
 from alphastomics.config import PreprocessConfig
 from alphastomics.io import DataError, RawSection
@@ -27,12 +28,6 @@ from alphastomics.pp._intersect_genes import choose_genes
 from alphastomics.pp._split_sections import Split, deal_sections
 
 HOW = ("intersection", "union")
-# Columns of obs in which instruments and other tools have coordinates.
-POSITION_COLUMNS = (
-    *(("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x_slide_mm", "y_slide_mm")),
-    *(("CenterX_global_px", "CenterY_global_px"), ("pxl_col_in_fullres", "pxl_row_in_fullres")),
-    *(("xcoord", "ycoord"), ("x", "y"), ("X", "Y"), ("array_col", "array_row")),
-)
 
 
 class Options(PreprocessConfig):
@@ -124,13 +119,12 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     located = [section for section in sections if section.n_dims is not None]
     if not located:
         columns = {column for section in sections for column in section.columns}
-        pair = next((pair for pair in POSITION_COLUMNS if columns.issuperset(pair)), None)
-        hint = (
-            ""
-            if pair is None
-            else f" Columns {' and '.join(pair)} of obs look like them: write "
-            f"adata.obsm[{options.spatial_key!r}] = adata.obs[{list(pair)}].to_numpy()."
-        )
+        pair, hint = coordinate_columns(sorted(columns)), ""
+        if pair:
+            hint = (
+                f" Columns {' and '.join(map(str, pair))} of obs look like them: write "
+                f"adata.obsm[{options.spatial_key!r}] = adata.obs[{pair}].to_numpy()."
+            )
         raise DataError(
             f"--spatial_key: none of the {len(sections)} sections has coordinates under "
             f"{options.spatial_key!r}; at least one needs them.{hint}"
