@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -116,22 +116,24 @@ def require_adata(adata: object, name: str = "adata") -> None:
         raise TypeError(f"{name} must be an AnnData, found {found}{remedy}.")
 
 
+def check_unique(adata: AnnData, axis: Literal["obs", "var"], name: str) -> None:
+    """Raise if names of cells (``"obs"``) or of genes are duplicated."""
+    names = getattr(adata, f"{axis}_names").astype(str)
+    if not names.is_unique:
+        raise ValueError(
+            f"{name} has duplicated {'cell' if axis == 'obs' else 'gene'} names, "
+            f"{names[names.duplicated()][0]!r} among them: "
+            f"call {name}.{axis}_names_make_unique() first."
+        )
+
+
 def check_adata(adata: AnnData, name: str = "adata") -> None:
     """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
     require_adata(adata, name)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
-    for names, what, remedy in (
-        (adata.obs_names, "cell", "obs_names_make_unique"),
-        (adata.var_names, "gene", "var_names_make_unique"),
-    ):
-        names = names.astype(str)
-        if not names.is_unique:
-            duplicate = names[names.duplicated()][0]
-            raise ValueError(
-                f"{name} has duplicated {what} names, {duplicate!r} among them: "
-                f"call {name}.{remedy}() first."
-            )
+    check_unique(adata, "obs", name)
+    check_unique(adata, "var", name)
     if adata.is_view:
         warn(
             f"{name} is a view of another AnnData and is copied; pass {name}.copy() to "
