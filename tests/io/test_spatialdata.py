@@ -121,6 +121,6 @@ def test_without_sections_there_is_one_element(sdata):
 def test_nothing_is_added_if_something_is_wrong(sdata):
     cells = al.io.read_table(sdata)
     cells.obsm["draws"] = np.zeros((cells.n_obs, 4, 2))
-    with pytest.raises(ValueError, match=r"has shape \(900, 4, 2\): name one set"):
+    with pytest.raises(ValueError, match=r"has shape \(900, 4, 2\), but one set"):
         al.io.add_positions(sdata, key="draws")
     assert len(sdata.shapes) == 3

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import expression_known, select_genes
+from alphastomics._coordinates import is_known
 from alphastomics._hints import coordinate_columns
 from alphastomics._validate import check_section, check_values
 from alphastomics.config import PreprocessConfig
@@ -205,6 +206,5 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
         adata = ad.AnnData(cells, obs=raw.obs[keep], var=pd.DataFrame(index=genes))
         if _keys.SPATIAL in raw.obsm:
             position = adata.obsm[_keys.SPATIAL] = raw.obsm[_keys.SPATIAL][keep]
-            located = ~np.isnan(position).any(1)
-            check_section(position[located], section.name, options.spatial_key)
+            check_section(position[is_known(position)], section.name, options.spatial_key)
     return adata

@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
 from alphastomics._compat import require
+from alphastomics._coordinates import is_known, point_set
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -161,18 +162,8 @@ def add_positions(
     from spatialdata.transformations import Identity
 
     cells = _table(sdata, table)
-    if key not in cells.obsm:
-        raise KeyError(
-            f"key {key!r} is not in .obsm of table {table!r}, which holds {sorted(cells.obsm)}: "
-            "run model.predict or model.sample on the table first, or correct the key."
-        )
-    points = np.asarray(cells.obsm[key], dtype=np.float64)
-    if points.ndim != 2:
-        raise ValueError(
-            f".obsm[{key!r}] of table {table!r} has shape {points.shape}: name one set of "
-            "positions, (n_cells, n_dims)."
-        )
-    known = ~np.isnan(points).any(1)
+    points = point_set(cells, key, where=f"sdata.tables[{table!r}]")
+    known = is_known(points)
     points = points[known]
     placed = AnnData(
         None if cells.X is None else cells.X[known],

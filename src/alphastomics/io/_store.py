@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._coordinates import is_known
 from alphastomics._files import whole_folder
 from alphastomics.io._files import DataError, reading, writing
 from alphastomics.io._verify import REMEDY, check_files
@@ -72,7 +73,7 @@ def deal_blocks(
     n_blocks = -(-n_cells // BLOCK_CELLS)
     index = np.full(n_cells, np.iinfo(np.int64).max)
     if position is not None:
-        known = ~np.isnan(position).any(1)
+        known = is_known(position)
         index[known] = hilbert_index(position[known]) if known.any() else 0
     dealt = [np.sort(block) for block in np.array_split(rng.permutation(n_cells), n_blocks)]
     order = np.concatenate([block[np.argsort(index[block], kind="stable")] for block in dealt])

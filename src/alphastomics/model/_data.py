@@ -31,6 +31,7 @@ from alphastomics._anndata import (
     select_genes,
 )
 from alphastomics._compat import warn
+from alphastomics._coordinates import is_known
 from alphastomics._hints import coordinate_hint, count_hint, gene_hint
 from alphastomics._validate import (
     MIN_CELLS,
@@ -113,7 +114,7 @@ class CellTable:
     @cached_property
     def has_position(self) -> Mask:
         """Mask of cells with a known position, ``(n,)``."""
-        return np.asarray(~np.isnan(self.position).any(1))
+        return is_known(self.position)
 
     def measured(self, cells: NDArray[np.int64]) -> Mask:
         """Mask of measured genes of cells, ``(len(cells), G)``."""
