@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -16,6 +15,7 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._compat import warn
 from alphastomics._validate import check_position_rows, require_adata, short
+from alphastomics.config import nearest_name
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision
@@ -139,11 +139,9 @@ def section_names(argument: str, value: object, present: Iterable[str]) -> list[
     """Names of sections that are there, given as one or several, as text or as numbers."""
     names, present = name_list(argument, value), list(present)
     if unknown := [name for name in names if name not in present]:
-        near = difflib.get_close_matches(unknown[0], present, 1, 0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{argument} names {unknown[0]!r}, but the sections are "
-            f"{', '.join(map(repr, present))}.{hint}"
+            f"{', '.join(map(repr, present))}.{nearest_name(unknown[0], present)}"
         )
     return names
 
