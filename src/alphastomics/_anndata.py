@@ -26,18 +26,23 @@ def gene_names(adata: AnnData) -> pd.Index:
     return adata.var_names.astype(str)
 
 
-def obs_column(adata: AnnData, key: str, argument: str, remedy: str = "") -> pd.Series:
+def obs_column(
+    adata: AnnData, key: str, argument: str, remedy: str = "", where: str = "adata"
+) -> pd.Series:
     """Read a column of ``.obs``, which an argument names."""
     if key not in adata.obs:
         raise KeyError(
-            f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}"
+            f"{argument} {key!r} is not in {where}.obs, which holds {list(adata.obs)}"
             f"{remedy or f': correct {argument}='}."
         )
-    column = adata.obs[key]
+    return _single(adata.obs[key], f"{where}.obs[{key!r}] ({argument})")
+
+
+def _single(column: pd.Series | pd.DataFrame, where: str) -> pd.Series:
+    """Raise if a name is that of several columns."""
     if isinstance(column, pd.DataFrame):
         raise ValueError(
-            f"adata.obs[{key!r}] ({argument}) is there {column.shape[1]} times: drop all but one "
-            "of these columns."
+            f"{where} is there {column.shape[1]} times: drop all but one of these columns."
         )
     return column
 
@@ -173,6 +178,11 @@ def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse
     return sparse.csr_matrix(matrix @ selector)
 
 
+def matrix_name(layer: str | None) -> str:
+    """Name of ``.X`` or a layer, for messages."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
 def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     """Read ``.X`` or a layer as CSR ``(n_cells, n_genes)``, without changing the AnnData."""
     require_adata(adata)
@@ -186,7 +196,7 @@ def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
         raise ValueError("adata.X is None: name the layer to read by layer=.")
     if adata.isbacked and layer is None:
         matrix = matrix[:]
-    return as_csr(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    return as_csr(matrix, matrix_name(layer))
 
 
 def as_csr(matrix: object, where: str) -> sparse.csr_matrix:
@@ -214,9 +224,7 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     """Mask of cells with measured expression, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:
         return np.ones(len(obs), dtype=bool)
-    column = obs[_keys.EXPRESSION_KNOWN]
-    if column.ndim > 1:
-        raise ValueError(f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] is there several times: drop one.")
+    column = _single(obs[_keys.EXPRESSION_KNOWN], f"adata.obs[{_keys.EXPRESSION_KNOWN!r}]")
     if not _is_boolean(column):
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "

@@ -23,6 +23,7 @@ from alphastomics._anndata import (
     check_pixels,
     expression_known,
     gene_names,
+    matrix_name,
     obs_column,
     read_matrix,
     read_panels,
@@ -235,9 +236,8 @@ def _read_expression(
     if on_disk and not required and isinstance(adata.X, CSRDataset | h5py.Dataset):
         return BackedExpression(adata.X, setup.values, genes)
     expression = genes.select(read_matrix(adata, setup.layer))
-    where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
     try:
-        return check_values(expression, setup.values, where)
+        return check_values(expression, setup.values, matrix_name(setup.layer))
     except ValueError as error:
         hint = count_hint(adata) if setup.values == "counts" else ""
         if not hint:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._anndata import obs_column
 from alphastomics._compat import squidpy, without_deprecations
 from alphastomics._coordinates import is_known, point_set
 from alphastomics.metrics import superpose_by
@@ -110,8 +111,8 @@ def positions(
     placeable = is_known(generated)
     if not placeable.any():
         raise ValueError(f"adata.obsm[{key!r}] is NaN for every cell: there is nothing to draw.")
-    if color is not None and color not in adata.obs:
-        raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    if color is not None:
+        obs_column(adata, color, "color")
     obs, uns = adata.obs, dict(adata.uns)
     colors = None if color is None else palette(adata, color)
     if colors is not None:
