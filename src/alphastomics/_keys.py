@@ -31,3 +31,6 @@ CATEGORIES_REGISTRY: Final = "categories"
 SPLIT: Final = "split"  # obs, train, val or test
 HIGHLY_VARIABLE: Final = "highly_variable"  # var
 BLOCKS: Final = "blocks"  # uns of a store, where its blocks start and end
+
+# Of SpatialData, in uns of a table: what its rows annotate.
+SPATIALDATA: Final = "spatialdata_attrs"

@@ -19,17 +19,16 @@ from alphastomics._coordinates import is_known, point_set
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-ATTRIBUTES = "spatialdata_attrs"
 TABLE, GLOBAL = "table", "global"
 REGION, INSTANCE = "alphastomics_region", "alphastomics_cell"
-NOT_COPIED = (ATTRIBUTES, "_scvi")  # entries of uns that describe the table itself
+NOT_COPIED = (_keys.SPATIALDATA, "_scvi")  # entries of uns that describe the table itself
 Array = NDArray[np.float64]
 
 
 def centroids(data: SpatialData, cells: AnnData, coordinate_system: str = GLOBAL) -> Array | None:
     """Centroids of what the rows of a table annotate ``(n, d)``; NaN where there is nothing."""
     get_centroids = require("spatialdata", "io", "Reading SpatialData").get_centroids
-    attributes = cells.uns.get(ATTRIBUTES)
+    attributes = cells.uns.get(_keys.SPATIALDATA)
     if attributes is None:
         return None
     regions = cells.obs[attributes["region_key"]].astype(str).to_numpy()
@@ -102,8 +101,8 @@ def read_table(
                 "sdata.set_table_annotates_spatialelement."
             )
         cells.obsm[spatial_key] = position
-    if section_key not in cells.obs and ATTRIBUTES in cells.uns:
-        cells.obs[section_key] = cells.obs[cells.uns[ATTRIBUTES]["region_key"]].astype("category")
+    if section_key not in cells.obs and _keys.SPATIALDATA in cells.uns:
+        cells.obs[section_key] = cells.obs[cells.uns[_keys.SPATIALDATA]["region_key"]].astype("category")
     return cells
 
 

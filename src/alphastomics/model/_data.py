@@ -363,7 +363,7 @@ def read_training(
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
         remedy = coordinate_hint(adata, setup.spatial_key)
-        if "spatialdata_attrs" in adata.uns:
+        if _keys.SPATIALDATA in adata.uns:
             remedy = "a table of SpatialData gets them by al.io.read_table"
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "
