@@ -204,14 +204,19 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     if not _is_first():
         return model
     if model.training_record.steps == before:
-        text = (
-            f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
-            "--epochs."
-        )
-        if not (folder / CHECKPOINTS / BEST).exists():  # the folder is not that of its run
-            raise ConfigError(f"--resume: {text}")
-        typer.echo(text, err=True)
+        _report_no_steps(resume, before, folder)
     return _finish(model, folder, val_sections)
+
+
+def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
+    """Say that a checkpoint had its steps; raise if its best weights are in another folder."""
+    text = (
+        f"{resume} had its {steps} steps already: to train longer, give more --max_steps or "
+        "--epochs."
+    )
+    if not (folder / CHECKPOINTS / BEST).exists():
+        raise ConfigError(f"--resume: {text}")
+    typer.echo(text, err=True)
 
 
 def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:

@@ -102,7 +102,9 @@ def read_table(
             )
         cells.obsm[spatial_key] = position
     if section_key not in cells.obs and _keys.SPATIALDATA in cells.uns:
-        cells.obs[section_key] = cells.obs[cells.uns[_keys.SPATIALDATA]["region_key"]].astype("category")
+        cells.obs[section_key] = cells.obs[cells.uns[_keys.SPATIALDATA]["region_key"]].astype(
+            "category"
+        )
     return cells
 
 
