@@ -34,3 +34,7 @@ BLOCKS: Final = "blocks"  # uns of a store, where its blocks start and end
 
 # Of SpatialData, in uns of a table: what its rows annotate.
 SPATIALDATA: Final = "spatialdata_attrs"
+
+# Files of checkpoints.
+LAST_CHECKPOINT: Final = "last.ckpt"
+BEST_CHECKPOINT: Final = "best.ckpt"

@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
+from alphastomics import _keys
 from alphastomics._files import TEMPORARY, require_writable, whole, writing
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
 CHECKPOINTS = "checkpoints"
-LAST, BEST = "last.ckpt", "best.ckpt"  # as in model/_checkpoint.py, which imports torch
+LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run

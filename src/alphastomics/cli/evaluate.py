@@ -14,6 +14,7 @@ from alphastomics._compat import warn
 from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
+    BEST,
     TEST,
     check_place,
     data_folder,
@@ -38,9 +39,7 @@ Row = dict[str, Any]
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(
-        "best.ckpt"
-    ),
+    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
     config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
     data_dir: Annotated[
         str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
