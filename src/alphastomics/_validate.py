@@ -83,6 +83,25 @@ def check_seed(seed: object) -> int:
     return check_integer("seed", seed, 0, MAX_SEED)
 
 
+def row_numbers(rows: Any, n_rows: int) -> NDArray[np.int64]:
+    """Numbers of rows of a matrix, given in any order, by a slice or by a mask ``(n_rows,)``."""
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(n_rows), dtype=np.int64)
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool:
+        if chosen.shape != (n_rows,):
+            raise IndexError(f"the mask has shape {chosen.shape}, but there are {n_rows} cells.")
+        return np.flatnonzero(chosen)
+    if chosen.ndim != 1 or (chosen.size and not np.issubdtype(chosen.dtype, np.integer)):
+        raise IndexError("ask for cells by a one-dimensional array of whole numbers.")
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < n_rows:
+        raise IndexError(
+            f"cells {chosen.min()} to {chosen.max()} were asked for, but they are numbered from 0 "
+            f"to {n_rows - 1}."
+        )
+    return chosen.astype(np.int64)
+
+
 def check_memory(n_bytes: float, what: str, remedy: str) -> None:
     """Raise if a result is larger than the memory of this machine."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:

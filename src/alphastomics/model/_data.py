@@ -39,6 +39,7 @@ from alphastomics._validate import (
     check_adata,
     check_positions,
     check_values,
+    row_numbers,
     short,
 )
 from alphastomics.diffusion_model.transforms import Rows
@@ -216,10 +217,7 @@ class BackedExpression:
 
     def __getitem__(self, cells: Any) -> sparse.csr_matrix:
         """Read rows by number, in any order, by a slice or by a mask."""
-        if isinstance(cells, slice):
-            cells = np.arange(*cells.indices(self.shape[0]))
-        cells = np.asarray(cells)
-        cells = np.flatnonzero(cells) if cells.dtype == bool else cells
+        cells = row_numbers(cells, self.shape[0])
         unique, place = np.unique(cells, return_inverse=True)
         if not len(unique):
             return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
