@@ -20,7 +20,6 @@ from alphastomics._anndata import (
     Mask,
     as_csr,
     as_names,
-    check_pixels,
     expression_known,
     gene_names,
     matrix_name,
@@ -34,6 +33,7 @@ from alphastomics._anndata import (
 from alphastomics._compat import warn
 from alphastomics._coordinates import is_known
 from alphastomics._hints import coordinate_hint, count_hint, gene_hint
+from alphastomics._pixels import check_pixels
 from alphastomics._validate import (
     MIN_CELLS,
     check_adata,
