@@ -71,7 +71,7 @@ class Options(PreprocessConfig):
     def fingerprint(self, stamps: list[tuple[str, int, int]]) -> str:
         """Checksum of the options and of the names, sizes and times of the raw files."""
         from alphastomics import __version__
-        from alphastomics.io._processed import FORMAT_VERSION
+        from alphastomics.io._manifest import FORMAT_VERSION
 
         content: list[Any] = [
             self.model_dump(),
