@@ -92,7 +92,8 @@ def test_what_is_missing_is_said(sdata):
         al.AlphaSTomics.setup_anndata(sdata.tables["table"], section_key="region")
     with pytest.raises(KeyError, match=r"table 'cells' is not in sdata, whose tables are \['table"):
         al.io.read_table(sdata, "cells")
-    with pytest.raises(KeyError, match=r"run model\.predict or model\.sample on the table first"):
+    missing = r"is not in sdata.tables\['table'\].obsm.*: run model\.predict or model\.sample first"
+    with pytest.raises(KeyError, match=missing):
         al.io.add_positions(sdata)
     del sdata.tables["table"].uns["spatialdata_attrs"]
     with pytest.raises(ValueError, match=r"annotates none of the elements \['section_0'"):
