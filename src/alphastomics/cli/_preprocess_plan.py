@@ -117,19 +117,7 @@ def _prefix_errors(prefix: str) -> Iterator[None]:
 
 def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     """Decide genes and splits without reading the cells."""
-    located = [section for section in sections if section.n_dims is not None]
-    if not located:
-        columns = {column for section in sections for column in section.columns}
-        pair, hint = coordinate_columns(sorted(columns)), ""
-        if pair:
-            hint = (
-                f" Columns {' and '.join(map(str, pair))} of obs look like them: write "
-                f"adata.obsm[{options.spatial_key!r}] = adata.obs[{pair}].to_numpy()."
-            )
-        raise DataError(
-            f"--spatial_key: none of the {len(sections)} sections has coordinates under "
-            f"{options.spatial_key!r}; at least one needs them.{hint}"
-        )
+    located = _located(sections, options.spatial_key)
     for option in ("labels_key", "batch_key"):
         key = getattr(options, option)
         if key is not None and not any(key in section.columns for section in sections):
@@ -164,6 +152,24 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
             "compare their depth."
         )
     return plan
+
+
+def _located(sections: Sequence[RawSection], spatial_key: str) -> list[RawSection]:
+    """Sections with coordinates; raise if there are none."""
+    located = [section for section in sections if section.n_dims is not None]
+    if located:
+        return located
+    columns = {column for section in sections for column in section.columns}
+    hint = ""
+    if pair := coordinate_columns(sorted(columns)):
+        hint = (
+            f" Columns {' and '.join(map(str, pair))} of obs look like them: write "
+            f"adata.obsm[{spatial_key!r}] = adata.obs[{pair}].to_numpy()."
+        )
+    raise DataError(
+        f"--spatial_key: none of the {len(sections)} sections has coordinates under "
+        f"{spatial_key!r}; at least one needs them.{hint}"
+    )
 
 
 def _check_coordinates(sections: Sequence[RawSection]) -> None:
