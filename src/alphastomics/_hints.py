@@ -99,18 +99,18 @@ def coordinate_hint(adata: AnnData, spatial_key: str, name: str = "adata") -> st
     return ""
 
 
-def count_hint(adata: AnnData, name: str = "adata") -> str:
+def count_hint(adata: AnnData) -> str:
     """Say where an AnnData has whole numbers, if its values are not; empty if nowhere."""
     for key, layer in adata.layers.items():
         if _are_counts(layer):
-            return f"{name}.layers[{key!r}] holds whole numbers: {name}.X = {name}.layers[{key!r}]"
+            return f"adata.layers[{key!r}] holds whole numbers: adata.X = adata.layers[{key!r}]"
     if not adata.isbacked and _are_counts(adata.X):
-        return f"{name}.X holds whole numbers"
+        return "adata.X holds whole numbers"
     if adata.raw is not None and not adata.isbacked and _are_counts(adata.raw.X):
         there = adata.var_names.isin(adata.raw.var_names).all()
-        values = f"{name}.raw[:, {name}.var_names].X" if there else f"{name}.raw.to_adata()"
-        target = f"{name}.X" if there else name
-        return f"{name}.raw holds whole numbers: {target} = {values}"
+        values = "adata.raw[:, adata.var_names].X" if there else "adata.raw.to_adata()"
+        target = "adata.X" if there else "adata"
+        return f"adata.raw holds whole numbers: {target} = {values}"
     return ""
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._compat import warn
-from alphastomics.config import Values
+from alphastomics.config import MOST_SHOWN, Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -114,10 +114,10 @@ def check_memory(n_bytes: float, what: str, remedy: str) -> None:
         )
 
 
-def short(value: object, width: int = 60) -> str:
+def short(value: object) -> str:
     """Representation of a value in a message, cut if it is long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= width else f"{text[:width]}..."
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def check_share(name: str, value: float) -> None:
