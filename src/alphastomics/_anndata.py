@@ -1,8 +1,7 @@
-"""Reader of AnnData: matrices, sections, gene panels, missing values, the scale of images."""
+"""Reader of AnnData: matrices, sections, gene panels, missing values."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._compat import warn
 from alphastomics._validate import check_position_rows, require_adata, short
+from alphastomics.config import nearest_name
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision
@@ -26,18 +25,23 @@ def gene_names(adata: AnnData) -> pd.Index:
     return adata.var_names.astype(str)
 
 
-def obs_column(adata: AnnData, key: str, argument: str, remedy: str = "") -> pd.Series:
+def obs_column(
+    adata: AnnData, key: str, argument: str, remedy: str = "", where: str = "adata"
+) -> pd.Series:
     """Read a column of ``.obs``, which an argument names."""
     if key not in adata.obs:
         raise KeyError(
-            f"{argument} {key!r} is not in adata.obs, which holds {list(adata.obs)}"
+            f"{argument} {key!r} is not in {where}.obs, which holds {list(adata.obs)}"
             f"{remedy or f': correct {argument}='}."
         )
-    column = adata.obs[key]
+    return _single(adata.obs[key], f"{where}.obs[{key!r}] ({argument})")
+
+
+def _single(column: pd.Series | pd.DataFrame, where: str) -> pd.Series:
+    """Raise if a name is that of several columns."""
     if isinstance(column, pd.DataFrame):
         raise ValueError(
-            f"adata.obs[{key!r}] ({argument}) is there {column.shape[1]} times: drop all but one "
-            "of these columns."
+            f"{where} is there {column.shape[1]} times: drop all but one of these columns."
         )
     return column
 
@@ -139,11 +143,9 @@ def section_names(argument: str, value: object, present: Iterable[str]) -> list[
     """Names of sections that are there, given as one or several, as text or as numbers."""
     names, present = name_list(argument, value), list(present)
     if unknown := [name for name in names if name not in present]:
-        near = difflib.get_close_matches(unknown[0], present, 1, 0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{argument} names {unknown[0]!r}, but the sections are "
-            f"{', '.join(map(repr, present))}.{hint}"
+            f"{', '.join(map(repr, present))}.{nearest_name(unknown[0], present)}"
         )
     return names
 
@@ -175,6 +177,11 @@ def select_genes(matrix: sparse.csr_matrix, column: NDArray[np.int64]) -> sparse
     return sparse.csr_matrix(matrix @ selector)
 
 
+def matrix_name(layer: str | None) -> str:
+    """Name of ``.X`` or a layer, for messages."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
 def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     """Read ``.X`` or a layer as CSR ``(n_cells, n_genes)``, without changing the AnnData."""
     require_adata(adata)
@@ -188,7 +195,7 @@ def read_matrix(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
         raise ValueError("adata.X is None: name the layer to read by layer=.")
     if adata.isbacked and layer is None:
         matrix = matrix[:]
-    return as_csr(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    return as_csr(matrix, matrix_name(layer))
 
 
 def as_csr(matrix: object, where: str) -> sparse.csr_matrix:
@@ -216,9 +223,7 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     """Mask of cells with measured expression, ``(n_cells,)``."""
     if _keys.EXPRESSION_KNOWN not in obs:
         return np.ones(len(obs), dtype=bool)
-    column = obs[_keys.EXPRESSION_KNOWN]
-    if column.ndim > 1:
-        raise ValueError(f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] is there several times: drop one.")
+    column = _single(obs[_keys.EXPRESSION_KNOWN], f"adata.obs[{_keys.EXPRESSION_KNOWN!r}]")
     if not _is_boolean(column):
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
@@ -257,66 +262,3 @@ def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArra
             f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
         )
     return panels, pd.Index(names).get_indexer(pd.Index(section))
-
-
-SAME_SIZE = 1.1  # pixels whose sizes differ less are taken for the same
-# 10x Genomics, Space Ranger, spatial outputs: "the diameter of a theoretical 65 µm spot", although
-# spots are 55 µm wide; Visium HD tells the size of a pixel itself.
-SPOT_DIAMETER = 65.0  # µm
-
-
-def pixel_sizes(adata: AnnData) -> dict[str, float | None]:
-    """µm in a pixel of the full image of every library; None where it is not told."""
-    libraries = adata.uns.get(_keys.SPATIAL, {})
-    if not isinstance(libraries, dict):
-        return {}
-    return {
-        name: _pixel_size(library.get("scalefactors", {}))
-        for name, library in libraries.items()
-        if isinstance(library, dict)
-    }
-
-
-def _pixel_size(factors: Mapping[str, float]) -> float | None:
-    if "microns_per_pixel" in factors:
-        return float(factors["microns_per_pixel"])
-    if "spot_diameter_fullres" in factors:
-        return SPOT_DIAMETER / float(factors["spot_diameter_fullres"])
-    return None
-
-
-def micrometres_per_pixel(adata: AnnData, section_key: str | None) -> NDArray[np.float64]:
-    """Size of a pixel in the section of every cell, ``(n_cells,)``.
-
-    A section has the scale of the library of its name; of the only library, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If ``.uns["spatial"]`` does not tell it.
-    """
-    sizes = pixel_sizes(adata)
-    only = next(iter(sizes.values())) if len(sizes) == 1 else None
-    if only is not None:
-        return np.full(adata.n_obs, only)
-    section = sections_of(adata, section_key)
-    known = {name: size for name, size in sizes.items() if size is not None}
-    strange = sorted(set(pd.unique(section)) - set(known))
-    if strange:
-        raise ValueError(
-            f"adata.uns['spatial'] has no scale for the sections {strange}, but for "
-            f"{sorted(known)}: name sections like their libraries, or pass a number as factor."
-        )
-    return np.array([known[name] for name in section])
-
-
-def check_pixels(adata: AnnData, spatial_key: str) -> None:
-    """Warn if sections come in pixels of different size: distances would not compare."""
-    sizes = [size for size in pixel_sizes(adata).values() if size is not None]
-    if spatial_key == _keys.SPATIAL and sizes and max(sizes) > SAME_SIZE * min(sizes):
-        warn(
-            f"pixels of these Visium sections are {min(sizes):.3g} to {max(sizes):.3g} µm wide, so "
-            "that distances do not compare: put positions in µm by "
-            "al.pp.normalize_positions(adata, factor='visium', key_added='spatial_um') and set up "
-            "with spatial_key='spatial_um'."
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -13,17 +13,13 @@ from scipy import sparse
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
 VERSION = r"\.\d+$"
 LOOKED_AT = 1000  # cells
-# Columns of coordinates of Xenium, MERSCOPE, CosMx, Visium and of what people name them.
+# Columns of coordinates of Xenium, MERSCOPE, CosMx, Visium and of what people name them, in small
+# letters.
 COORDINATES = (
-    ("x", "y"),
-    ("x_centroid", "y_centroid"),
-    ("center_x", "center_y"),
-    ("centerx_global_px", "centery_global_px"),
-    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
-    ("x_coord", "y_coord"),
-    ("coord_x", "coord_y"),
-    ("x_global_px", "y_global_px"),
-    ("spatial_x", "spatial_y"),
+    *(("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x_slide_mm", "y_slide_mm")),
+    *(("centerx_global_px", "centery_global_px"), ("x_global_px", "y_global_px")),
+    *(("pxl_col_in_fullres", "pxl_row_in_fullres"), ("x", "y"), ("x_coord", "y_coord")),
+    *(("xcoord", "ycoord"), ("coord_x", "coord_y"), ("spatial_x", "spatial_y")),
     ("array_col", "array_row"),
 )
 
@@ -80,18 +76,20 @@ def gene_hint(adata: AnnData, genes: pd.Index, name: str = "adata") -> str:
     return ""
 
 
+def coordinate_columns(columns: Iterable[object]) -> list[object]:
+    """Two of some columns that look like coordinates; empty if none do."""
+    by_name = {str(column).lower(): column for column in columns}
+    pairs = (pair for pair in COORDINATES if by_name.keys() >= set(pair))
+    return [by_name[part] for part in next(pairs, ())]
+
+
 def coordinate_hint(adata: AnnData, spatial_key: str, name: str = "adata") -> str:
     """Say where an AnnData seems to have its coordinates; empty if nowhere."""
-    by_name = {str(column).lower(): column for column in adata.obs}
-    for pair in COORDINATES:
-        columns = [by_name[part] for part in pair if part in by_name]
-        if len(columns) == len(pair) and all(
-            pd.api.types.is_numeric_dtype(adata.obs[column]) for column in columns
-        ):
-            return (
-                f"coordinates seem to be in {name}.obs: "
-                f"{name}.obsm[{spatial_key!r}] = {name}.obs[{columns}].to_numpy()"
-            )
+    if columns := coordinate_columns(adata.obs.select_dtypes("number")):
+        return (
+            f"coordinates seem to be in {name}.obs: "
+            f"{name}.obsm[{spatial_key!r}] = {name}.obs[{columns}].to_numpy()"
+        )
     for key, value in adata.obsm.items():
         if "spatial" in str(key).lower() and np.ndim(value) == 2 and value.shape[1] in (2, 3):
             return (
@@ -101,18 +99,18 @@ def coordinate_hint(adata: AnnData, spatial_key: str, name: str = "adata") -> st
     return ""
 
 
-def count_hint(adata: AnnData, name: str = "adata") -> str:
+def count_hint(adata: AnnData) -> str:
     """Say where an AnnData has whole numbers, if its values are not; empty if nowhere."""
     for key, layer in adata.layers.items():
         if _are_counts(layer):
-            return f"{name}.layers[{key!r}] holds whole numbers: {name}.X = {name}.layers[{key!r}]"
+            return f"adata.layers[{key!r}] holds whole numbers: adata.X = adata.layers[{key!r}]"
     if not adata.isbacked and _are_counts(adata.X):
-        return f"{name}.X holds whole numbers"
+        return "adata.X holds whole numbers"
     if adata.raw is not None and not adata.isbacked and _are_counts(adata.raw.X):
         there = adata.var_names.isin(adata.raw.var_names).all()
-        values = f"{name}.raw[:, {name}.var_names].X" if there else f"{name}.raw.to_adata()"
-        target = f"{name}.X" if there else name
-        return f"{name}.raw holds whole numbers: {target} = {values}"
+        values = "adata.raw[:, adata.var_names].X" if there else "adata.raw.to_adata()"
+        target = "adata.X" if there else "adata"
+        return f"adata.raw holds whole numbers: {target} = {values}"
     return ""
 
 

@@ -31,3 +31,10 @@ CATEGORIES_REGISTRY: Final = "categories"
 SPLIT: Final = "split"  # obs, train, val or test
 HIGHLY_VARIABLE: Final = "highly_variable"  # var
 BLOCKS: Final = "blocks"  # uns of a store, where its blocks start and end
+
+# Of SpatialData, in uns of a table: what its rows annotate.
+SPATIALDATA: Final = "spatialdata_attrs"
+
+# Files of checkpoints.
+LAST_CHECKPOINT: Final = "last.ckpt"
+BEST_CHECKPOINT: Final = "best.ckpt"

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._compat import warn
-from alphastomics.config import Values
+from alphastomics.config import MOST_SHOWN, Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -83,6 +83,25 @@ def check_seed(seed: object) -> int:
     return check_integer("seed", seed, 0, MAX_SEED)
 
 
+def row_numbers(rows: Any, n_rows: int) -> NDArray[np.int64]:
+    """Numbers of rows of a matrix, given in any order, by a slice or by a mask ``(n_rows,)``."""
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(n_rows), dtype=np.int64)
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool:
+        if chosen.shape != (n_rows,):
+            raise IndexError(f"the mask has shape {chosen.shape}, but there are {n_rows} cells.")
+        return np.flatnonzero(chosen)
+    if chosen.ndim != 1 or (chosen.size and not np.issubdtype(chosen.dtype, np.integer)):
+        raise IndexError("ask for cells by a one-dimensional array of whole numbers.")
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < n_rows:
+        raise IndexError(
+            f"cells {chosen.min()} to {chosen.max()} were asked for, but they are numbered from 0 "
+            f"to {n_rows - 1}."
+        )
+    return chosen.astype(np.int64)
+
+
 def check_memory(n_bytes: float, what: str, remedy: str) -> None:
     """Raise if a result is larger than the memory of this machine."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -95,10 +114,10 @@ def check_memory(n_bytes: float, what: str, remedy: str) -> None:
         )
 
 
-def short(value: object, width: int = 60) -> str:
+def short(value: object) -> str:
     """Representation of a value in a message, cut if it is long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= width else f"{text[:width]}..."
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def check_share(name: str, value: float) -> None:
@@ -116,22 +135,24 @@ def require_adata(adata: object, name: str = "adata") -> None:
         raise TypeError(f"{name} must be an AnnData, found {found}{remedy}.")
 
 
+def check_unique(adata: AnnData, axis: Literal["obs", "var"], name: str) -> None:
+    """Raise if names of cells (``"obs"``) or of genes are duplicated."""
+    names = getattr(adata, f"{axis}_names").astype(str)
+    if not names.is_unique:
+        raise ValueError(
+            f"{name} has duplicated {'cell' if axis == 'obs' else 'gene'} names, "
+            f"{names[names.duplicated()][0]!r} among them: "
+            f"call {name}.{axis}_names_make_unique() first."
+        )
+
+
 def check_adata(adata: AnnData, name: str = "adata") -> None:
     """Raise if ``adata`` is not an AnnData, is empty, or has duplicated names; copy a view."""
     require_adata(adata, name)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"{name} is empty: found {adata.n_obs} cells and {adata.n_vars} genes.")
-    for names, what, remedy in (
-        (adata.obs_names, "cell", "obs_names_make_unique"),
-        (adata.var_names, "gene", "var_names_make_unique"),
-    ):
-        names = names.astype(str)
-        if not names.is_unique:
-            duplicate = names[names.duplicated()][0]
-            raise ValueError(
-                f"{name} has duplicated {what} names, {duplicate!r} among them: "
-                f"call {name}.{remedy}() first."
-            )
+    check_unique(adata, "obs", name)
+    check_unique(adata, "var", name)
     if adata.is_view:
         warn(
             f"{name} is a view of another AnnData and is copied; pass {name}.copy() to "

@@ -285,7 +285,7 @@ def check_devices_option(devices: int | list[int] | str) -> None:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Hint at the option that was meant, or nothing."""
+    """Hint at the name that was meant, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]}?" if near else ""
 
@@ -640,8 +640,8 @@ def _explain(error: Any) -> str:
         known = list(_fields_at(error["loc"][:-1]))
         key = str(error["loc"][-1])
         path = path if len(path) < MOST_SHOWN else f"{path[:MOST_SHOWN]}..."
-        near = _elsewhere(key) or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        elsewhere = _elsewhere(key)
+        hint = f" Did you mean {elsewhere[0]}?" if elsewhere else nearest_name(key, known)
         return f"{path}: unknown key.{hint} Known keys: {', '.join(known)}."
     if error["type"] == "value_error":
         return f"{path}: {error['ctx']['error']}"

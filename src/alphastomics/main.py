@@ -47,7 +47,7 @@ def info_command(
 def describe(path: Path, config: Path | None = None) -> str:
     """Describe a checkpoint, a model or a folder of processed data in a few lines."""
     from alphastomics.io import open_data
-    from alphastomics.io._processed import MANIFEST_FILE
+    from alphastomics.io._manifest import MANIFEST_FILE
 
     if not (path / MANIFEST_FILE).exists():
         from alphastomics.model import AlphaSTomics

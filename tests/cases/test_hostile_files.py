@@ -23,7 +23,7 @@ from alphastomics.cli.preprocess import preprocess
 from alphastomics.config import Config, ConfigError, load_config
 from alphastomics.io import DataError, open_data
 from alphastomics.io._files import checksum
-from alphastomics.io._processed import Manifest
+from alphastomics.io._manifest import Manifest
 from alphastomics.main import app
 
 

@@ -31,7 +31,7 @@ import alphastomics as al
 from alphastomics.config import Config, load_config
 from alphastomics.io import open_data
 from alphastomics.io._files import checksum
-from alphastomics.io._processed import Manifest
+from alphastomics.io._manifest import Manifest
 
 PACKAGE = str(Path(al.__file__).parent)
 STRANGE = [None, -1, 0, 10**15, 2**70, 1e300, 0.5, "x", "", [], {}, True, "../../etc", ["x"]]

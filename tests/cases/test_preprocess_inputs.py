@@ -228,7 +228,7 @@ def test_one_error_before_anything_is_written(raw, tissue, preprocess, monkeypat
         message = f"{raw}/a.h5ad: gene number 5 has no name"
     if case == "D177":
         options = ("--test_sections", "sectoin_1")
-        message = "but the sections are 'section_0', 'section_1'. Did you mean 'section_1'?"
+        message = "but the sections are 'section_0', 'section_1'. Did you mean section_1?"
     if case == "D192":
         folder = raw / "s"
         folder.mkdir()

@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_nothing_half_written(raw, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_store, "_write", full)
         with pytest.raises(
-            DataError, match=r"the disk is full; writing .*needs about [\d.]+ MB.*again"
+            DataError, match=r"the disk is full, .*needs about [\d.]+ MB more.*again"
         ):
             go(raw, tmp_path)
     assert not list((tmp_path / "sections").iterdir())

@@ -8,7 +8,6 @@ from alphastomics.diffusion_model.masking import (
     EXPRESSION_SHARE,
     TASK_SHARES,
     TASKS,
-    TRAINING_MODES,
     choose_some,
     draw_pattern,
     draw_task,
@@ -72,7 +71,7 @@ def test_shares_have_the_mean_of_the_options(rng):
     assert np.mean(hidden) == pytest.approx(EXPRESSION_SHARE, abs=0.02)
 
 
-@pytest.mark.parametrize("training_mode", TRAINING_MODES)
+@pytest.mark.parametrize("training_mode", TASK_SHARES)
 def test_tasks_of_a_training_mode_are_drawn_with_their_shares(rng, training_mode):
     drawn = [draw_task(training_mode, 0.33, rng, located=True) for _ in range(3000)]
     shares = TASK_SHARES[training_mode]
@@ -82,7 +81,7 @@ def test_tasks_of_a_training_mode_are_drawn_with_their_shares(rng, training_mode
         assert drawn.count(task) / len(drawn) == pytest.approx(share, abs=0.03)
 
 
-@pytest.mark.parametrize("training_mode", TRAINING_MODES)
+@pytest.mark.parametrize("training_mode", TASK_SHARES)
 def test_a_training_mode_hides_what_it_predicts(training_mode):
     tasks = [TASKS[task] for task in TASK_SHARES[training_mode]]
     hides_positions = any(task.position != "none" for task in tasks)
@@ -91,12 +90,12 @@ def test_a_training_mode_hides_what_it_predicts(training_mode):
     assert hides_expression == (training_mode != "expr_to_pos")
 
 
-@pytest.mark.parametrize("training_mode", TRAINING_MODES)
+@pytest.mark.parametrize("training_mode", TASK_SHARES)
 def test_without_positions_only_genes_are_hidden(rng, training_mode):
     assert {draw_task(training_mode, 0.33, rng, located=False) for _ in range(50)} == {"impute"}
 
 
-@pytest.mark.parametrize("training_mode", TRAINING_MODES)
+@pytest.mark.parametrize("training_mode", TASK_SHARES)
 def test_without_a_position_mask_ratio_all_positions_of_a_set_are_hidden_or_none(
     rng, training_mode
 ):

@@ -92,7 +92,8 @@ def test_what_is_missing_is_said(sdata):
         al.AlphaSTomics.setup_anndata(sdata.tables["table"], section_key="region")
     with pytest.raises(KeyError, match=r"table 'cells' is not in sdata, whose tables are \['table"):
         al.io.read_table(sdata, "cells")
-    with pytest.raises(KeyError, match=r"run model\.predict or model\.sample on the table first"):
+    missing = r"is not in sdata.tables\['table'\].obsm.*: run model\.predict or model\.sample first"
+    with pytest.raises(KeyError, match=missing):
         al.io.add_positions(sdata)
     del sdata.tables["table"].uns["spatialdata_attrs"]
     with pytest.raises(ValueError, match=r"annotates none of the elements \['section_0'"):
@@ -121,6 +122,6 @@ def test_without_sections_there_is_one_element(sdata):
 def test_nothing_is_added_if_something_is_wrong(sdata):
     cells = al.io.read_table(sdata)
     cells.obsm["draws"] = np.zeros((cells.n_obs, 4, 2))
-    with pytest.raises(ValueError, match=r"has shape \(900, 4, 2\): name one set"):
+    with pytest.raises(ValueError, match=r"has shape \(900, 4, 2\), but one set"):
         al.io.add_positions(sdata, key="draws")
     assert len(sdata.shapes) == 3

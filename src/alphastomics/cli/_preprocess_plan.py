@@ -19,6 +19,8 @@ from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import expression_known, select_genes
+from alphastomics._coordinates import is_known
+from alphastomics._hints import coordinate_columns
 from alphastomics._validate import check_section, check_values
 from alphastomics.config import PreprocessConfig
 from alphastomics.io import DataError, RawSection
@@ -27,12 +29,6 @@ from alphastomics.pp._intersect_genes import choose_genes
 from alphastomics.pp._split_sections import Split, deal_sections
 
 HOW = ("intersection", "union")
-# Columns of obs in which instruments and other tools have coordinates.
-POSITION_COLUMNS = (
-    *(("x_centroid", "y_centroid"), ("center_x", "center_y"), ("x_slide_mm", "y_slide_mm")),
-    *(("CenterX_global_px", "CenterY_global_px"), ("pxl_col_in_fullres", "pxl_row_in_fullres")),
-    *(("xcoord", "ycoord"), ("x", "y"), ("X", "Y"), ("array_col", "array_row")),
-)
 
 
 class Options(PreprocessConfig):
@@ -75,7 +71,7 @@ class Options(PreprocessConfig):
     def fingerprint(self, stamps: list[tuple[str, int, int]]) -> str:
         """Checksum of the options and of the names, sizes and times of the raw files."""
         from alphastomics import __version__
-        from alphastomics.io._processed import FORMAT_VERSION
+        from alphastomics.io._manifest import FORMAT_VERSION
 
         content: list[Any] = [
             self.model_dump(),
@@ -121,20 +117,7 @@ def _prefix_errors(prefix: str) -> Iterator[None]:
 
 def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     """Decide genes and splits without reading the cells."""
-    located = [section for section in sections if section.n_dims is not None]
-    if not located:
-        columns = {column for section in sections for column in section.columns}
-        pair = next((pair for pair in POSITION_COLUMNS if columns.issuperset(pair)), None)
-        hint = (
-            ""
-            if pair is None
-            else f" Columns {' and '.join(pair)} of obs look like them: write "
-            f"adata.obsm[{options.spatial_key!r}] = adata.obs[{list(pair)}].to_numpy()."
-        )
-        raise DataError(
-            f"--spatial_key: none of the {len(sections)} sections has coordinates under "
-            f"{options.spatial_key!r}; at least one needs them.{hint}"
-        )
+    located = _located(sections, options.spatial_key)
     for option in ("labels_key", "batch_key"):
         key = getattr(options, option)
         if key is not None and not any(key in section.columns for section in sections):
@@ -169,6 +152,24 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
             "compare their depth."
         )
     return plan
+
+
+def _located(sections: Sequence[RawSection], spatial_key: str) -> list[RawSection]:
+    """Sections with coordinates; raise if there are none."""
+    located = [section for section in sections if section.n_dims is not None]
+    if located:
+        return located
+    columns = {column for section in sections for column in section.columns}
+    hint = ""
+    if pair := coordinate_columns(sorted(columns)):
+        hint = (
+            f" Columns {' and '.join(map(str, pair))} of obs look like them: write "
+            f"adata.obsm[{spatial_key!r}] = adata.obs[{pair}].to_numpy()."
+        )
+    raise DataError(
+        f"--spatial_key: none of the {len(sections)} sections has coordinates under "
+        f"{spatial_key!r}; at least one needs them.{hint}"
+    )
 
 
 def _check_coordinates(sections: Sequence[RawSection]) -> None:
@@ -211,6 +212,5 @@ def read_planned(section: RawSection, plan: Plan, options: Options) -> ad.AnnDat
         adata = ad.AnnData(cells, obs=raw.obs[keep], var=pd.DataFrame(index=genes))
         if _keys.SPATIAL in raw.obsm:
             position = adata.obsm[_keys.SPATIAL] = raw.obsm[_keys.SPATIAL][keep]
-            located = ~np.isnan(position).any(1)
-            check_section(position[located], section.name, options.spatial_key)
+            check_section(position[is_known(position)], section.name, options.spatial_key)
     return adata

@@ -34,7 +34,7 @@ from alphastomics.io._files import (
     write_file,
     writing,
 )
-from alphastomics.io._processed import MANIFEST_FILE, Provenance, Statistics, read_manifest
+from alphastomics.io._manifest import MANIFEST_FILE, Provenance, Statistics, read_manifest
 from alphastomics.io._store import arrange, compact, write_store
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
+from alphastomics import _keys
 from alphastomics._files import TEMPORARY, require_writable, whole, writing
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
 CHECKPOINTS = "checkpoints"
-LAST, BEST = "last.ckpt", "best.ckpt"  # as in model/_checkpoint.py, which imports torch
+LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
@@ -95,6 +96,20 @@ def overlap(first: Path, second: Path) -> bool:
     return here == there or here in there.parents or there in here.parents
 
 
+def check_place(folder: Path, inputs: list[Path]) -> None:
+    """Raise unless a folder can be written and is apart from what is read."""
+    with writing("--output_dir", folder):
+        require_writable(folder)
+    for path in inputs:
+        if overlap(folder, path):
+            raise ConfigError(
+                f"--output_dir: {folder} and {path}, which is read, would lie in each other: name "
+                "another folder."
+            )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output_dir: {folder} is a file: name a folder.")
+
+
 def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     """Raise if a run in ``folder`` would touch files that no run has written.
 
@@ -103,15 +118,7 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     ConfigError
         If the folder holds other files, or the data, or lies among the data.
     """
-    with writing("--output_dir", folder):
-        require_writable(folder)
-    if overlap(folder, data):
-        raise ConfigError(
-            f"--output_dir: {folder} and the data in {data} would lie in each other: name another "
-            "folder for the run."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--output_dir: {folder} is a file: name a folder for the run.")
+    check_place(folder, [data])
     if resumes and not (folder / RUN).exists():
         raise ConfigError(
             f"--resume: {folder} is not the folder of a run, it has no {RUN}: put the checkpoint "
@@ -217,16 +224,16 @@ def _newest_first(name: str) -> list[Path]:
     return [path.parent for path in found]
 
 
-def data_folder(data_dir: str | None, checkpoint: Path, config: Config) -> Path:
-    """Folder of processed data: as given, of the config, or that the model was trained on."""
-    if data_dir is not None:
-        return Path(data_dir)
-    if config.data.processed_data_dir is not None:
-        return Path(config.data.processed_data_dir)
-    trained_on = config_of_run(checkpoint).data.processed_data_dir
-    if trained_on is not None:
-        return Path(trained_on)
-    raise ConfigError(
-        "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
-        "data.processed_data_dir in the config."
-    )
+def data_folder(
+    config: Config, data_dir: str | None = None, checkpoint: Path | None = None
+) -> Path:
+    """Folder of processed data: as given, of the config, or that a model was trained on."""
+    folder = config.data.processed_data_dir if data_dir is None else data_dir
+    if folder is None and checkpoint is not None:
+        folder = config_of_run(checkpoint).data.processed_data_dir
+    if folder is None:
+        raise ConfigError(
+            "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
+            "data.processed_data_dir in the config."
+        )
+    return Path(folder)

@@ -11,13 +11,14 @@ import typer
 
 from alphastomics import _keys
 from alphastomics._compat import warn
-from alphastomics._files import require_writable, whole, writing
+from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
+    BEST,
     TEST,
+    check_place,
     data_folder,
     find_checkpoint,
-    overlap,
     run_of,
     write_text,
 )
@@ -38,9 +39,7 @@ Row = dict[str, Any]
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(
-        "best.ckpt"
-    ),
+    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
     config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
     data_dir: Annotated[
         str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
@@ -62,7 +61,7 @@ def evaluate_command(
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
         folder = output_dir or run_of(found) / TEST
-        data = data_folder(data_dir, found, settings)
+        data = data_folder(settings, data_dir, found)
         _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
         shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
@@ -73,16 +72,7 @@ def evaluate_command(
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
     """Raise if files would be replaced unasked, or mixed with those that are read."""
-    with writing("--output_dir", folder):
-        require_writable(folder)
-    for path in inputs:
-        if overlap(folder, path):
-            raise ConfigError(
-                f"--output_dir: {folder} and {path}, which is read, would lie in each other: name "
-                "another folder."
-            )
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--output_dir: {folder} is a file: name a folder.")
+    check_place(folder, inputs)
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ConfigError(
             f"--output_dir: {folder} is not empty: name another folder, or pass --overwrite to "

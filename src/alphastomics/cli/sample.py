@@ -11,6 +11,7 @@ import typer
 from alphastomics._files import require_writable, whole, whole_folder, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
+    BEST,
     FILLED_SUFFIX,
     GENERATED,
     config_of_run,
@@ -54,9 +55,7 @@ class Point(StrEnum):
 
 def sample_command(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(
-        "best.ckpt"
-    ),
+    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
     config: Annotated[
         Path | None, typer.Option(help="Config of the run, to find its checkpoint by.")
     ] = None,

@@ -27,6 +27,7 @@ from alphastomics.cli._run_folder import (
     begin,
     check_data,
     check_folder,
+    data_folder,
     effective_config,
     folder_of,
     move_aside,
@@ -159,19 +160,15 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     from alphastomics.model._checkpoint import versions
     from alphastomics.model._distributed import require_devices
 
-    if config.data.processed_data_dir is None:
-        raise ConfigError(
-            "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
-            "data.processed_data_dir in the config."
-        )
+    data_dir = data_folder(config)
     resume = start.checkpoint
     # In another folder than that of its run, a resumed run is a new one.
     resumes = resume is not None and folder.resolve() == run_of(resume)
     if _is_first():
-        check_folder(folder, Path(config.data.processed_data_dir), resumes=resumes)
+        check_folder(folder, data_dir, resumes=resumes)
         if resume is not None and not resumes and overlap(folder, resume):
             raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
-    data = open_data(config.data.processed_data_dir)
+    data = open_data(data_dir)
     data.verify([*data.sections("train"), *data.sections("val")], progress_bar=_is_first())
     fingerprint = data.manifest.provenance.fingerprint
     if resume is not None and not start.allow_other_data:
@@ -207,14 +204,19 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     if not _is_first():
         return model
     if model.training_record.steps == before:
-        text = (
-            f"{resume} had its {before} steps already: to train longer, give more --max_steps or "
-            "--epochs."
-        )
-        if not (folder / CHECKPOINTS / BEST).exists():  # the folder is not that of its run
-            raise ConfigError(f"--resume: {text}")
-        typer.echo(text, err=True)
+        _report_no_steps(resume, before, folder)
     return _finish(model, folder, val_sections)
+
+
+def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
+    """Say that a checkpoint had its steps; raise if its best weights are in another folder."""
+    text = (
+        f"{resume} had its {steps} steps already: to train longer, give more --max_steps or "
+        "--epochs."
+    )
+    if not (folder / CHECKPOINTS / BEST).exists():
+        raise ConfigError(f"--resume: {text}")
+    typer.echo(text, err=True)
 
 
 def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:

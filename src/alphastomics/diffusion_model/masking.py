@@ -46,7 +46,6 @@ TASK_SHARES: dict[str, dict[str, float]] = {
         "impute": 0.05,
     },
 }
-TRAINING_MODES = tuple(TASK_SHARES)
 WINDOW_SHARE = 0.5  # of the sets whose positions are known
 EXPRESSION_SHARE = 0.3  # mean share of cells whose expression is hidden where only some is
 PANELS = 8

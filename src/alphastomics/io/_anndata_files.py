@@ -26,7 +26,7 @@ from alphastomics.io._section import (
     list_sections,
     make_section,
 )
-from alphastomics.io._spatialdata import ATTRIBUTES, centroids
+from alphastomics.io._spatialdata import centroids
 from alphastomics.io._store import Cells, read_rows
 
 ELEMENTS = ("images", "labels", "points", "shapes")  # of SpatialData
@@ -130,7 +130,7 @@ class _Table:
 
     def section_key(self, group: Any) -> str:
         """Name in ``obs`` of the section, by default the region where SpatialData has several."""
-        key, regions = self.keys.section_key, f"uns/{ATTRIBUTES}"
+        key, regions = self.keys.section_key, f"uns/{_keys.SPATIALDATA}"
         default = key == _keys.SECTION and f"obs/{key}" not in group
         if self.table is None or not default or regions not in group:
             return key
@@ -155,7 +155,7 @@ def zarr_sections(path: Path, keys: RawKeys) -> list[RawSection]:
     stored = _Table(path, "zarr", keys)
     with stored.open() as group:
         elements = [name for name in ELEMENTS if name in group]
-        if "tables" not in group and not ("spatialdata_attrs" in group.attrs or elements):
+        if "tables" not in group and not (_keys.SPATIALDATA in group.attrs or elements):
             return stored.sections(path.stem)
         tables = sorted(group["tables"].group_keys()) if "tables" in group else []
     if not tables:

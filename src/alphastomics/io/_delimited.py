@@ -24,6 +24,7 @@ LINES = 20  # from which the form of a table is taken
 COMMENT = re.compile(r"#\w+=")  # lines above the header of GEM files
 DECIMAL_COMMA, DECIMAL_POINT = re.compile(r"-?\d+,\d+"), re.compile(r"-?\d+\.\d+")
 WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0+)?")
+NEARLY = 0.9  # share of numbers in a column that is taken for one of numbers
 ROWS_AT_ONCE, VALUES_AT_ONCE = 1024, 8_000_000
 
 
@@ -206,13 +207,13 @@ def is_number(column: pd.Series) -> bool:
     return is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
 
 
-def nearly_numbers(column: pd.Series, share: float = 0.9) -> bool:
+def nearly_numbers(column: pd.Series) -> bool:
     """True for text of which most values are numbers, but not all."""
     if is_number(column) or is_bool_dtype(column.dtype):
         return False
     known = column.dropna().astype(str)
     found = pd.to_numeric(known, errors="coerce").notna()
-    return bool(len(known) and share <= found.mean() < 1)
+    return bool(len(known) and NEARLY <= found.mean() < 1)
 
 
 def numbers(table: pd.DataFrame, path: Path, first_row: int = 0) -> NDArray[np.float64]:

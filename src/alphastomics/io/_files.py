@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alphastomics import _files
 from alphastomics._compat import MissingExtraError
-from alphastomics._files import FULL, whole
 
 NAME_LENGTH = 80
 PIECE = 1 << 20  # bytes read at a time
@@ -61,7 +61,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    with writing(path, len(content)), whole(path) as part:
+    with writing(path, len(content)), _files.whole(path) as part:
         part.write_bytes(content)
 
 
@@ -77,18 +77,16 @@ def remove(path: Path) -> None:
 def writing(path: Path, n_bytes: int) -> Iterator[None]:
     """Name the remedy when the disk is full or must not be written to."""
     try:
-        yield
+        with _files.writing("--output_dir", path):
+            yield
     except OSError as error:
-        if error.errno not in FULL:
-            raise WriteError(
-                f"--output_dir: {path} cannot be written: {error.strerror or error}. Choose "
-                "another folder."
-            ) from error
-        raise WriteError(
-            f"--output_dir: the disk is full; writing {path} needs about "
-            f"{max(n_bytes / 1e6, 0.1):.1f} MB more. Free some space and run the same command "
-            "again: it goes on with this section."
-        ) from error
+        remedy = ""
+        if error.errno in _files.FULL:
+            remedy = (
+                f" It needs about {max(n_bytes / 1e6, 0.1):.1f} MB more. Run the same command "
+                "again: it goes on with this section."
+            )
+        raise WriteError(f"{error}{remedy}") from error
 
 
 def checksum(folder: Path) -> str:

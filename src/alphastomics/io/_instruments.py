@@ -230,25 +230,27 @@ def drop_genes(
     return matrix[:, keep], genes[keep]
 
 
-def take_positions(
-    table: pd.DataFrame, columns: Sequence[str], path: Path, scale: float = 1.0
-) -> tuple[pd.DataFrame, Array]:
-    """Take the columns of positions out of a table."""
+def require_columns(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Raise if a table lacks some columns."""
     missing = [column for column in columns if column not in table]
     if missing:
         raise DataError(
             f"{path} has no column {missing[0]!r}, but {', '.join(map(str, table.columns[:10]))}."
         )
+
+
+def take_positions(
+    table: pd.DataFrame, columns: Sequence[str], path: Path, scale: float = 1.0
+) -> tuple[pd.DataFrame, Array]:
+    """Take the columns of positions out of a table."""
+    require_columns(table, columns, path)
     position = numbers(table[list(columns)], path) * scale
     return table.drop(columns=list(columns)), position
 
 
 def by_id(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
     """Index a table by a column of identifiers."""
-    if column not in table:
-        raise DataError(
-            f"{path} has no column {column!r}, but {', '.join(map(str, table.columns[:10]))}."
-        )
+    require_columns(table, [column], path)
     names = as_text(table[column])
     if names.isna().any():
         raise DataError(f"{path}: {column!r} is missing in row {int(names.isna().argmax()) + 1}.")

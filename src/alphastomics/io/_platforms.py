@@ -27,6 +27,7 @@ from alphastomics.io._instruments import (
     by_id,
     drop_genes,
     join,
+    require_columns,
     take_positions,
 )
 
@@ -120,11 +121,8 @@ def _matrix(
 
 def _joint_names(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> pd.Index:
     """Names of rows that are in some columns."""
+    require_columns(table, columns, path)
     for column in columns:
-        if column not in table:
-            raise DataError(
-                f"{path} has no column {column!r}, but {', '.join(map(str, table.columns[:10]))}."
-            )
         if table[column].isna().any():
             raise DataError(f"{path}: {column!r} is missing in a row: name all cells.")
     parts = [table[column].str.strip().to_numpy(dtype=object) for column in columns]

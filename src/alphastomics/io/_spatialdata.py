@@ -14,21 +14,21 @@ from scipy.spatial import KDTree
 from alphastomics import _keys
 from alphastomics._anndata import sections_of
 from alphastomics._compat import require
+from alphastomics._coordinates import is_known, point_set
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-ATTRIBUTES = "spatialdata_attrs"
 TABLE, GLOBAL = "table", "global"
 REGION, INSTANCE = "alphastomics_region", "alphastomics_cell"
-NOT_COPIED = (ATTRIBUTES, "_scvi")  # entries of uns that describe the table itself
+NOT_COPIED = (_keys.SPATIALDATA, "_scvi")  # entries of uns that describe the table itself
 Array = NDArray[np.float64]
 
 
 def centroids(data: SpatialData, cells: AnnData, coordinate_system: str = GLOBAL) -> Array | None:
     """Centroids of what the rows of a table annotate ``(n, d)``; NaN where there is nothing."""
     get_centroids = require("spatialdata", "io", "Reading SpatialData").get_centroids
-    attributes = cells.uns.get(ATTRIBUTES)
+    attributes = cells.uns.get(_keys.SPATIALDATA)
     if attributes is None:
         return None
     regions = cells.obs[attributes["region_key"]].astype(str).to_numpy()
@@ -101,8 +101,10 @@ def read_table(
                 "sdata.set_table_annotates_spatialelement."
             )
         cells.obsm[spatial_key] = position
-    if section_key not in cells.obs and ATTRIBUTES in cells.uns:
-        cells.obs[section_key] = cells.obs[cells.uns[ATTRIBUTES]["region_key"]].astype("category")
+    if section_key not in cells.obs and _keys.SPATIALDATA in cells.uns:
+        cells.obs[section_key] = cells.obs[cells.uns[_keys.SPATIALDATA]["region_key"]].astype(
+            "category"
+        )
     return cells
 
 
@@ -161,18 +163,8 @@ def add_positions(
     from spatialdata.transformations import Identity
 
     cells = _table(sdata, table)
-    if key not in cells.obsm:
-        raise KeyError(
-            f"key {key!r} is not in .obsm of table {table!r}, which holds {sorted(cells.obsm)}: "
-            "run model.predict or model.sample on the table first, or correct the key."
-        )
-    points = np.asarray(cells.obsm[key], dtype=np.float64)
-    if points.ndim != 2:
-        raise ValueError(
-            f".obsm[{key!r}] of table {table!r} has shape {points.shape}: name one set of "
-            "positions, (n_cells, n_dims)."
-        )
-    known = ~np.isnan(points).any(1)
+    points = point_set(cells, key, where=f"sdata.tables[{table!r}]")
+    known = is_known(points)
     points = points[known]
     placed = AnnData(
         None if cells.X is None else cells.X[known],

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._coordinates import is_known
 from alphastomics._files import whole_folder
+from alphastomics._validate import row_numbers
 from alphastomics.io._files import DataError, reading, writing
 from alphastomics.io._verify import REMEDY, check_files
 
@@ -72,7 +74,7 @@ def deal_blocks(
     n_blocks = -(-n_cells // BLOCK_CELLS)
     index = np.full(n_cells, np.iinfo(np.int64).max)
     if position is not None:
-        known = ~np.isnan(position).any(1)
+        known = is_known(position)
         index[known] = hilbert_index(position[known]) if known.any() else 0
     dealt = [np.sort(block) for block in np.array_split(rng.permutation(n_cells), n_blocks)]
     order = np.concatenate([block[np.argsort(index[block], kind="stable")] for block in dealt])
@@ -275,33 +277,13 @@ class LazyRows:
         self, cells: NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int] | slice
     ) -> sparse.csr_matrix:
         """Read rows by number, in any order, by a slice or by a mask."""
-        unique, place = np.unique(self._numbers(cells), return_inverse=True)
+        unique, place = np.unique(row_numbers(cells, len(self)), return_inverse=True)
         store = np.searchsorted(self._offsets, unique, side="right") - 1
         parts = [
             self._matrices[i].read(unique[store == i] - self._offsets[i]) for i in np.unique(store)
         ]
         read = _stack(parts, self).astype(self.dtype, copy=False)
         return read if np.array_equal(place, np.arange(len(unique))) else read[place]
-
-    def _numbers(self, cells: Any) -> Cells:
-        """Numbers of the given rows, checked."""
-        if isinstance(cells, slice):
-            return np.arange(*cells.indices(len(self)), dtype=np.int64)
-        rows = np.asarray(cells)
-        if rows.dtype == bool:
-            if rows.shape != (len(self),):
-                raise IndexError(
-                    f"the mask has shape {rows.shape}, but there are {len(self)} cells."
-                )
-            return np.flatnonzero(rows)
-        if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
-            raise IndexError("ask for cells by a one-dimensional array of whole numbers.")
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(
-                f"cells {rows.min()} to {rows.max()} were asked for, but they are numbered from "
-                f"0 to {len(self) - 1}."
-            )
-        return rows.astype(np.int64)
 
 
 def stack_rows(parts: Sequence[LazyRows]) -> LazyRows:

@@ -27,7 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alphastomics import __version__
+from alphastomics import __version__, _keys
 from alphastomics._files import (
     require_writable,
     temporary,
@@ -52,7 +52,7 @@ FORMAT = "alphastomics-model"
 FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
 JSON_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 INTERVAL = 60.0  # seconds between checkpoints
 AVERAGE = "average.module."
 CHECKPOINT_KEY = "alphastomics"

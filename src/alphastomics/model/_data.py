@@ -20,9 +20,9 @@ from alphastomics._anndata import (
     Mask,
     as_csr,
     as_names,
-    check_pixels,
     expression_known,
     gene_names,
+    matrix_name,
     obs_column,
     read_matrix,
     read_panels,
@@ -31,12 +31,15 @@ from alphastomics._anndata import (
     select_genes,
 )
 from alphastomics._compat import warn
+from alphastomics._coordinates import is_known
 from alphastomics._hints import coordinate_hint, count_hint, gene_hint
+from alphastomics._pixels import check_pixels
 from alphastomics._validate import (
     MIN_CELLS,
     check_adata,
     check_positions,
     check_values,
+    row_numbers,
     short,
 )
 from alphastomics.diffusion_model.transforms import Rows
@@ -113,7 +116,7 @@ class CellTable:
     @cached_property
     def has_position(self) -> Mask:
         """Mask of cells with a known position, ``(n,)``."""
-        return np.asarray(~np.isnan(self.position).any(1))
+        return is_known(self.position)
 
     def measured(self, cells: NDArray[np.int64]) -> Mask:
         """Mask of measured genes of cells, ``(len(cells), G)``."""
@@ -214,10 +217,7 @@ class BackedExpression:
 
     def __getitem__(self, cells: Any) -> sparse.csr_matrix:
         """Read rows by number, in any order, by a slice or by a mask."""
-        if isinstance(cells, slice):
-            cells = np.arange(*cells.indices(self.shape[0]))
-        cells = np.asarray(cells)
-        cells = np.flatnonzero(cells) if cells.dtype == bool else cells
+        cells = row_numbers(cells, self.shape[0])
         unique, place = np.unique(cells, return_inverse=True)
         if not len(unique):
             return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
@@ -234,9 +234,8 @@ def _read_expression(
     if on_disk and not required and isinstance(adata.X, CSRDataset | h5py.Dataset):
         return BackedExpression(adata.X, setup.values, genes)
     expression = genes.select(read_matrix(adata, setup.layer))
-    where = "adata.X" if setup.layer is None else f"adata.layers[{setup.layer!r}]"
     try:
-        return check_values(expression, setup.values, where)
+        return check_values(expression, setup.values, matrix_name(setup.layer))
     except ValueError as error:
         hint = count_hint(adata) if setup.values == "counts" else ""
         if not hint:
@@ -362,7 +361,7 @@ def read_training(
     check_adata(adata)
     if setup.spatial_key not in adata.obsm:
         remedy = coordinate_hint(adata, setup.spatial_key)
-        if "spatialdata_attrs" in adata.uns:
+        if _keys.SPATIALDATA in adata.uns:
             remedy = "a table of SpatialData gets them by al.io.read_table"
         raise KeyError(
             f"spatial_key {setup.spatial_key!r} is not in adata.obsm, which holds "

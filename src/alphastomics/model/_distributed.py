@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from alphastomics._compat import copies_process, quiet
-from alphastomics._files import whole
+from alphastomics._files import TEMPORARY, whole
 from alphastomics._validate import check_choice
 from alphastomics.config import Precision, nearest_name
 
@@ -172,7 +172,7 @@ class _Exchange:
         if trainer.is_global_zero:
             root = Path(trainer.default_root_dir)
             root.mkdir(parents=True, exist_ok=True)
-            name = tempfile.mkdtemp(prefix=".alphastomics-", dir=root)
+            name = tempfile.mkdtemp(prefix=TEMPORARY, dir=root)
         self.folder = Path(trainer.strategy.broadcast(name))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -84,6 +84,22 @@ def new_axes(ax: Axes | None, height: float = 4.2) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=(5, height), layout="constrained")
     return ax
+
+
+def panel_axes(
+    ax: Sequence[Axes] | NDArray[np.object_] | Axes | None,
+    shape: tuple[int, int],
+    panel: tuple[float, float],
+) -> NDArray[np.object_]:
+    """Axes of ``shape`` (rows, columns), given or new; a new one has a width and a height."""
+    (n_rows, n_columns), (width, height) = shape, panel
+    if ax is None:
+        size = (width * n_columns, height * n_rows)
+        _, ax = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+    given = np.asarray(ax, dtype=object)
+    if given.size != n_rows * n_columns:
+        raise ValueError(f"ax holds {given.size} axes, but there are {n_rows * n_columns} panels.")
+    return given.reshape(n_rows, n_columns)
 
 
 def point_size(n_cells: int) -> float:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from scipy.spatial import KDTree
 from alphastomics import _keys
 from alphastomics._coordinates import is_known, point_set
 from alphastomics._validate import check_integer, require_adata
-from alphastomics.pl._cells import cells_of, check_dims, color_bar, scatter, write
+from alphastomics.pl._cells import cells_of, check_dims, color_bar, panel_axes, scatter, write
 
 
 def expression(
@@ -89,19 +88,14 @@ def expression(
         first, values = next(iter(panels.items()))
         _, near = KDTree(points).query(points, min(smoothed + 1, len(points)))
         panels[f"{first}, mean of {smoothed + 1} cells"] = values[near].mean(1)
-    if ax is None:
-        size = (4.4 * len(panels), 3.8)
-        _, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-        ax = list(grid[0])
-    if len(ax) != len(panels):
-        raise ValueError(f"ax holds {len(ax)} axes, but there are {len(panels)} panels.")
-    for axes, (title, values) in zip(ax, panels.items(), strict=True):
+    drawn = panel_axes(ax, (1, len(panels)), (4.4, 3.8))[0]
+    for axes, (title, values) in zip(drawn, panels.items(), strict=True):
         low, high = np.nanpercentile(values, [1, 99]) if np.isfinite(values).any() else (0, 1)
         scale = {"vmin": low, "vmax": max(high, low + 1e-9), **kwargs}
         color_bar(axes, scatter(axes, points[:, shown], values, **scale), gene)
         axes.set_title(title)
-    write(ax[0], save)
-    return np.asarray(ax)
+    write(drawn[0], save)
+    return drawn
 
 
 def _values(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:

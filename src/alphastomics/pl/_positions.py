@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -13,10 +12,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from alphastomics import _keys
+from alphastomics._anndata import obs_column
 from alphastomics._compat import squidpy, without_deprecations
 from alphastomics._coordinates import is_known, point_set
 from alphastomics.metrics import superpose_by
-from alphastomics.pl._cells import check_dims, palette, point_size, write
+from alphastomics.pl._cells import check_dims, palette, panel_axes, point_size, write
 from alphastomics.tl._coordinates import read_placed, sections_if_named
 
 MICROMETERS = ("µm", "μm", "um", "micrometre", "micrometer", "micron")
@@ -34,19 +34,6 @@ def _panel(
         )
     ax.set_aspect("equal")
     ax.set(xlabel="", ylabel="")
-
-
-def _panel_axes(
-    ax: NDArray[np.object_] | Axes | None, n_rows: int, n_columns: int, panel_size: float
-) -> NDArray[np.object_]:
-    """Axes ``(n_rows, n_columns)``, given or new."""
-    if ax is None:
-        size = (panel_size * n_columns, panel_size * n_rows)
-        _, ax = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
-    given = np.asarray(ax, dtype=object)
-    if given.size != n_rows * n_columns:
-        raise ValueError(f"ax holds {given.size} axes, but there are {n_rows * n_columns} panels.")
-    return given.reshape(n_rows, n_columns)
 
 
 def positions(
@@ -110,8 +97,8 @@ def positions(
     placeable = is_known(generated)
     if not placeable.any():
         raise ValueError(f"adata.obsm[{key!r}] is NaN for every cell: there is nothing to draw.")
-    if color is not None and color not in adata.obs:
-        raise KeyError(f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}.")
+    if color is not None:
+        obs_column(adata, color, "color")
     obs, uns = adata.obs, dict(adata.uns)
     colors = None if color is None else palette(adata, color)
     if colors is not None:
@@ -127,7 +114,7 @@ def positions(
     if spatial_key in adata.obsm:
         true = point_set(adata, spatial_key, "spatial_key")
         read_placed(adata, key, true, spatial_key)
-    axes = _panel_axes(ax, len(names), 1 if true is None else 2, panel_size)
+    axes = panel_axes(ax, (len(names), 1 if true is None else 2), (panel_size, panel_size))
     for row, name in enumerate(names):
         cells = section == name
         placed, title = generated[cells], "all cells" if name == "all" else name

@@ -14,6 +14,7 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._anndata import (
     expression_known,
+    matrix_name,
     read_matrix,
     read_panels,
     section_names,
@@ -119,8 +120,7 @@ def highly_variable_genes(
     """
     n_top_genes = check_integer("n_top_genes", n_top_genes, 1)
     check_key("key_added", key_added, {})
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    matrix = check_values(read_matrix(adata, layer), values, where)
+    matrix = check_values(read_matrix(adata, layer), values, matrix_name(layer))
     section, known = sections_of(adata, section_key), expression_known(adata.obs)
     panels, panel = read_panels(adata, section)
     variances = {

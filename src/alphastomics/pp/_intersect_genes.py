@@ -14,7 +14,7 @@ from scipy import sparse
 from alphastomics import _keys
 from alphastomics._anndata import name_list, read_panels, sections_of
 from alphastomics._output import check_key
-from alphastomics._validate import check_choice, require_adata, short
+from alphastomics._validate import check_choice, check_unique, require_adata, short
 
 How = Literal["intersection", "union"]
 
@@ -209,12 +209,7 @@ def _widths(shape: tuple[int, ...]) -> str:
 
 def _check_genes(part: AnnData, name: str) -> None:
     require_adata(part, name)
-    if not part.var_names.is_unique:
-        raise ValueError(
-            f"{name} has duplicated gene names, "
-            f"{part.var_names[part.var_names.duplicated()][0]!r} among them: call "
-            f"{name}.var_names_make_unique() first."
-        )
+    check_unique(part, "var", name)
 
 
 def _named_sections(

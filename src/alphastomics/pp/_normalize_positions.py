@@ -10,9 +10,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._anndata import micrometres_per_pixel, sections_of
+from alphastomics._anndata import sections_of
 from alphastomics._coordinates import is_known, point_set
 from alphastomics._output import check_key
+from alphastomics._pixels import micrometres_per_pixel
 from alphastomics._validate import check_position_rows, short
 
 VISIUM = "visium"

@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 
 from alphastomics import _keys, metrics
-from alphastomics._anndata import as_names, name_list, sections_of
+from alphastomics._anndata import as_names, name_list, obs_column, sections_of
 from alphastomics._compat import warn
 from alphastomics._coordinates import SMALLEST, Points, is_known, point_set
 from alphastomics._validate import check_integer, check_seed
@@ -72,11 +72,7 @@ def read_labels(adata: AnnData, labels_key: str | None, where: str = "adata") ->
     """Type of each cell as text ``(n_cells,)``, :data:`NO_LABEL` where it is missing."""
     if labels_key is None:
         return None
-    if labels_key not in adata.obs:
-        raise KeyError(
-            f"labels_key {labels_key!r} is not in {where}.obs, which holds {list(adata.obs)}."
-        )
-    column = adata.obs[labels_key]
+    column = obs_column(adata, labels_key, "labels_key", where=where)
     return np.where(column.isna(), NO_LABEL, as_names(column)).astype(str)
 
 
