@@ -115,7 +115,7 @@ def count_hint(adata: AnnData) -> str:
 
 
 def _are_counts(matrix: object) -> bool:
-    """Whether the first cells of a matrix have whole numbers, not below zero."""
+    """True if the first cells of a matrix have whole numbers, not below zero."""
     if not (sparse.issparse(matrix) or isinstance(matrix, np.ndarray)):
         return False
     part = matrix[:LOOKED_AT]  # type: ignore[index]

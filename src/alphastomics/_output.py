@@ -72,11 +72,11 @@ class Results:
         self._outdated: list[tuple[str, str]] = []
 
     def wrote(self, key: str) -> bool:
-        """Whether an earlier call wrote the results of a key."""
+        """True if an earlier call wrote the results of a key."""
         return isinstance(self.records.get(key), Mapping) and METHOD in self.records[key]
 
     def wrote_radius(self, key: str) -> bool:
-        """Whether an earlier call wrote the radius of the positions of a key."""
+        """True if an earlier call wrote the radius of the positions of a key."""
         return self.wrote(key) and bool(self.records[key].get(RADIUS, True))
 
     def reserve(self, store: Store, key: str, argument: str) -> None:

@@ -42,7 +42,7 @@ IGNORED_WARNINGS = (
 
 @dataclass
 class Report:
-    """What a command says at its end if something goes wrong."""
+    """Text at the end of a command if something goes wrong."""
 
     remedy: Callable[[], str]  # how to go on
 

@@ -319,7 +319,7 @@ class MaskedDiffusionModule(nn.Module):
 
     @property
     def has_no_negative_values(self) -> bool:
-        """Whether no training cell had a value below zero, so that no estimate has."""
+        """True if no training cell had a value below zero, so that no estimate has."""
         return self.expression_transform.values != "lognorm" or not bool(
             (self.donors.value < 0).any()
         )

@@ -101,7 +101,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Output:
-    """What an instrument measured in a sample.
+    """Measurements of an instrument in a sample.
 
     Attributes
     ----------

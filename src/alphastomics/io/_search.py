@@ -36,14 +36,14 @@ HD_SIZE = 8  # µm
 
 @dataclass(frozen=True)
 class Platform:
-    """How the matrix of an instrument is called, after the name of the sample, and its reader."""
+    """Name of the matrix of an instrument, after the name of the sample, and its reader."""
 
     name: str
     matrix: str
     read: Reader
 
     def prefix(self, file: str) -> str | None:
-        """What a name has before that of the matrix, None if it is another file."""
+        """Prefix of a name before that of the matrix, None if it is another file."""
         found = re.fullmatch(rf"(|.*?[_.-])({self.matrix})", file)
         return None if found is None else found[1]
 

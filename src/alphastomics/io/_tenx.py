@@ -152,9 +152,9 @@ def _h5(
 def _mtx(
     sample: Sample,
 ) -> tuple[sparse.csr_matrix, pd.Index, pd.DataFrame, tuple[Path, ...]]:
-    beside = Sample(sample.matrix.parent, sample.prefix, sample.matrix)
-    barcodes = beside.need("10x mtx", r"barcodes\.tsv(\.gz)?")
-    features = beside.need("10x mtx", r"features\.tsv(\.gz)?", r"genes\.tsv(\.gz)?")
+    near = Sample(sample.matrix.parent, sample.prefix, sample.matrix)
+    barcodes = near.need("10x mtx", r"barcodes\.tsv(\.gz)?")
+    features = near.need("10x mtx", r"features\.tsv(\.gz)?", r"genes\.tsv(\.gz)?")
     names, table = _lines(barcodes)[0], _lines(features)
     # (n_features, n_barcodes)
     matrix = sparse.csc_matrix(mmread(sample.matrix))

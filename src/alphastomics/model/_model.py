@@ -1279,7 +1279,7 @@ class AlphaSTomics(BaseModelClass):
 
     @property
     def summary_string(self) -> str:
-        """What the model is and how it was trained."""
+        """Description of the model and of its training."""
         return repr(self)
 
     @property

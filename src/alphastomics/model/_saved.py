@@ -167,7 +167,7 @@ def new_module(
 
 
 class DamagedError(ValueError):
-    """What is wrong with a saved model; the reader adds where."""
+    """Damage of a saved model; the reader adds where."""
 
 
 def read_payload(payload: object) -> SavedModel:
@@ -213,7 +213,7 @@ def check_kinds(module: MaskedDiffusionModule, found: Mapping[str, Kind]) -> Non
 
 
 def _fits(expected: Kind, found: Kind, is_sized: bool) -> bool:
-    """Whether a tensor is as expected; one with the size of its data has any of the last size."""
+    """True if a tensor is as expected; one with the size of its data has any of the last size."""
     if expected.dtype != found.dtype or not is_sized:
         return expected == found
     n = 1
@@ -264,7 +264,7 @@ def check_stored(module: MaskedDiffusionModule, path: object) -> None:
 
 
 def _is_in_memory(tensor: Tensor) -> bool:
-    """Whether a tensor has no more values than it stores; strides of 0 would repeat them."""
+    """True if a tensor has no more values than it stores; strides of 0 would repeat them."""
     return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 

@@ -30,7 +30,7 @@ Cells = NDArray[np.int64]
 
 
 class QueryStandards(NamedTuple):
-    """How the genes of each section of a query are standardized by themselves.
+    """Statistics by which the genes of sections of a query are standardized.
 
     Attributes
     ----------

@@ -105,7 +105,7 @@ def superpose(
 def _name_added(
     key_added: str | None, key: str, suffix: str, spatial_key: str | None = None
 ) -> str:
-    """Where to write, checked; not over the true coordinates."""
+    """Key to write to, checked; not over the true coordinates."""
     name = f"{key}{suffix}" if key_added is None else key_added
     check_key("key_added", name, {spatial_key: "the true coordinates are"} if spatial_key else {})
     return name
