@@ -251,6 +251,16 @@ def test_a_resume_goes_on_and_may_take_other_data(work, tmp_path):
     assert Path(json.loads((run / "run.json").read_text())["data"]).name == "other"
 
 
+def test_a_resume_from_within_the_run_goes_on_in_it(work, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree("outputs/e1", run)
+    data = Path("data").resolve()
+    monkeypatch.chdir(run / "checkpoints")
+    command(f"train --resume last.ckpt --max_steps 3 --data_dir {data}")
+    assert al.AlphaSTomics.load("last.ckpt").training_record.steps == 3
+    assert not list((run / "checkpoints").glob("checkpoints"))
+
+
 def test_a_checkpoint_out_of_its_run_names_the_cause(work):
     """F034."""
     Path("moved").mkdir()

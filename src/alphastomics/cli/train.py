@@ -101,7 +101,9 @@ def _command(
             raise ConfigError("--allow_other_data has no effect without --resume: leave it out.")
         config = effective_config(path, overrides, preset, resume)
         if resume is not None and not {"exp_name", "output_dir"} & overrides.keys():
-            folder = resume.parent.parent if resume.parent.name == CHECKPOINTS else resume.parent
+            folder = run_of(resume)
+            if folder.is_relative_to(Path.cwd()):
+                folder = folder.relative_to(Path.cwd())
         else:
             folder = folder_of(config, path, timed=timed)
         last = folder / CHECKPOINTS / LAST
