@@ -592,8 +592,8 @@ class AlphaSTomics(BaseModelClass):
             ``"training"``: genes of the query are standardized with the statistics of training.
             ``"query"``: with those of their own section, for cells of another platform
             that are of the same composition; only for placing cells. ``"auto"``: the latter for
-            sections whose depth or gene-wise deviations are those of another platform, with a
-            warning.
+            sections of counts whose depth is more than 2.5 times that of training, or less than
+            1 / 2.5, with a warning.
         max_cells_per_set
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 for placing cells, else 8,192.

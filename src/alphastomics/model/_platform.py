@@ -17,7 +17,7 @@ from alphastomics.model._task import InferenceTask, QueryStandards
 
 Standardize = Literal["auto", "training", "query"]
 STANDARDIZE: tuple[Standardize, ...] = ("auto", "training", "query")
-SHIFTED_DEPTH, SHIFTED_LOG_STD = 2.5, 0.4
+SHIFTED_DEPTH = 2.5
 MIN_STANDARDIZED = 100  # cells of a section, for statistics of its own
 LOOKED_AT = 10_000  # cells of a section, at regular intervals
 
@@ -69,12 +69,6 @@ class SectionStatistics(NamedTuple):
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
-    @property
-    def log_std(self) -> float:
-        """Mean absolute logarithm of the standard deviations of genes that vary."""
-        varies = np.isfinite(self.std)
-        return float(np.abs(np.log(self.std[varies])).mean()) if varies.any() else 0.0
-
 
 @torch.no_grad()
 def section_statistics(
@@ -99,15 +93,12 @@ def section_statistics(
 
 
 def is_shifted(found: SectionStatistics) -> bool:
-    """True if a section looks like another platform than training.
+    """True if counts of a section look like another platform than training, by their depth.
 
-    Thresholds lie between those of sections and animals of one platform (depth 0.6 to 1.7 times
-    that of training, mean absolute log deviation up to 0.3) and those of different platforms
-    (0.3 and 3 to 11 times, 0.4 to 1.0); see docs/placement-notes.md.
+    The threshold lies between sections and animals of one platform (0.6 to 1.7 times the depth of
+    training) and different platforms (0.3, and 3 to 11 times); see docs/placement-notes.md.
     """
-    return max(found.depth, 1 / max(found.depth, 1e-12)) > SHIFTED_DEPTH or (
-        found.log_std > SHIFTED_LOG_STD
-    )
+    return max(found.depth, 1 / max(found.depth, 1e-12)) > SHIFTED_DEPTH
 
 
 def _if_shifted(
@@ -123,8 +114,7 @@ def _if_shifted(
     name = task.data.section[cells[0]]
     what = (
         f"section {name!r} of the query looks like another platform than the training cells: "
-        f"depth {found.depth:.3g} times theirs, standard deviations of genes differ by a factor of "
-        f"{np.exp(found.log_std):.3g} on average"
+        f"the median depth of its cells is {found.depth:.3g} times theirs"
     )
     if task.fill_expression:
         warn(
