@@ -212,6 +212,9 @@ class Objective(Options):
     expression_noise
         Mean standard deviation of noise on the standardized expression of cells that are to be
         placed; each set draws its own between 0 and twice that.
+    expression_shift
+        The same of a shift of each gene that the cells of a set to place have in common, as those
+        of another animal have.
     """
 
     schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
@@ -220,6 +223,7 @@ class Objective(Options):
     )
     expression_mask_ratio: float = Field(0.4, ge=0, lt=1, description="mean share of hidden genes")
     expression_noise: float = Field(0.4, ge=0, description="mean noise on standardized expression")
+    expression_shift: float = Field(0.4, ge=0, description="mean shift of genes of a whole set")
 
 
 class ModelConfig(Architecture, Objective):
@@ -414,6 +418,7 @@ class MaskingSettings(_Section):
     enable: bool = Field(True, description="hide genes and positions, and add noise")
     expression_mask_ratio: float = _same(ModelConfig, "expression_mask_ratio")
     expression_noise: float = _same(ModelConfig, "expression_noise")
+    expression_shift: float = _same(ModelConfig, "expression_shift")
     position_mask_ratio: float = _same(ModelConfig, "position_mask_ratio")
 
 

@@ -12,7 +12,7 @@ from alphastomics.diffusion_model.corruption import (
 )
 
 N, G = 12, 7
-PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0)
+PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0, expression_shift=0.0)
 
 
 def generator(seed=0):
@@ -177,9 +177,13 @@ class TestHiddenGenes:
     def test_counts_of_hidden_genes_change_no_known_value(self, module, new_batch):
         """Size factors are those of the known genes."""
         batch = new_batch(module.position_dim)
-        targets, cells = make_targets(module, batch, Objective(expression_noise=0.0), generator())
+        targets, cells = make_targets(
+            module, batch, Objective(expression_noise=0.0, expression_shift=0.0), generator()
+        )
         loud = batch._replace(values=batch.values + 50 * targets.gene_hidden)
-        found, of_loud = make_targets(module, loud, Objective(expression_noise=0.0), generator())
+        found, of_loud = make_targets(
+            module, loud, Objective(expression_noise=0.0, expression_shift=0.0), generator()
+        )
         known = cells.gene_known
         assert torch.equal(of_loud.gene_known, known)
         assert torch.equal(of_loud.expression[known], cells.expression[known])
@@ -198,7 +202,7 @@ class TestHiddenGenes:
 class TestNoise:
     def test_only_the_expression_of_cells_to_place_is_noisy(self, module, new_batch):
         """The target stays as it was measured; each set has its own strength of noise."""
-        noisy = Objective(expression_mask_ratio=0.0, expression_noise=0.4)
+        noisy = PLAIN.replace(expression_noise=0.4)
         d = module.position_dim
         to_place = new_batch(d, n_sets=200, position_known=3)
         targets, cells = make_targets(module, to_place, noisy, generator())
@@ -250,3 +254,18 @@ def test_the_same_generator_gives_the_same_targets(module, new_batch):
     for a, b in zip(first[1], again[1], strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     assert not torch.equal(first[1].position, other[1].position)
+
+    def test_cells_of_a_set_to_place_share_the_shift_of_their_genes(self, module, new_batch):
+        shifted = PLAIN.replace(expression_shift=0.4)
+        d = module.position_dim
+        targets, cells = make_targets(
+            module, new_batch(d, n_sets=200, position_known=3), shifted, generator()
+        )
+        difference = cells.expression - targets.expression  # (B, N, G)
+        torch.testing.assert_close(difference, difference[:, :1].expand_as(difference))
+        strength = difference[:, 0].std(-1)
+        assert strength.mean() == pytest.approx(0.4, abs=0.1)
+        placed = new_batch(d, position_known=3)
+        placed.position_known[:] = True
+        targets, cells = make_targets(module, placed, shifted, generator())
+        assert torch.equal(cells.expression, targets.expression)

@@ -16,7 +16,7 @@ from alphastomics.diffusion_model.losses import (
 )
 
 B, N, G = 2, 12, 7
-PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0)
+PLAIN = Objective(expression_mask_ratio=0.0, expression_noise=0.0, expression_shift=0.0)
 NAMES = [name for name in Losses._fields if name != "poses"]
 
 
@@ -199,7 +199,7 @@ class TestWhatCounts:
 
     def test_what_is_hidden_does_not_reach_the_estimates(self, module, new_batch):
         batch = new_batch(module.position_dim, position_known=4, expression_known=N)
-        objective = Objective(expression_mask_ratio=0.5, expression_noise=0.0)
+        objective = Objective(expression_mask_ratio=0.5, expression_noise=0.0, expression_shift=0.0)
         targets, cells = make_targets(module, batch, objective, torch.Generator().manual_seed(0))
         loud = cells._replace(
             expression=cells.expression + 100.0 * targets.gene_hidden,

@@ -108,12 +108,7 @@ def make_targets(
     position, registered = framed_positions(module, batch, generator)
     hidden = batch.located & ~batch.position_known
     placing = hidden.any(1) & (batch.expression_known | ~real).all(1)
-    # Cells to place come from other animals and platforms: exact values must not identify a place.
-    noisy = expression
-    if objective.expression_noise and bool(placing.any()):
-        noise = torch.randn(expression.shape, generator=generator).to(expression)
-        strength = 2 * objective.expression_noise * strength * placing  # (B,)
-        noisy = noise.mul_(strength[:, None, None]).add_(expression)
+    noisy = _as_elsewhere(expression, placing, strength, objective, generator)
     targets = Targets(
         expression=expression,
         position=torch.where(batch.located[..., None], position, 0.0),
@@ -135,3 +130,32 @@ def make_targets(
         batch=batch.batch,
     )
     return targets, cells
+
+
+def _as_elsewhere(
+    expression: Tensor,
+    placing: Tensor,
+    strength: Tensor,
+    objective: Objective,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Expression ``(B, N, G)`` of the sets that are placed with noise and a shift of each gene.
+
+    Cells to place come from other animals and platforms: exact values must not identify a place,
+    and all cells of a section differ from those of another in common. The noise of a set has a
+    ``strength`` ``(B,)`` between 0 and 1, its shift a strength of its own.
+    """
+    if not bool(placing.any()):
+        return expression
+    B, _, G = expression.shape
+    noisy = expression
+    if objective.expression_noise:
+        noise = torch.randn(expression.shape, generator=generator).to(expression)
+        scale = 2 * objective.expression_noise * strength * placing  # (B,)
+        noisy = noise.mul_(scale[:, None, None]).add_(expression)
+    if objective.expression_shift:
+        shift = torch.randn(B, 1, G, generator=generator).to(expression)
+        strength = torch.rand(B, generator=generator).to(expression)
+        scale = 2 * objective.expression_shift * strength * placing  # (B,)
+        noisy = noisy + shift * scale[:, None, None]
+    return noisy

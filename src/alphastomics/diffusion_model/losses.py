@@ -248,7 +248,7 @@ def validation_error(
     module: MaskedDiffusionModule, batch: CellBatch, objective: Objective, *, places_cells: bool
 ) -> Tensor:
     """Error of the mean: of placing all cells given their expression, or of hidden expression."""
-    plain = objective.replace(expression_mask_ratio=0.0, expression_noise=0.0)
+    plain = objective.replace(expression_mask_ratio=0.0, expression_noise=0.0, expression_shift=0.0)
     if places_cells:
         nothing, everything = torch.zeros_like(batch.located), torch.ones_like(batch.located)
         batch = batch._replace(position_known=nothing, expression_known=everything)

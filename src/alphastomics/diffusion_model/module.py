@@ -290,6 +290,13 @@ class MaskedDiffusionModule(nn.Module):
         refined[expressed] = refine(arrangement[expressed], places)
         return refined
 
+    def tissue_radius(self, level: float) -> float:
+        """Distance from its center, in measured units, within which a share of a section lies."""
+        if not self.support.is_fitted:
+            return math.nan
+        radius = torch.linalg.vector_norm(self.support.place, dim=-1).quantile(level)
+        return float(self.position_transform.inverse(radius))
+
     def tissue(self) -> Support | None:
         """Support of the tissue in the frame of the model; ``None`` if it was not fitted."""
         place = self.support.place  # (P, d)

@@ -52,7 +52,7 @@ from alphastomics.config import (
 )
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
-from alphastomics.model._calibration import cross_validate, on_sections
+from alphastomics.model._calibration import LEVEL, cross_validate, on_sections
 from alphastomics.model._checkpoint import (
     Checkpoints,
     history_from_json,
@@ -82,6 +82,7 @@ from alphastomics.model._inference import (
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._novelty import mark_novel
 from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
 from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
@@ -170,6 +171,9 @@ class AlphaSTomics(BaseModelClass):
     expression_noise
         Standard deviation of the noise added to standardized expression of cells that are to be
         placed, in training.
+    expression_shift
+        Standard deviation of a shift of each gene that all cells of a set to place have in common,
+        as those of another animal have, in training.
     position_mask_ratio
         Mean share of hidden positions in training sets with known and hidden positions, in [0, 1).
         With 0 there are no such sets, and the model does not learn to place cells among others.
@@ -222,6 +226,7 @@ class AlphaSTomics(BaseModelClass):
         router_noise: float = 0.0,
         expression_mask_ratio: float = 0.4,
         expression_noise: float = 0.4,
+        expression_shift: float = 0.4,
         position_mask_ratio: float = 0.33,
         frame: Frame = "learned",
         allow_reflection: bool = True,
@@ -1391,7 +1396,8 @@ class AlphaSTomics(BaseModelClass):
             hint=coordinate_hint(adata, self._setup.spatial_key),
         )
         self._check_labels(adata, task)
-        return adata, standardize_query(self.module, task, standardize)
+        task = standardize_query(self.module, task, standardize)
+        return adata, task if embed else mark_novel(self.module, task)
 
     def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
         """Raise if labels are an input, and the model never saw one."""
@@ -1449,6 +1455,7 @@ class AlphaSTomics(BaseModelClass):
             self._setup.spatial_key,
             output,
             quantile,
+            self.module.tissue_radius(LEVEL),
             {**details, "model": self._fingerprint()},
         )
 

@@ -106,6 +106,8 @@ class ResultWriter:
         Key of measured coordinates, and scale of expression.
     quantile
         Ratio of the 90 % radius to the error scale; ``None`` if the model is not calibrated.
+    tissue_radius
+        Distance from the center of a training section within which 90 % of its cells lie.
     details
         Provenance of all results.
     """
@@ -118,6 +120,7 @@ class ResultWriter:
     spatial_key: str
     output: Output
     quantile: float | None
+    tissue_radius: float
     details: dict[str, Any]
 
     def reserve(self, key_added: str, layer_added: str, n_draws: int | None = None) -> None:
@@ -183,12 +186,24 @@ class ResultWriter:
         results, column, n = self.results, key + _keys.RADIUS_SUFFIX, self.task.n_query
         results.put("obsm", key, position)
         if self.quantile is not None:
-            radius = self.quantile * scale[:n]
+            radius = self._widened(self.quantile * scale[:n], position)
             results.put("obs", column, np.where(self.task.position_known[:n], 0.0, radius))
         elif results.wrote_radius(key):  # of other positions
             results.drop("obs", column)
         details = {"images": self._link_images(key), RADIUS: self.quantile is not None}
         results.record(key, **details, **self.details)
+
+    def _widened(self, radius: Array, position: Array) -> Array:
+        """Radius ``(n,)`` of cells at ``(n, d)`` or ``(n, S, d)``, as by chance if they are novel.
+
+        If estimate and truth are independent, their mean squared distance is the sum of those to
+        the center of the section.
+        """
+        if self.task.novel is None:
+            return radius
+        square = np.square(position).sum(-1).reshape(len(position), -1).mean(1)
+        by_chance = np.sqrt(square + self.tissue_radius**2)
+        return np.where(self.task.novel, np.fmax(radius, by_chance), radius)
 
     def _link_images(self, key: str) -> bool:
         """Copy Visium images to positions in their frame, for squidpy; whether there are any.

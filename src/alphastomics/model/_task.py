@@ -67,6 +67,9 @@ class InferenceTask:
         Whether all other query cells are to be embedded, those too that lack nothing.
     standards
         Of the sections of the query, if these are to be standardized by themselves.
+    novel
+        Query cells of sections unlike those of training, ``(n_query,)``; ``None`` if there are
+        none.
     """
 
     data: CellTable
@@ -78,6 +81,7 @@ class InferenceTask:
     blank: Cells = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     embed: bool = False
     standards: QueryStandards | None = None
+    novel: Mask | None = None
 
     @property
     def n(self) -> int:

@@ -23,6 +23,7 @@ FIT_STEPS, FIT_NOISE = 500, 0.8
 FIT_LR = [4e-3, 4e-2]  # of the weights, and of the two scales
 MAX_STORED_SECTIONS, MAX_STORED_CELLS = 8, 2048
 PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
+ROWS = 1024  # cells that are compared with all others at a time
 
 
 class PositionMixture(NamedTuple):
@@ -269,9 +270,54 @@ class StoredReference(DynamicBufferModule):
         ones = [torch.ones(len(s.values), dtype=torch.bool) for s in sections]
         self.valid = pad(ones, batch_first=True)
 
+    @torch.no_grad()
+    def novelty(self, cells: Tensor) -> float | None:
+        """How much less cells are like the stored ones than these are like those of other sections.
+
+        Mean dissimilarity of the cells to the stored cell most similar to each, over the mean
+        dissimilarity of these to the most similar cell of another section: 1 for a new section of
+        the tissue, whatever its composition, as the density around a cell is compared with that
+        around its neighbor (local outlier factor, Breunig et al. 2000).
+
+        Parameters
+        ----------
+        cells
+            Features ``(N, D)``.
+
+        Returns
+        -------
+        float or None
+            ``None`` unless two sections are stored, which say how much sections differ.
+        """
+        sections = [f[valid] for f, valid in zip(self.features, self.valid, strict=True)]
+        if len(sections) < 2:
+            return None
+        # Similarity of each stored cell to the most similar one of another section.
+        across = torch.full_like(self.valid, -1.0, dtype=self.features.dtype)  # (S, M)
+        for i, one in enumerate(sections):
+            others = torch.cat(sections[:i] + sections[i + 1 :])
+            across[i, self.valid[i]] = _most_similar(one, others).values
+        stored = torch.cat(sections)
+        nearest = _most_similar(cells, stored)
+        expected = (1 - across[self.valid][nearest.indices]).mean()
+        return float((1 - nearest.values).mean() / expected.clamp_min(1e-6))
+
     def places(self, matcher: ReferenceMatcher, cells: Tensor) -> list[Tensor]:
         """Likeliest places of cells with features ``(N, D)`` in each section, ``(N, d)``."""
         return [
             matcher(cells[None], features[None], place[None], valid[None]).mode()[0]
             for features, place, valid in zip(self.features, self.place, self.valid, strict=True)
         ]
+
+
+class _Nearest(NamedTuple):
+    """Most similar of other cells: similarity and number, ``(N,)``."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _most_similar(cells: Tensor, others: Tensor) -> _Nearest:
+    """Most similar of other cells ``(M, D)`` for each cell, ``(N, D)``, some rows at a time."""
+    found = [(rows @ others.T).max(-1) for rows in torch.split(cells, ROWS)]
+    return _Nearest(torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]))

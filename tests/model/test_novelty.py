@@ -1,0 +1,102 @@
+"""Sections unlike those of training are recognized, and their radius is that of chance."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch.nn.functional import normalize
+
+import alphastomics as al
+from alphastomics.priors.reference_matching import StoredReference
+
+QUIET = {"progress_bar": False}
+UNLIKE = "is unlike the training sections: its cells differ [1-9]"
+
+
+def unlike(cells):
+    """Cells of another kind: the genes of the tissue exchanged at random."""
+    other = cells.copy()
+    order = np.random.default_rng(0).permutation(cells.n_vars)
+    other.X = sparse.csr_matrix(cells.X)[:, order]
+    return other
+
+
+def stored(*sections):
+    reference = StoredReference(2, sections[0].shape[1])
+    n = max(map(len, sections))
+    reference.features = torch.stack(
+        [torch.cat([s, torch.zeros(n - len(s), s.shape[1])]) for s in sections]
+    )
+    reference.place = torch.zeros(len(sections), n, 2)
+    reference.valid = torch.stack([torch.arange(n) < len(s) for s in sections])
+    return reference
+
+
+def directions(n, *, around=None, spread=1.0):
+    center = torch.zeros(8) if around is None else around
+    return normalize(center + spread * torch.randn(n, 8), dim=-1)
+
+
+def test_novelty_of_a_like_section_is_1_whatever_its_composition():
+    torch.manual_seed(0)
+    # A tight and a wide type of cells; the query has the wide type alone.
+    tight, wide = 4 * torch.eye(8)[0], 4 * torch.eye(8)[1]
+
+    def section(n_tight, n_wide):
+        return torch.cat(
+            [directions(n_tight, around=tight, spread=0.3), directions(n_wide, around=wide)]
+        )
+
+    reference = stored(section(300, 300), section(300, 280))
+    assert reference.novelty(section(200, 200)) == pytest.approx(1.0, abs=0.15)
+    assert reference.novelty(section(0, 200)) == pytest.approx(1.0, abs=0.15)
+    assert reference.novelty(section(200, 0)) == pytest.approx(1.0, abs=0.15)
+    assert reference.novelty(directions(200)) > 1.5
+
+
+def test_novelty_needs_two_sections():
+    assert stored(directions(50)).novelty(directions(50)) is None
+
+
+def test_a_section_of_other_genes_has_a_warning_and_the_radius_of_chance(placer):
+    model, cells = placer
+    query = unlike(cells)
+    with pytest.warns(UserWarning, match=f"section .*{UNLIKE}"):
+        model.predict(query, mode="expr_to_pos", **QUIET)
+    plain = cells.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(plain, mode="expr_to_pos", **QUIET)
+    assert model.module.reference.novelty is not None
+    placed, radius = query.obsm["spatial_predicted"], query.obs.get("spatial_predicted_radius")
+    if radius is not None:
+        by_chance = np.hypot(model.module.tissue_radius(0.9), np.linalg.norm(placed, axis=1))
+        assert (radius >= by_chance - 1e-6).all()
+
+
+def test_a_draw_of_such_a_section_has_the_warning_and_an_embedding_has_not(placer):
+    model, cells = placer
+    with pytest.warns(UserWarning, match=UNLIKE):
+        model.sample(unlike(cells), mode="expr_to_pos", n_steps=2, **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.get_latent_representation(unlike(cells))
+
+
+def test_cells_placed_among_others_have_no_warning(placer):
+    model, cells = placer
+    query = unlike(cells)
+    query.obsm["spatial"][::2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(query, **QUIET)
+
+
+def test_the_tissue_radius_holds_its_share_of_the_cells(placer):
+    model, cells = placer
+    centered = cells.obsm["spatial"] - cells.obsm["spatial"].mean(0)
+    share = (np.linalg.norm(centered, axis=1) < model.module.tissue_radius(0.9)).mean()
+    assert share == pytest.approx(0.9, abs=0.05)
+    assert al.metrics.rms_radius(centered) < model.module.tissue_radius(0.9)
