@@ -5,7 +5,7 @@ import torch
 from scipy.stats import spearmanr
 
 from alphastomics.diffusion_model import arrangement
-from alphastomics.diffusion_model.arrangement import distance_correlation, refine
+from alphastomics.diffusion_model.arrangement import distance_correlation, refine, smooth
 
 N, D = 40, 2
 
@@ -125,3 +125,27 @@ class TestRefinement:
         whole = refine(x, places)
         monkeypatch.setattr(arrangement, constant, 7)
         torch.testing.assert_close(refine(x, places), whole)
+
+
+class TestSmoothing:
+    def test_noise_of_similar_cells_is_averaged(self):
+        torch.manual_seed(0)
+        truth = torch.randn(400, 2)
+        features = torch.nn.functional.normalize(
+            torch.cat([truth, torch.ones(400, 1)], dim=1), dim=-1
+        )
+        noisy = truth + 0.5 * torch.randn(400, 2)
+        error = (smooth(noisy, features) - truth).square().mean()
+        assert error < 0.7 * (noisy - truth).square().mean()
+
+    def test_equivariant_to_order_and_frame(self):
+        torch.manual_seed(0)
+        x, features = torch.randn(60, 2), torch.nn.functional.normalize(torch.randn(60, 5), dim=-1)
+        order, turn = torch.randperm(60), torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+        moved = smooth(x[order] @ turn + 3, features[order])
+        torch.testing.assert_close(moved, smooth(x, features)[order] @ turn + 3)
+
+    def test_few_cells(self):
+        x = torch.randn(3, 2)
+        features = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
+        torch.testing.assert_close(smooth(x, features), (x + x.mean(0)) / 2)

@@ -258,33 +258,47 @@ class TestPriors:
         torch.testing.assert_close(estimate[unknown], expected[unknown])
 
 
-class TestRefinedArrangement:
+class TestUnframedPlacing:
     """Cells with expression are compared with stored cells of the training sections."""
 
-    def arranged(self, module):
+    def encoded(self, module):
         section = SectionSample(
             torch.randn(30, G), torch.ones(30, G, dtype=torch.bool), torch.randn(30, 2)
         )
         module.reference.fill(module.matcher, [section])
         cells = some_cells(module)
-        cells = cells._replace(gene_known=(torch.arange(N) < 8)[None, :, None].expand(B, N, G))
+        cells = cells._replace(
+            gene_known=(torch.arange(N) < 8)[None, :, None].expand(B, N, G),
+            position_known=torch.zeros_like(cells.position_known),
+        )
         cells = per_cell(cells, lambda field: field[:1])
-        return cells, module(cells).arrangement
+        encoding = module(cells)
+        return cells, encoding._replace(position=torch.randn(1, N, 2))
 
-    def test_cells_without_expression_stay(self, new_module):
+    def test_cells_without_expression_stay_at_their_mean(self, new_module):
         module = new_module()
-        cells, arrangement = self.arranged(module)
-        refined = module.refined_arrangement(cells, arrangement)
-        assert torch.equal(refined[:, 8:], arrangement[:, 8:])
-        assert not torch.isclose(refined[:, :8], arrangement[:, :8]).all(-1).any()
-        assert torch.isfinite(refined).all()
+        cells, encoding = self.encoded(module)
+        placed = module.place_unframed(cells, encoding, arrange=False)
+        assert torch.equal(placed[:, 8:], encoding.position[:, 8:])
+        assert not torch.isclose(placed[:, :8], encoding.position[:, :8]).all(-1).any()
 
-    def test_without_stored_cells_or_expression_nothing_moves(self, new_module):
+    def test_the_arrangement_is_superposed_on_the_mean(self, new_module):
         module = new_module()
-        cells, arrangement = self.arranged(module)
+        cells, encoding = self.encoded(module)
+        placed = module.place_unframed(cells, encoding, arrange=True)
+        mean = module.place_unframed(cells, encoding, arrange=False)
+        assert torch.isfinite(placed).all()
+        torch.testing.assert_close(placed.mean(1), mean.mean(1), atol=1e-4, rtol=1e-4)
+
+    def test_without_stored_cells_or_expression_the_mean_is_that_of_the_network(self, new_module):
+        module = new_module()
+        cells, encoding = self.encoded(module)
         nothing = cells._replace(gene_known=torch.zeros_like(cells.gene_known))
-        assert torch.equal(module.refined_arrangement(nothing, arrangement), arrangement)
-        assert torch.equal(new_module().refined_arrangement(cells, arrangement), arrangement)
+        for placed in (
+            module.place_unframed(nothing, encoding, arrange=False),
+            new_module().place_unframed(cells, encoding, arrange=False),
+        ):
+            assert torch.equal(placed, encoding.position)
 
 
 def test_the_expression_head_reads_tokens_and_the_factors_of_the_mean(module):

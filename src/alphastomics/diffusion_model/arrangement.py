@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
+SMOOTHED_CELLS, SMOOTHED_SHARE = 16, 0.5
 LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
 ROWS = 256  # cells whose distances to all are computed at a time: they stay in the cache
 MAX_STORED = 4096  # cells of which all target distances are stored
@@ -97,6 +98,28 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
             moved.append((ratio.sum(1, keepdim=True) * x[rows] - ratio @ x) / n)
         x = torch.cat(moved)
     return x.to(arrangement)
+
+
+def smooth(arrangement: Tensor, features: Tensor) -> Tensor:
+    """Move each cell halfway to the mean of the 16 cells most similar to it in expression.
+
+    Estimates of similar cells err independently in part, so that their mean errs less, and similar
+    cells come to lie near each other (k-nearest-neighbor regression on the estimates themselves).
+
+    Parameters
+    ----------
+    arrangement
+        ``(N, d)``.
+    features
+        Directions ``(N, D)`` whose cosine is the similarity of cells, each the most similar to
+        itself.
+    """
+    k = min(SMOOTHED_CELLS, len(features))
+    moved = [
+        arrangement[(rows @ features.T).topk(k, dim=-1).indices].mean(1)
+        for rows in torch.split(features, ROWS)
+    ]
+    return torch.lerp(arrangement, torch.cat(moved), SMOOTHED_SHARE)
 
 
 def _distances(points: Tensor, rows: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alphastomics.config import Architecture, Frame
-from alphastomics.diffusion_model.alignment import SectionPoses
-from alphastomics.diffusion_model.arrangement import refine
+from alphastomics.diffusion_model.alignment import SectionPoses, procrustes
+from alphastomics.diffusion_model.arrangement import refine, smooth
 from alphastomics.diffusion_model.batch import SCOPES, StandardizedCells
 from alphastomics.diffusion_model.heads import DiffusionHead
 from alphastomics.diffusion_model.transforms import ExpressionTransform, PositionTransform
@@ -279,16 +279,28 @@ class MaskedDiffusionModule(nn.Module):
         mixture = self.matcher(features[:, :n], features, cells.position, known)
         return mixture._replace(valid=to_place)
 
-    def refined_arrangement(self, cells: StandardizedCells, arrangement: Tensor) -> Tensor:
-        """Arrangement ``(1, N, d)`` of one set, refined by its places in the training sections."""
+    def place_unframed(
+        self, cells: StandardizedCells, encoding: Encoding, *, arrange: bool
+    ) -> Tensor:
+        """Positions ``(1, N, d)`` of one set without a known position.
+
+        The mean, or the arrangement superposed on it, both smoothed over cells of similar
+        expression; the arrangement is first refined by the places in the training sections.
+        """
+        mean, arrangement = encoding.position.clone(), encoding.arrangement.clone()
         expressed = cells.gene_known.any(-1)  # (1, N)
-        if not self.reference.is_fitted or int(expressed.sum()) < 2:
-            return arrangement
-        features = self.matcher.features(cells.expression[expressed], cells.gene_known[expressed])
-        refined = arrangement.clone()
-        places = self.reference.places(self.matcher, features)
-        refined[expressed] = refine(arrangement[expressed], places)
-        return refined
+        if self.reference.is_fitted and int(expressed.sum()) > 1:
+            features = self.matcher.features(
+                cells.expression[expressed], cells.gene_known[expressed]
+            )
+            mean[expressed] = smooth(mean[expressed], features)
+            if arrange:
+                places = self.reference.places(self.matcher, features)
+                refined = refine(arrangement[expressed], places)
+                arrangement[expressed] = smooth(refined, features)
+        if not arrange:
+            return mean
+        return procrustes(arrangement, mean, allow_reflection=self.allow_reflection)
 
     def tissue_radius(self, level: float) -> float:
         """Distance from its center, in measured units, within which a share of a section lies."""

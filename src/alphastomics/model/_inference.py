@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from alphastomics._compat import warn
 from alphastomics._threads import limited_threads
-from alphastomics.diffusion_model.alignment import Pose, procrustes, superpose
+from alphastomics.diffusion_model.alignment import Pose, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite
 from alphastomics.diffusion_model.masking import Pattern
@@ -309,11 +309,8 @@ def _positions(
         place = mixture.mode() if arrange else mixture.mean()
         position = torch.where(mixture.valid[0, :, None], place[0], position)
         scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
-    elif arrange and not bool(cells.position_known.any()):
-        arrangement = module.refined_arrangement(cells, encoding.arrangement)
-        position = procrustes(
-            arrangement, encoding.position, allow_reflection=module.allow_reflection
-        )[0]
+    elif not bool(cells.position_known.any()):
+        position = module.place_unframed(cells, encoding, arrange=arrange)[0]
     return position, scale
 
 

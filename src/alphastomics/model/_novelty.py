@@ -20,10 +20,10 @@ MIN_COMPARED = 100  # cells of a section, for a mean over them
 def mark_novel(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceTask:
     """Task in which the sections unlike those of training are marked, with a warning.
 
-    Only sections without a known position are examined: they are placed by what training sections
-    have in common. The threshold lies between sections, halves and single cell types of tissue seen
-    in training (0.98 to 1.06) and a section on which placing is near chance (1.26); see
-    docs/placement-notes.md.
+    Only sections with all genes and without a known position are examined: these are placed by what
+    training sections have in common. The threshold lies between sections, halves and single cell
+    types of tissue seen in training (0.98 to 1.06) and a section on which placing is near chance
+    (1.26); see docs/placement-notes.md.
     """
     if not (task.fill_position and module.reference.is_fitted):
         return task
@@ -35,7 +35,8 @@ def mark_novel(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceT
             continue
         cells = reader.read(cell_set)
         expressed = cells.gene_known.any(-1)  # (1, N)
-        if int(expressed.sum()) < MIN_COMPARED:
+        is_complete = bool(cells.gene_known[expressed].all())  # as the stored cells are
+        if int(expressed.sum()) < MIN_COMPARED or not is_complete:
             continue
         features = module.matcher.features(cells.expression[expressed], cells.gene_known[expressed])
         found = module.reference.novelty(features)
