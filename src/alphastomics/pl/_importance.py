@@ -63,7 +63,9 @@ def gene_importance(
                 f"{name} {short(column)} is not in adata.var, which holds {list(adata.var)}"
                 f"{': run al.tl.gene_importance first, or correct it.' if name == 'key' else '.'}"
             )
-    importance = pd.to_numeric(adata.var[key]).astype(float).dropna()
+    if not pd.api.types.is_numeric_dtype(adata.var[key]):
+        raise TypeError(f"adata.var[{key!r}] must hold numbers, found {adata.var[key].dtype}.")
+    importance = adata.var[key].astype(float).dropna()
     if importance.empty:
         raise ValueError(f"adata.var[{key!r}] has no value: the model knows none of these genes.")
     shown = importance.nlargest(n_genes)
