@@ -203,72 +203,6 @@ def draw(importance: pd.DataFrame, name: pd.Series, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--test", required=True, help="section to hold out")
-    parser.add_argument("--layer_key", default="cell_type", help="annotated layers in obs")
-    parser.add_argument("--max_steps", type=int, default=None)
-    parser.add_argument(
-        "--models", type=Path, default=None, help="folder to keep trained models in"
-    )
-    args = start(parser)
-
-    adata = ad.read_h5ad(args.data)
-    held_out = (adata.obs["section"].astype(str) == args.test).to_numpy()
-    cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
-    layer, name = markers(atlas.var_names)
-    others = other_choices(atlas, args.layer_key)
-    rows, tables = [], []
-    for seed in args.seeds:
-        model = trained(atlas, seed, args)
-        for method in METHODS:
-            al.tl.gene_importance(model, atlas, method=method, key_added=method, seed=seed)
-        tables.append(atlas.var[list(METHODS)].copy())
-        rng = np.random.default_rng(seed)
-        chosen = {"all genes": list(atlas.var_names)}
-        chosen |= {f"importance by {m}": tables[-1][m].nlargest(N_GENES).index for m in METHODS}
-        chosen["importance by gradients, in rounds of halves"] = in_rounds(model, atlas)
-        chosen |= {what: score.nlargest(N_GENES).index for what, score in others.items()}
-        for what, genes in chosen.items():
-            rows.append({"genes": what, "seed": seed, **place(model, cells, list(genes))})
-        drawn = [rng.permutation(atlas.var_names)[:N_GENES] for _ in range(N_RANDOM)]
-        random = pd.DataFrame([place(model, cells, list(genes)) for genes in drawn])
-        best = random.loc[random["distance_spearman"].idxmax()]
-        rows.append({"genes": f"random, mean of {N_RANDOM}", "seed": seed, **random.mean()})
-        rows.append({"genes": f"random, best of {N_RANDOM}", "seed": seed, **best})
-        print(pd.DataFrame(rows)[lambda t, s=seed: t["seed"] == s].round(3).to_string(), flush=True)
-    importance = sum(tables) / len(tables)
-    results = pd.DataFrame(rows)
-    stem = f"gene_importance_{args.data.stem}_{args.test}"
-    results.round(5).to_csv(args.out / f"{stem}.csv", index=False)
-    of_genes = pd.concat(tables, axis=1, keys=args.seeds)
-    of_genes.columns = [f"{method}, seed {seed}" for seed, method in of_genes.columns]
-    of_genes = of_genes.assign(**others, marker=layer, name=name)
-    of_genes.round(6).to_csv(args.out / f"{stem}_genes.csv")
-    draw(importance, name, args.out / f"{stem}.png")
-    ranked = importance.assign(**others).drop(columns="most variable")  # which has no order
-    text = "\n".join(
-        [
-            f"# Genes that decide the position: {args.data.stem}, {args.test} held out",
-            "",
-            f"The held-out section placed by {N_GENES} of {len(layer)} genes, chosen in the "
-            f"training sections; mean ± sd over seeds {', '.join(map(str, args.seeds))}.",
-            "",
-            *text_of_placement(results),
-            "",
-            *text_of_markers(ranked, layer, name),
-            "",
-            "Agreement, as Spearman's correlation over all genes and as common genes of the first "
-            f"{N_GENES}:",
-            "",
-            agreement(tables),
-        ]
-    )
-    (args.out / f"{stem}.md").write_text(text + "\n")
-    print(text)
-
-
 def text_of_placement(results: pd.DataFrame) -> list[str]:
     """Lines about the held-out section, the best choice of genes first."""
     groups = results.groupby("genes", sort=False)[[*SHOWN, "cells without counts"]]
@@ -278,6 +212,90 @@ def text_of_placement(results: pd.DataFrame) -> list[str]:
         values = [cell(mean.loc[what, c], sd.loc[what, c]) for c in mean.columns]
         lines.append(f"| {what} | " + " | ".join(values) + " |")
     return lines
+
+
+def evaluate(
+    model: al.AlphaSTomics,
+    atlas: ad.AnnData,
+    cells: ad.AnnData,
+    others: dict[str, pd.Series],
+    seed: int,
+) -> tuple[list[dict[str, float | str]], pd.DataFrame]:
+    """Scores of the held-out section by each choice of genes, and the importance of all genes."""
+    for method in METHODS:
+        al.tl.gene_importance(model, atlas, method=method, key_added=method, seed=seed)
+    importance = atlas.var[list(METHODS)].copy()
+    chosen = {"all genes": list(atlas.var_names)}
+    chosen |= {f"importance by {m}": list(importance[m].nlargest(N_GENES).index) for m in METHODS}
+    chosen["importance by gradients, in rounds of halves"] = in_rounds(model, atlas)
+    chosen |= {what: list(score.nlargest(N_GENES).index) for what, score in others.items()}
+    rows = [{"genes": what, **place(model, cells, genes)} for what, genes in chosen.items()]
+    rng = np.random.default_rng(seed)
+    drawn = [list(rng.permutation(atlas.var_names)[:N_GENES]) for _ in range(N_RANDOM)]
+    random = pd.DataFrame([place(model, cells, genes) for genes in drawn])
+    best = random.loc[random["distance_spearman"].idxmax()]
+    rows.append({"genes": f"random, mean of {N_RANDOM}", **random.mean()})
+    rows.append({"genes": f"random, best of {N_RANDOM} on the held-out section", **best})
+    return [{**row, "seed": seed} for row in rows], importance
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--test", required=True, help="section to hold out")
+    parser.add_argument("--layer_key", default="cell_type", help="annotated layers in obs")
+    parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument("--models", type=Path, help="folder to keep trained models in")
+    args = start(parser)
+
+    adata = ad.read_h5ad(args.data)
+    held_out = (adata.obs["section"].astype(str) == args.test).to_numpy()
+    cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
+    others = other_choices(atlas, args.layer_key)
+    rows, tables = [], {}
+    for seed in args.seeds:
+        of_seed, tables[seed] = evaluate(trained(atlas, seed, args), atlas, cells, others, seed)
+        print(pd.DataFrame(of_seed).round(3).to_string(), flush=True)
+        rows += of_seed
+    report(pd.DataFrame(rows), tables, others, f"{args.data.stem}, {args.test}", args.out)
+
+
+def report(
+    results: pd.DataFrame,
+    tables: dict[int, pd.DataFrame],
+    others: dict[str, pd.Series],
+    title: str,
+    out: Path,
+) -> None:
+    """Write the tables and the figure."""
+    importance = sum(tables.values()) / len(tables)
+    layer, name = markers(importance.index)
+    stem = f"gene_importance_{title.replace(', ', '_')}"
+    results.round(5).to_csv(out / f"{stem}.csv", index=False)
+    by_seed = {f"{m}, seed {s}": table[m] for s, table in tables.items() for m in METHODS}
+    of_genes = pd.DataFrame({**by_seed, **others, "marker": layer, "name": name})
+    of_genes.round(6).to_csv(out / f"{stem}_genes.csv")
+    draw(importance, name, out / f"{stem}.png")
+    ranked = importance.assign(**others).drop(columns="most variable")  # which has no order
+    text = "\n".join(
+        [
+            f"# Genes that decide the position: {title} held out",
+            "",
+            f"The held-out section placed by {N_GENES} of {len(layer)} genes, chosen in the "
+            f"training sections; mean ± sd over seeds {', '.join(map(str, tables))}.",
+            "",
+            *text_of_placement(results),
+            "",
+            *text_of_markers(ranked, layer, name),
+            "",
+            "Agreement, as Spearman's correlation over all genes and as common genes of the first "
+            f"{N_GENES}:",
+            "",
+            agreement(list(tables.values())),
+        ]
+    )
+    (out / f"{stem}.md").write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":
