@@ -128,17 +128,6 @@ def trained(atlas: ad.AnnData, seed: int, args: argparse.Namespace) -> al.AlphaS
     return model
 
 
-def in_rounds(model: al.AlphaSTomics, atlas: ad.AnnData) -> list[str]:
-    """Genes that are left when the less important half is dropped again and again."""
-    genes = list(atlas.var_names)
-    while len(genes) > N_GENES:
-        rest = atlas[:, genes].copy()
-        al.tl.gene_importance(model, rest, method="gradients")
-        n = max(len(genes) // 2, N_GENES)
-        genes = list(rest.var["position_importance"].nlargest(n).index)
-    return genes
-
-
 def place(model: al.AlphaSTomics, cells: ad.AnnData, genes: list[str]) -> dict[str, float]:
     """Scores of the held-out section, placed by some genes alone."""
     query = cells[:, genes].copy()
@@ -227,7 +216,6 @@ def evaluate(
     importance = atlas.var[list(METHODS)].copy()
     chosen = {"all genes": list(atlas.var_names)}
     chosen |= {f"importance by {m}": list(importance[m].nlargest(N_GENES).index) for m in METHODS}
-    chosen["importance by gradients, in rounds of halves"] = in_rounds(model, atlas)
     chosen |= {what: list(score.nlargest(N_GENES).index) for what, score in others.items()}
     rows = [{"genes": what, **place(model, cells, genes)} for what, genes in chosen.items()]
     rng = np.random.default_rng(seed)

@@ -42,7 +42,8 @@ class PlacedSet(NamedTuple):
 
     def error(self, module: MaskedDiffusionModule, cells: StandardizedCells) -> Tensor:
         """Distances of predicted positions from the target, ``(N,)``; 0 for cells of weight 0."""
-        square = (module(cells).position[0] - self.target).square().sum(-1)
+        placed = module(cells, by_genes=False).position[0]
+        square = (placed - self.target).square().sum(-1)
         return self.weight * (square + SOFTENING).sqrt()
 
 
