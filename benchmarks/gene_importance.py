@@ -68,6 +68,11 @@ HUMAN = {
 }  # fmt: skip
 # Names of other genes that rank high; not counted as markers.
 NAMES = {
+    "ENSG00000124935": "SCGB1D2", "ENSG00000153002": "CPB1", "ENSG00000170323": "FABP4",
+    "ENSG00000170421": "KRT8", "ENSG00000160182": "TFF1", "ENSG00000185499": "MUC1",
+    "ENSG00000173432": "SAA1", "ENSG00000251562": "MALAT1", "ENSG00000064787": "BCAS1",
+    "ENSG00000091513": "TF", "ENSG00000105695": "MAG", "ENSG00000167641": "PPP1R14A",
+    "ENSG00000080822": "CLDND1",
     "ENSG00000131095": "GFAP", "ENSG00000132639": "SNAP25", "ENSG00000171617": "ENC1",
     "ENSG00000104722": "NEFM", "ENSG00000277586": "NEFL", "ENSG00000111640": "GAPDH",
     "ENSG00000102003": "SYP", "ENSG00000026508": "CD44", "ENSG00000157005": "SST",
@@ -126,6 +131,17 @@ def trained(atlas: ad.AnnData, seed: int, args: argparse.Namespace) -> al.AlphaS
     if folder is not None:
         model.save(folder)
     return model
+
+
+def in_rounds(model: al.AlphaSTomics, atlas: ad.AnnData) -> list[str]:
+    """Genes that are left when the less important half is dropped again and again."""
+    genes = list(atlas.var_names)
+    while len(genes) > N_GENES:
+        rest = atlas[:, genes].copy()
+        al.tl.gene_importance(model, rest, method="gradients")
+        n = max(len(genes) // 2, N_GENES)
+        genes = list(rest.var["position_importance"].nlargest(n).index)
+    return genes
 
 
 def place(model: al.AlphaSTomics, cells: ad.AnnData, genes: list[str]) -> dict[str, float]:
@@ -216,6 +232,7 @@ def evaluate(
     importance = atlas.var[list(METHODS)].copy()
     chosen = {"all genes": list(atlas.var_names)}
     chosen |= {f"importance by {m}": list(importance[m].nlargest(N_GENES).index) for m in METHODS}
+    chosen["importance by gradients, in rounds of halves"] = in_rounds(model, atlas)
     chosen |= {what: list(score.nlargest(N_GENES).index) for what, score in others.items()}
     rows = [{"genes": what, **place(model, cells, genes)} for what, genes in chosen.items()]
     rng = np.random.default_rng(seed)
