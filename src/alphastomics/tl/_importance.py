@@ -50,7 +50,7 @@ def gene_importance(
         the mean of each gene in training to its value. They add up to what the values of all genes
         do to the error. ``"hiding"``: increase of the error when a gene is unknown, the mean over
         random halves of the other genes that are unknown, too (Banzhaf value), so that genes that
-        say the same share their importance.
+        say the same share their importance; slower, and for a few hundred genes at most.
     n_cells
         Cells to place, a random sample of ``adata`` if it has more.
     n_passes
