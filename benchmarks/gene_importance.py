@@ -203,7 +203,7 @@ def draw(importance: pd.DataFrame, name: pd.Series, path: Path) -> None:
     for method, ax in zip(METHODS, axes, strict=True):
         genes = ad.AnnData(var=pd.DataFrame({"x": importance[method], "name": name}))
         al.pl.gene_importance(genes, N_GENES, key="x", gene_symbols="name", ax=ax)
-        ax.set_title(f"Genes that decide the position: {method}")
+        ax.set_title(f"Genes that decide the position,\nby {method}")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
