@@ -20,6 +20,7 @@ RADIUS_SUFFIX: Final = "_radius"
 EXPRESSION_PREDICTED: Final = "expression_predicted"
 EXPRESSION_SAMPLED: Final = "expression_sampled"
 EXPRESSION_IMPUTED: Final = "expression_imputed"
+POSITION_IMPORTANCE: Final = "position_importance"  # var, written by `al.tl.gene_importance`
 UNS: Final = "alphastomics"
 UNITS: Final = "units"
 

@@ -10,7 +10,7 @@ from anndata import AnnData
 from alphastomics import _keys
 from alphastomics._validate import short
 
-Store = Literal["obsm", "layers", "obs"]
+Store = Literal["obsm", "layers", "obs", "var"]
 METHOD = "method"  # in every record of provenance, by which a result is known as ours
 RADIUS = "radius"  # in that of positions: whether they have a radius in obs
 

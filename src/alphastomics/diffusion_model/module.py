@@ -183,13 +183,16 @@ class MaskedDiffusionModule(nn.Module):
         """Device of the parameters."""
         return self.mean_head.weight.device
 
-    def forward(self, cells: StandardizedCells) -> Encoding:
+    def forward(self, cells: StandardizedCells, *, by_genes: bool = True) -> Encoding:
         """Read a batch of sets and estimate what is unknown.
 
         Parameters
         ----------
         cells
             Standardized values and what of them is known; the support set is left out.
+        by_genes
+            Whether unknown genes are estimated from known ones, which positions do not need and
+            which takes long where every cell has a panel of its own.
 
         Returns
         -------
@@ -201,7 +204,7 @@ class MaskedDiffusionModule(nn.Module):
         where = cells.where()
         known = cells.gene_known & cells.real[..., None]  # (B, N, G)
         values = torch.where(known, cells.expression, 0.0)
-        prior = self._priors(values, known, cells, where)
+        prior = self._priors(values, known, cells, where, by_genes=by_genes)
         x = self._embed(values, known, cells) + prior.token  # (B, N, D)
         tokens, routing = self.transformer(x, cells.cell_mask, where)  # (B, N, D)
 
@@ -238,6 +241,8 @@ class MaskedDiffusionModule(nn.Module):
         known: Tensor,
         cells: StandardizedCells,
         where: KnownPositions | None,
+        *,
+        by_genes: bool,
     ) -> Prior:
         """Combine the priors of expression: the only place where they enter the network.
 
@@ -255,9 +260,9 @@ class MaskedDiffusionModule(nn.Module):
                 token = token.index_put((placed,), around[0].to(token))
                 estimate[placed] = around[1].to(estimate)
         partly = known.any(-1) & ~known.all(-1)  # (B, N)
-        if self.genes.is_fitted and bool(partly.any()):
-            by_genes = self.genes.smoothed(values, known, where, self.smoother)
-            estimate = torch.where(partly[..., None], by_genes, estimate)
+        if by_genes and self.genes.is_fitted and bool(partly.any()):
+            smoothed = self.genes.smoothed(values, known, where, self.smoother)
+            estimate = torch.where(partly[..., None], smoothed, estimate)
         return Prior(token, estimate)
 
     def match(self, cells: StandardizedCells) -> PositionMixture | None:

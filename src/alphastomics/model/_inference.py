@@ -176,6 +176,7 @@ class SetReader:
         *,
         scope: int,
         n_support: int,
+        visible: Tensor | None = None,
     ) -> StandardizedCells:
         """Standardized values of cells; hidden values are not among them."""
         module, task = self.module, self.task
@@ -191,6 +192,8 @@ class SetReader:
         )
         batch = collate([single]).to(module.device)
         gene_known = batch.measured & batch.expression_known[..., None]
+        if visible is not None:
+            gene_known &= visible
         expression = module.expression_transform(batch.values, gene_known)
         if task.standards is not None:
             shift, scale, section = task.standards
@@ -213,14 +216,18 @@ class SetReader:
             n_support=batch.n_support,
         )
 
-    def read(self, cell_set: InferenceSet) -> StandardizedCells:
-        """Cells of a set in the frame of their section, its support set last."""
+    def read(self, cell_set: InferenceSet, visible: Tensor | None = None) -> StandardizedCells:
+        """Cells of a set in the frame of their section, its support set last.
+
+        All known genes of a cell, or those of them that are ``visible``, boolean ``(N, G)``.
+        """
         frame = self.frame(cell_set)
         cells = self._standardize(
             cell_set.with_support,
             frame.center,
             scope=cell_set.scope,
             n_support=len(cell_set.support),
+            visible=visible,
         )
         position = torch.where(
             cells.position_known[..., None], frame.pose.apply(cells.position), 0.0

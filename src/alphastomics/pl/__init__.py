@@ -1,6 +1,7 @@
 """Figures."""
 
 from alphastomics.pl._expression import expression
+from alphastomics.pl._importance import gene_importance
 from alphastomics.pl._placement import calibration, displacement, uncertainty
 from alphastomics.pl._positions import positions
 from alphastomics.pl._training import history
@@ -9,6 +10,7 @@ __all__ = [
     "calibration",
     "displacement",
     "expression",
+    "gene_importance",
     "history",
     "positions",
     "uncertainty",

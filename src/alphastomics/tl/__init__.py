@@ -1,4 +1,4 @@
-"""Tools: frames, neighbors, uncertainty, scores and baselines."""
+"""Tools: frames, neighbors, uncertainty, importance of genes, scores and baselines."""
 
 import warnings
 from typing import Any
@@ -11,12 +11,14 @@ from alphastomics.tl._expression_baselines import (
     imputation_baselines,
     leave_one_out_bandwidth,
 )
+from alphastomics.tl._importance import gene_importance
 from alphastomics.tl._score import expression_scores, score
 
 __all__ = [
     "draw_baselines",
     "expression_baselines",
     "expression_scores",
+    "gene_importance",
     "imputation_baselines",
     "leave_one_out_bandwidth",
     "neighbors",
