@@ -126,7 +126,7 @@ def celery(task: SimpleNamespace) -> Estimates:
     The network has two outputs, so a volume can't be mapped. Its outputs are shares of the extent
     of the reference widened by 1 on each side, as in its data set.
     """
-    import CeLEry as cel
+    import CeLEry
     import torch
 
     x, q = logged(task)
@@ -137,7 +137,7 @@ def celery(task: SimpleNamespace) -> Estimates:
     with tempfile.TemporaryDirectory() as folder:
         for adata in (train, test):
             adata.X = (adata.X - mean) / sd  # get_zscore; anndata takes no foreign attributes
-        cel.Fit_cord(
+        CeLEry.Fit_cord(
             data_train=train,
             hidden_dims=[30, 25, 15],
             num_epochs_max=500,
@@ -147,7 +147,7 @@ def celery(task: SimpleNamespace) -> Estimates:
             seednum=int(task.seed),
         )
         with torch.no_grad():
-            share = cel.Predict_cord(data_test=test, path=folder, filename="model")
+            share = CeLEry.Predict_cord(data_test=test, path=folder, filename="model")
     low, high = task.positions.min(0) - 1, task.positions.max(0) + 1
     return {"regression": low + share * (high - low)}
 
