@@ -1,11 +1,11 @@
-"""Run one method on exported tasks, each in a process of its own, and keep seconds and memory.
+"""Run one method on exported tasks, and keep seconds and memory.
 
     peers_env/bin/python benchmarks/peers/run.py tangram peers_inputs/map_*.npz
 
 Writes `<task>.<method>.npz` beside each task: the estimates by name, `seconds` of processor time of
-the whole method (the clock's in `waited`, which other jobs beside lengthen) and `peak_mb`, its
-memory above that of the process with the data. Runs in an environment with anndata and the method
-alone; nothing here is imported by the package.
+the whole method, imports included (the clock's in `waited`, which other jobs beside lengthen) and
+`peak_mb`, the highest memory of the process so far above that at its start: one section a call.
+Runs in an environment with anndata and the method alone; nothing here is imported by the package.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -280,11 +278,11 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def run(method: str, path: Path) -> str:
+def run(method: str, path: Path, before: float) -> str:
     with np.load(path) as stored:
         task = SimpleNamespace(**stored)
     kind = path.name.partition("_")[0]
-    before, used, started = resident(), time.process_time(), time.perf_counter()
+    used, started = time.process_time(), time.perf_counter()
     estimates = METHODS[kind][method](task)
     seconds, waited = time.process_time() - used, time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 - before
@@ -299,10 +297,9 @@ def main() -> None:
     parser.add_argument("method")
     parser.add_argument("tasks", type=Path, nargs="+")
     args = parser.parse_args()
-    # a process a task, so that its highest memory is its own
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for path in args.tasks:
-            print(pool.submit(run, args.method, path).result(), flush=True)
+    before = resident()
+    for path in args.tasks:
+        print(run(args.method, path, before), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     PYTHONPATH=benchmarks python benchmarks/peers/score.py --inputs peers_inputs
 
 Writes peers_mapping and peers_imputation, CSV and Markdown, to benchmarks/results. Seconds are of
-one processor core, since other jobs ran beside; memory is above that of the process with the data.
+one processor core, since other jobs ran beside; memory is above that of the process at its start.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def mapping_text(found: pd.DataFrame) -> str:
         "Same cells and same reference for all methods (benchmarks/peers), mean ± sd over seeds "
         "where there are several. Weights over reference cells are read as their mean position and "
         "as the likeliest cell (argmax). rmse in RMS radii, in the frame of the reference; seconds "
-        "of one processor core for the whole method, training included; peak memory in MB above "
-        "that of the process with the data.\n",
+        "of one processor core for the whole method, imports and training included; peak memory in "
+        "MB above that of the process at its start.\n",
     ]
     for section, rows in found.groupby("section", sort=False):
         groups = rows.groupby("method")[[*MAPPED, *COST]]
@@ -134,7 +134,7 @@ def imputation_text(found: pd.DataFrame) -> str:
         "# Genes of osmFISH imputed from dissociated cells: peers\n",
         "`osmfish_published` (3,405 cells) and `osmfish_scrna_ref` (5,613), 33 genes; medians over "
         "genes of scores over cells, one seed. Seconds of one processor core for all folds; peak "
-        "memory in MB above that of the process with the data. Rows marked *published* are numbers "
+        "memory in MB above that of the process at its start. Rows marked *published* are numbers "
         "of the papers, not run here.\n",
     ]
     for protocol, title in PROTOCOLS.items():
