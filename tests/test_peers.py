@@ -48,7 +48,7 @@ def test_estimates_come_back_to_their_cells_and_genes(peers, tmp_path, monkeypat
         stub = {"stub": lambda _, truth=truth: {"known": truth}}
         monkeypatch.setattr(peers["run"], "METHODS", {"map": stub, "impute": stub})
         peers["run"].run("stub", path, before=0)
-    placed = peers["score"].mapping(tmp_path)
+    placed = peers["score"].mapping(tmp_path, tmp_path)
     assert placed["cells"].tolist() == [35]
     assert placed["distance_spearman"].to_numpy() == pytest.approx(1)
     imputed = peers["score"].imputation(tmp_path)

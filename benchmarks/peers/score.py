@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import make_parser, start
+from export import SECTIONS
 from placement import cell
 from reference import scores
 from scipy.stats import spearmanr
@@ -57,13 +58,33 @@ def results(inputs: Path, kind: str) -> Iterator[tuple[str, str, np.ndarray, dic
                     yield name, number, truth, row
 
 
-def mapping(inputs: Path) -> pd.DataFrame:
-    return pd.DataFrame(
+def mapping(inputs: Path, tables: Path) -> pd.DataFrame:
+    """A row a section, seed and estimate."""
+    found = pd.DataFrame(
         {"section": name, "seed": int(seed), "cells": len(truth), "method": row["method"]}
         | scores(truth, row.pop("estimate"))
         | {key: row[key] for key in COST}
         for name, seed, truth, row in results(inputs, "map")
     )
+    own = (known(found, tables / f"reference_{name}.csv") for name, _, n in SECTIONS if n is None)
+    return pd.concat([found, *own])
+
+
+def known(found: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Ours and the baselines of benchmarks/reference.py, whose halves of a section are the same.
+
+    Only the methods and seeds that run.py has not run; without seconds and memory, which
+    reference.py does not measure in the same terms.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    rows = found[found["section"] == path.stem.removeprefix("reference_")]
+    own = pd.read_csv(path).query("seed in @rows.seed.unique()")
+    own = own.assign(section=rows["section"].iloc[0], cells=rows["cells"].iloc[0])
+    ours = np.where(own["kind"] == "model", f"{OURS}, ", "")
+    own["method"] = ours + own["method"].str.replace("^knn", "knn, ", regex=True)
+    own = own[~own["method"].isin(rows["method"])]
+    return own[[column for column in found if column in own and column not in COST]]
 
 
 def imputation(inputs: Path) -> pd.DataFrame:
@@ -109,7 +130,8 @@ def mapping_text(found: pd.DataFrame) -> str:
         "where there are several. Weights over reference cells are read as their mean position and "
         "as the likeliest cell (argmax). rmse in RMS radii, in the frame of the reference; seconds "
         "of one processor core for the whole method, imports and training included; peak memory in "
-        "MB above that of the process at its start.\n",
+        "MB above that of the process at its start (blank: benchmarks/reference.py ran it on the "
+        "same cells).\n",
     ]
     for section, rows in found.groupby("section", sort=False):
         groups = rows.groupby("method")[[*MAPPED, *COST]]
@@ -123,7 +145,7 @@ def mapping_text(found: pd.DataFrame) -> str:
         for column in MAPPED:
             table[column] = [cell(mean.loc[m, column], sd.loc[m, column]) for m in order]
         for column in COST:
-            table[column] = [f"{mean.loc[m, column]:.0f}" for m in order]
+            table[column] = mean.loc[order, column].map("{:.0f}".format).replace("nan", "")
         cells = rows["cells"].iloc[0]
         text.append(f"## {section}, {cells} cells placed\n\n{lines(table)}\n")
     return "\n".join(text)
@@ -160,11 +182,10 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--inputs", type=Path, required=True)
     args = start(parser)
-    for name, score, text in (
-        ("peers_mapping", mapping, mapping_text),
-        ("peers_imputation", imputation, imputation_text),
+    for name, found, text in (
+        ("peers_mapping", mapping(args.inputs, args.out), mapping_text),
+        ("peers_imputation", imputation(args.inputs), imputation_text),
     ):
-        found = score(args.inputs)
         found.round(5).to_csv(args.out / f"{name}.csv", index=False)
         (args.out / f"{name}.md").write_text(text(found))
         print(text(found))
