@@ -53,7 +53,7 @@ def results(inputs: Path, kind: str) -> Iterator[tuple[str, str, np.ndarray, dic
             cost = {key: float(stored[key]) for key in COST}
             for reading in stored.files:
                 if reading not in (*COST, "waited"):
-                    label = f"{method}, {reading}"
+                    label = f"{method.removesuffix('_clusters')}, {reading}"
                     row = {"method": label, "estimate": stored[reading], **cost}
                     yield name, number, truth, row
 
