@@ -20,6 +20,10 @@ RADIUS_SUFFIX: Final = "_radius"
 EXPRESSION_PREDICTED: Final = "expression_predicted"
 EXPRESSION_SAMPLED: Final = "expression_sampled"
 EXPRESSION_IMPUTED: Final = "expression_imputed"
+LOWER_SUFFIX: Final = "_lower"  # of the 90 % interval of expression
+UPPER_SUFFIX: Final = "_upper"
+RELIABILITY_SUFFIX: Final = "_reliability"  # var
+RELIABILITY: Final = "reliability"  # in the provenance of imputed genes
 UNS: Final = "alphastomics"
 UNITS: Final = "units"
 
