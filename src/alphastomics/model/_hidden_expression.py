@@ -51,6 +51,8 @@ def estimates_of_hidden(
     seed
         Of what is hidden.
     """
+    by_name = np.argsort(section.names, kind="stable")  # whatever the order of the cells
+    section, trained = section.subset(by_name), trained[by_name]
     rng = np.random.default_rng([seed, 1])
     n_most = int(np.clip(MOST_VALUES // module.num_genes, FEWEST_CELLS, MOST_CELLS))
     chosen = _dense_sample(section, n_most, rng)

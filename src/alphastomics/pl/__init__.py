@@ -3,6 +3,7 @@
 from alphastomics.pl._expression import expression
 from alphastomics.pl._placement import calibration, displacement, uncertainty
 from alphastomics.pl._positions import positions
+from alphastomics.pl._reliability import reliability
 from alphastomics.pl._training import history
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "expression",
     "history",
     "positions",
+    "reliability",
     "uncertainty",
 ]
