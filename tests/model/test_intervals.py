@@ -232,7 +232,7 @@ def test_what_the_user_has_there_stays(calibrated):
     cells.obsm[f"{IMPUTED}_lower"] = np.ones((cells.n_obs, 1))
     cells.var[f"{PREDICTED}_reliability"] = 1.0
     cells.obs["expression_known"] = np.arange(cells.n_obs) % 2 == 0
-    with pytest.raises(ValueError, match="_lower'] is there already.*key_added="):
+    with pytest.raises(ValueError, match=r"_lower'\] is there already.*key_added="):
         model.impute(cells, genes=["gene_0"], **QUIET)
     with pytest.raises(ValueError, match=r"var\['.*_reliability'\] is there already.*layer_added="):
         model.predict(cells, **QUIET)

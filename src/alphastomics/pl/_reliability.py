@@ -52,7 +52,8 @@ def reliability(
         Name in ``.layers`` (of ``predict``) or ``.obsm`` (of ``impute``) of the estimates.
     truth
         Name in ``.layers`` of the true values, ``"X"`` for ``.X``, in the units of the estimates:
-        counts, where these were made with ``output="counts"``. Without it there are bars.
+        counts, where these were made with ``output="counts"``. Without it there are bars. The
+        reliability is that of log-normalized values; counts correlate more, by their depth.
     n_genes
         Number of bars; of more genes than that, one half are the most and one half the least
         reliable ones.
