@@ -79,9 +79,8 @@ def reliability(
     >>> for suffix, shift in (("", 0), ("_lower", -1), ("_upper", 1)):
     ...     cells.layers["expression_predicted" + suffix] = cells.X.toarray() + shift
     >>> cells.var["expression_predicted_reliability"] = np.linspace(0, 1, cells.n_vars)
-    >>> cells.uns["alphastomics"] = {"expression_predicted": {"method": "predict"}}
-    >>> al.pl.reliability(cells, truth="X").get_title()
-    '100 % of the values within their interval'
+    >>> al.pl.reliability(cells, n_genes=4).get_title()
+    'Reliability of 4 of 60 genes'
     """
     require_adata(adata)
     check_integer("n_genes", n_genes, 2)
@@ -99,7 +98,8 @@ def reliability(
 def _estimated(adata: AnnData, key: str) -> _Estimated:
     """Read what a calibrated model wrote."""
     suffixes = ("", _keys.LOWER_SUFFIX, _keys.UPPER_SUFFIX)
-    where = adata.layers if key in adata.layers else adata.obsm
+    is_layer = key in adata.layers
+    where = adata.layers if is_layer else adata.obsm
     if any(key + suffix not in where for suffix in suffixes):
         raise KeyError(
             f"{key!r} with {suffixes[1]!r} and {suffixes[2]!r} is neither in adata.layers nor in "
@@ -107,7 +107,7 @@ def _estimated(adata: AnnData, key: str) -> _Estimated:
             "(model.calibrate(), or train(val_sections=))."
         )
     estimate, lower, upper = (np.asarray(where[key + s], dtype=np.float64) for s in suffixes)
-    if where is adata.layers:
+    if is_layer:
         genes, by_gene = adata.var_names, adata.var.get(key + _keys.RELIABILITY_SUFFIX)
     else:
         genes = pd.Index(adata.obsm[key].columns)
