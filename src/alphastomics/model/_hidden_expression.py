@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from alphastomics._anndata import Mask
+from alphastomics._coordinates import is_known
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.model._data import CellTable, without_genes
@@ -52,12 +53,12 @@ def estimates_of_hidden(
         Of what is hidden.
     """
     by_name = np.argsort(section.names, kind="stable")  # whatever the order of the cells
-    section, trained = section.subset(by_name), trained[by_name]
     rng = np.random.default_rng([seed, 1])
     n_most = int(np.clip(MOST_VALUES // module.num_genes, FEWEST_CELLS, MOST_CELLS))
-    chosen = _dense_sample(section, n_most, rng)
+    chosen = by_name[_dense_sample(section.position[by_name], n_most, rng)]
     # Types are a condition where they are known, and then estimates are better.
-    data = replace(section, label=np.zeros_like(section.label)).subset(chosen)
+    data = section.subset(chosen)
+    data = replace(data, label=np.zeros_like(data.label))
     trained = trained[chosen]
     new = data.subset(np.flatnonzero(~trained & data.expression_known))
     nowhere = replace(new, position=np.full_like(new.position, np.nan))
@@ -73,17 +74,17 @@ def estimates_of_hidden(
     return {pattern: _in_units(scored, module, units) for pattern, scored in found.items()}
 
 
-def _dense_sample(data: CellTable, n_most: int, rng: np.random.Generator) -> Cells:
+def _dense_sample(position: NDArray[np.float64], n_most: int, rng: np.random.Generator) -> Cells:
     """All cells of a section, or those nearest to a few random ones, as dense as the section."""
-    n = len(data.names)
+    n = len(position)
     if n <= n_most:
         return np.arange(n)
-    located = np.flatnonzero(data.has_position)
+    located = np.flatnonzero(is_known(position))
     if len(located) < n_most:
         return np.sort(rng.permutation(n)[:n_most])
     centers = rng.permutation(located)[:N_WINDOWS]
     size = n_most // N_WINDOWS
-    _, near = KDTree(data.position[located]).query(data.position[centers], size)
+    _, near = KDTree(position[located]).query(position[centers], size)
     return np.unique(located[near])
 
 
