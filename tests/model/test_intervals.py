@@ -253,6 +253,7 @@ def test_expression_at_new_positions_has_bounds_among_measured_cells_only(calibr
     assert not drawn.layers
 
 
+@pytest.mark.filterwarnings("ignore:.*have no expression:UserWarning")
 def test_a_single_gene_and_few_cells_are_calibrated_or_left_out(tissue):
     atlas = tissue[:, :1].copy()
     al.AlphaSTomics.setup_anndata(atlas)
