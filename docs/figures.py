@@ -113,6 +113,9 @@ def main() -> None:
     al.pl.uncertainty(query, ax=axes[0])
     al.pl.calibration(query, align=False, ax=axes[1], save=OUT / "radius.png")
 
+    model.impute(cells, genes=list(cells.var_names[::3]), output="counts", progress_bar=False)
+    al.pl.reliability(cells, "expression_imputed", truth="X", save=OUT / "intervals.png")
+
 
 if __name__ == "__main__":
     main()

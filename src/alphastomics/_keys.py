@@ -21,6 +21,10 @@ EXPRESSION_PREDICTED: Final = "expression_predicted"
 EXPRESSION_SAMPLED: Final = "expression_sampled"
 EXPRESSION_IMPUTED: Final = "expression_imputed"
 POSITION_IMPORTANCE: Final = "position_importance"  # var, written by `al.tl.gene_importance`
+LOWER_SUFFIX: Final = "_lower"  # of the 90 % interval of expression
+UPPER_SUFFIX: Final = "_upper"
+RELIABILITY_SUFFIX: Final = "_reliability"  # var
+RELIABILITY: Final = "reliability"  # in the provenance of imputed genes
 UNS: Final = "alphastomics"
 UNITS: Final = "units"
 

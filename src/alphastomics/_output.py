@@ -12,7 +12,9 @@ from alphastomics._validate import short
 
 Store = Literal["obsm", "layers", "obs", "var"]
 METHOD = "method"  # in every record of provenance, by which a result is known as ours
-RADIUS = "radius"  # in that of positions: whether they have a radius in obs
+# What a result has beside it, in the record of its provenance: whether it was written.
+RADIUS = "radius"  # of positions, in obs
+INTERVAL = "interval"  # of expression: its bounds, and the reliability of genes
 
 
 def check_key(argument: str, key: object, read: Mapping[str, str]) -> None:
@@ -75,16 +77,19 @@ class Results:
         """True if an earlier call wrote the results of a key."""
         return isinstance(self.records.get(key), Mapping) and METHOD in self.records[key]
 
-    def wrote_radius(self, key: str) -> bool:
-        """True if an earlier call wrote the radius of the positions of a key."""
-        return self.wrote(key) and bool(self.records[key].get(RADIUS, True))
+    def wrote_with(self, key: str, part: str) -> bool:
+        """True if an earlier call wrote a radius or an interval with the results of a key."""
+        return self.wrote(key) and bool(self.records[key].get(part, part == RADIUS))
 
-    def reserve(self, store: Store, key: str, argument: str) -> None:
-        """Raise if something is under a key that no earlier call wrote."""
-        column = key + _keys.RADIUS_SUFFIX
-        name, is_ours = (
-            (column, self.wrote_radius(key)) if store == "obs" else (key, self.wrote(key))
-        )
+    def reserve(
+        self, store: Store, key: str, argument: str, suffix: str = "", part: str | None = None
+    ) -> None:
+        """Raise if something is under a key that no earlier call wrote.
+
+        With a suffix it is that of a ``part`` of the results of the key.
+        """
+        name = key + suffix
+        is_ours = self.wrote(key) if part is None else self.wrote_with(key, part)
         if name in getattr(self.adata, store) and not is_ours:
             raise ValueError(
                 f"adata.{store}[{name!r}] is there already, and alphastomics did not write it: "

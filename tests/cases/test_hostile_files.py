@@ -370,6 +370,10 @@ DOCUMENTS = {
         set_in(f"{TRAINING}.calibration", {"framed": {"predict": "x"}}),
         "training.calibration.framed.predict: Input should be a valid number",
     ),
+    "C037-intervals": (
+        set_in(f"{TRAINING}.intervals", {"genes": {"edges": [], "lower": [], "upper": [[1]]}}),
+        "training.intervals.genes.upper.0: List should have at least",
+    ),
     "C038": (set_in("payload.history", {"loss": [1]}), "history.loss: Input should be"),
     "C039": (
         set_in(f"{INIT}.d_model", {"__array__": [0] * 10**5}),

@@ -324,6 +324,7 @@ NOT_ANNDATA = {
     "pl.uncertainty": lambda x: al.pl.uncertainty(x),
     "pl.calibration": lambda x: al.pl.calibration(x),
     "pl.expression": lambda x: al.pl.expression(x, "gene_0"),
+    "pl.reliability": lambda x: al.pl.reliability(x),
 }
 
 

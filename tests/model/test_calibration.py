@@ -82,8 +82,9 @@ def test_validation_sections_calibrate(tissue):
     options = {"max_steps": 3, "set_size": 32, **QUIET}
     model.train(val_sections="section_1", **options)
     assert set(model.training_record.calibration) == {"framed", "unframed"}
+    assert set(model.training_record.intervals) == {"genes", "genes_at_positions", "positions"}
     model.train(**options)  # now trained on that section: the old radius would be too small
-    assert model.training_record.calibration == {}
+    assert model.training_record.calibration == model.training_record.intervals == {}
 
 
 def test_a_single_section_calibrates_placing_among_known_cells_only(tissue):
@@ -95,13 +96,14 @@ def test_a_single_section_calibrates_placing_among_known_cells_only(tissue):
     assert set(model.training_record.calibration) == {"framed"}
 
 
-def test_a_model_that_places_nothing_has_nothing_to_calibrate(tissue):
+def test_a_model_that_places_nothing_has_intervals_and_no_radius(tissue):
     atlas = tissue.copy()
     al.AlphaSTomics.setup_anndata(atlas)
     model = al.AlphaSTomics(atlas, training_mode="pos_to_expr", d_model=16, num_layers=1, d_ff=16)
     model.train(max_steps=1, set_size=32, **QUIET)
-    with pytest.raises(ValueError, match="places no cells and has no radius"):
-        model.calibrate()
+    model.calibrate(max_steps=1, set_size=32, **QUIET)
+    assert model.training_record.calibration == {}
+    assert set(model.training_record.intervals) == {"genes", "genes_at_positions", "positions"}
 
 
 def test_the_mean_has_less_squared_error_than_the_arrangement_it_frames(placer):

@@ -92,6 +92,32 @@ def test_a_radius_that_is_right_lies_on_the_diagonal(placed):
         al.pl.calibration(placed)
 
 
+def test_reliability_is_drawn_beside_the_realized_correlation(placed):
+    rng = np.random.default_rng(0)
+    true = placed.X.toarray()
+    noise = np.linspace(0.5, 5, placed.n_vars)
+    estimate = true + noise * rng.normal(size=true.shape)
+    placed.layers["expression_predicted"] = estimate
+    placed.layers["expression_predicted_lower"] = estimate - 1.645 * noise
+    placed.layers["expression_predicted_upper"] = estimate + 1.645 * noise
+    expected = al.metrics.pcc(true, estimate)
+    placed.var["expression_predicted_reliability"] = expected
+    ax = al.pl.reliability(placed, truth="X")
+    points = ax.collections[0]
+    np.testing.assert_allclose(points.get_offsets(), np.stack([expected, expected], 1))
+    np.testing.assert_allclose(points.get_array().mean(), 0.9, atol=0.02)
+    assert ax.get_title() == "90 % of the values within their interval; Spearman 1.00"
+    bars = al.pl.reliability(placed, n_genes=6)
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    order = placed.var_names[np.argsort(expected)]
+    assert names == [*order[:3], *order[-3:]]
+    with pytest.raises(KeyError, match=r"truth='counts' is not in adata.layers"):
+        al.pl.reliability(placed, truth="counts")
+    del placed.layers["expression_predicted_lower"]
+    with pytest.raises(KeyError, match=r"write them if the model is calibrated"):
+        al.pl.reliability(placed)
+
+
 def test_axes_and_files_are_the_users(placed, tmp_path):
     _, axes = plt.subplots(1, 2)
     assert al.pl.displacement(placed, ax=axes[0], save=tmp_path / "a.png") is axes[0]

@@ -347,3 +347,8 @@ class MaskedDiffusionModule(nn.Module):
         return self.expression_transform.values != "lognorm" or not bool(
             (self.donors.value < 0).any()
         )
+
+    @property
+    def lowest_value(self) -> float:
+        """The lowest log-normalized value there can be, ``-inf`` if there is none."""
+        return 0.0 if self.has_no_negative_values else -math.inf

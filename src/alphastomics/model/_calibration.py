@@ -1,24 +1,27 @@
-"""Conformal calibration: from an error scale to a radius that holds 90 % of the cells."""
+"""Conformal calibration on held-out cells: the radius of positions, intervals of expression."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from alphastomics._anndata import Mask
 from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.metrics import superpose
 from alphastomics.model._data import CellTable
 from alphastomics.model._fitting import placed_cells
+from alphastomics.model._hidden_expression import estimates_of_hidden
 from alphastomics.model._inference import Array, draw_missing, predict_missing
+from alphastomics.model._intervals import LEVEL, Intervals, Pattern, Scored
 from alphastomics.model._task import MAX_SET, InferenceTask
 
-LEVEL = 0.9
 MAX_FOLDS = 4
 REFERENCE_SHARE = 0.5
 
@@ -95,12 +98,85 @@ def _quantiles(all_ratios: list[Ratios]) -> Calibration:
     return result
 
 
+@dataclass
+class Calibrator:
+    """What is learned of a model by hiding values of sections that were not in training.
+
+    Attributes
+    ----------
+    module
+        Network of the model that is calibrated, which gives the units.
+    settings, seed
+        Of draws and of what is hidden.
+    radius, expression
+        Whether the model places cells, and whether it estimates expression.
+    """
+
+    module: MaskedDiffusionModule
+    settings: DrawSettings
+    seed: int
+    radius: bool
+    expression: bool
+    _ratios: list[Ratios] = field(default_factory=list)
+    _scored: list[dict[Pattern, Scored]] = field(default_factory=list)
+
+    def add(
+        self,
+        module: MaskedDiffusionModule,
+        section: CellTable,
+        patterns: tuple[str, ...] = ("unframed", "framed"),
+        trained: Mask | None = None,
+    ) -> None:
+        """Hide values of a section from a network that was not trained on it.
+
+        Parameters
+        ----------
+        module
+            The network, that of the model or one like it.
+        section
+            Cells of a section.
+        patterns
+            Patterns of placing that are calibrated.
+        trained
+            Cells that it was trained on, ``(n,)``, if only some of them are new.
+        """
+        if self.radius:
+            ratios = section_ratios(module, section, patterns, self.settings, self.seed)
+            self._ratios.append(ratios)
+        if self.expression:
+            if trained is None:
+                trained = np.zeros(len(section.names), dtype=bool)
+            units = self.module.expression_transform
+            found = estimates_of_hidden(module, section, trained, units, self.seed)
+            self._scored.append(found)
+
+    def calibration(self) -> Calibration:
+        """Quantiles of the radius, by pattern and method."""
+        return _quantiles(self._ratios)
+
+    def intervals(self) -> dict[str, dict[str, list[Any]]]:
+        """Intervals of expression by pattern, as they are saved."""
+        units = self.module.expression_transform
+        result: dict[str, dict[str, list[Any]]] = {}
+        for pattern in {key: None for scored in self._scored for key in scored}:
+            intervals = Intervals.fit(
+                [scored[pattern] for scored in self._scored if pattern in scored],
+                units.mean.cpu().numpy(),
+                units.std.cpu().numpy(),
+                self.module.lowest_value,
+            )
+            if intervals is not None:
+                result[pattern] = intervals.to_json()
+        return result
+
+
 class _Fold(NamedTuple):
     """Cells to train on, a section to score, and with what known."""
 
     training: CellTable
     held_out: CellTable
     patterns: tuple[str, ...]
+    trained: Mask | None = None  # cells of the section that are trained on
 
 
 def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
@@ -125,42 +201,26 @@ def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
             f"position and expression, but calibration trains on at least {MIN_CELLS}: calibrate a "
             "model of more cells or sections."
         )
-    section = data.subset(data.cells_of(located[0]))
-    yield _Fold(data.subset(np.flatnonzero(seen)), section, ("framed",))
+    own = data.cells_of(located[0])
+    yield _Fold(data.subset(np.flatnonzero(seen)), data.subset(own), ("framed",), seen[own])
 
 
 def cross_validate(
+    calibrator: Calibrator,
     data: CellTable,
     sections: list[str],
     train: Callable[[CellTable], MaskedDiffusionModule],
-    settings: DrawSettings,
-    seed: int,
-) -> Calibration:
+) -> None:
     """Train on all but one section at a time and calibrate on the one left out.
 
     ``train`` gives a new network that is trained on the given cells.
     """
-    return _quantiles(
-        [
-            section_ratios(train(fold.training), fold.held_out, fold.patterns, settings, seed)
-            for fold in _folds(data, sections, seed)
-        ]
-    )
+    for fold in _folds(data, sections, calibrator.seed):
+        calibrator.add(train(fold.training), fold.held_out, fold.patterns, fold.trained)
 
 
-def on_sections(
-    module: MaskedDiffusionModule,
-    data: CellTable,
-    sections: list[str],
-    settings: DrawSettings,
-    seed: int,
-) -> Calibration:
+def on_sections(calibrator: Calibrator, data: CellTable, sections: list[str]) -> None:
     """Calibrate on sections that were not in training."""
     names: NDArray[np.str_] = pd.unique(np.asarray(sections, dtype=object))
-    patterns = ("unframed", "framed")
-    return _quantiles(
-        [
-            section_ratios(module, data.subset(data.cells_of(name)), patterns, settings, seed)
-            for name in names
-        ]
-    )
+    for name in names:
+        calibrator.add(calibrator.module, data.subset(data.cells_of(name)))

@@ -24,7 +24,7 @@ from alphastomics._anndata import gene_names
 from alphastomics._compat import quiet
 from alphastomics._computing import own_torch_state
 from alphastomics._hints import coordinate_hint
-from alphastomics._output import METHOD, Results, check_key
+from alphastomics._output import INTERVAL, METHOD, Results, check_key
 from alphastomics._validate import (
     check_adata,
     check_choice,
@@ -52,7 +52,8 @@ from alphastomics.config import (
 )
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
-from alphastomics.model._calibration import LEVEL, cross_validate, on_sections
+from alphastomics.model._bounds import ExpressionBounds
+from alphastomics.model._calibration import Calibrator, cross_validate, on_sections
 from alphastomics.model._checkpoint import (
     Checkpoints,
     history_from_json,
@@ -82,10 +83,12 @@ from alphastomics.model._inference import (
     predict_missing,
     registered_positions,
 )
+from alphastomics.model._intervals import LEVEL
 from alphastomics.model._novelty import mark_novel
 from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
 from alphastomics.model._plausibility import warn_implausible
 from alphastomics.model._results import (
+    BOUNDS,
     OUTPUTS,
     POINTS,
     Output,
@@ -460,12 +463,28 @@ class AlphaSTomics(BaseModelClass):
 
     def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
         """Calibrate on sections that were not in training; without any, nothing is calibrated."""
-        calibration = {}
-        if sections and self.config.places_cells:
-            seed = self.config.seed
-            settings = self._draw_settings(N_STEPS, None)
-            calibration = on_sections(self.module, data, sections, settings, seed)
-        self.training_record = replace(self.training_record, calibration=calibration)
+        calibrator = self._calibrator()
+        if sections:
+            on_sections(calibrator, data, sections)
+        self._keep(calibrator)
+
+    def _calibrator(self) -> Calibrator:
+        """What learns how far off the estimates of this model are."""
+        return Calibrator(
+            self.module,
+            self._draw_settings(N_STEPS, None),
+            self.config.seed,
+            radius=self.config.places_cells,
+            expression=self.config.training_mode != "expr_to_pos",
+        )
+
+    def _keep(self, calibrator: Calibrator) -> None:
+        """Keep what a calibrator has learned."""
+        self.training_record = replace(
+            self.training_record,
+            calibration=calibrator.calibration(),
+            intervals=calibrator.intervals(),
+        )
 
     @own_torch_state()
     @without_options(TRAIN)
@@ -476,14 +495,22 @@ class AlphaSTomics(BaseModelClass):
         progress_bar: bool = True,
         **train_options: Any,
     ) -> None:
-        """Find the radius within which 90 % of the cells of a new section lie.
+        """Learn how far off estimates are, from cells that are left out of training.
 
-        The error scale of the network is too small for sections that were not in training.
-        Each training section in turn (four at most) is left out, a model like this one is trained
-        on the others, and the ratio of error to scale that holds for 90 % of the cells left out
-        turns every scale into a radius (split conformal prediction). Takes about as long as
-        training, times the number of sections. With a single section, half of its cells are left
-        out instead, and only placing into a reference is calibrated.
+        Each training section in turn (four at most) is left out, and a model like this one is
+        trained on the others. Takes about as long as training, times the number of sections. With a
+        single section, half of its cells are left out instead, and of positions only placing
+        into a reference is calibrated.
+
+        A model that places cells gets the radius within which 90 % of the cells of a new section
+        lie: the ratio of error to the network's error scale that holds for 90 % of the cells left
+        out turns every scale into a radius (split conformal prediction).
+
+        A model that estimates expression gets 90 % intervals for every gene and cell, and a
+        reliability of every gene, for three kinds of estimates: genes from other genes of the
+        cell, with its position and without, and all genes at positions among measured cells.
+        Known values of the cells left out are hidden, a fifth of the genes at a time, and estimated
+        (see the page *Intervals of expression*).
 
         Sections named as ``val_sections`` of :meth:`train` calibrate the model without this.
 
@@ -499,7 +526,7 @@ class AlphaSTomics(BaseModelClass):
         Raises
         ------
         ValueError
-            If the model does not place cells.
+            If the training cells are too few to leave some out.
 
         Examples
         --------
@@ -507,13 +534,11 @@ class AlphaSTomics(BaseModelClass):
         >>> model.predict(cells, mode="expr_to_pos", progress_bar=False)
         >>> bool((cells.obs["spatial_predicted_radius"] > 0).all())
         True
+        >>> model.impute(cells, genes=["gene_0"], progress_bar=False)
+        >>> cells.obsm["expression_imputed_upper"].columns.tolist()
+        ['gene_0']
         """
         self._require_trained()
-        if not self.config.places_cells:
-            raise ValueError(
-                "A model trained with training_mode='pos_to_expr' places no cells and has no "
-                "radius to calibrate."
-            )
         train_options = stopping_options(train_options, validates=False)
         names = TrainConfig.model_fields
         options = {name: train_options.pop(name) for name in names if name in train_options}
@@ -537,9 +562,9 @@ class AlphaSTomics(BaseModelClass):
             ).hand_on()
             return module
 
-        settings, seed = self._draw_settings(N_STEPS, None), self.config.seed
-        calibration = cross_validate(data, done.train_sections, train, settings, seed)
-        self.training_record = replace(done, calibration=calibration)
+        calibrator = self._calibrator()
+        cross_validate(calibrator, data, done.train_sections, train)
+        self._keep(calibrator)
 
     @renamed_argument("max_set", "max_cells_per_set")
     @own_torch_state()
@@ -621,7 +646,11 @@ class AlphaSTomics(BaseModelClass):
             of 90 %. Without any known position the frame is that of the model, centered on the
             origin. Cells without counts whose position is unknown have NaN, which a warning says.
             Where expression is missing, ``.layers[layer_added]``, shape
-            ``(n_cells, n_genes)``, NaN for genes the model does not know. In
+            ``(n_cells, n_genes)``, NaN for genes the model does not know; if the model was
+            calibrated and the cells have other genes, or a position among measured cells, also
+            ``.layers[layer_added + "_lower"]`` and ``"_upper"``, between which the true value lies
+            with a probability of 90 %, and ``.var[layer_added + "_reliability"]``, the correlation
+            over cells of estimates and truth that is expected of each gene. In
             ``.uns["alphastomics"]``, provenance; in ``.uns[key_added]`` the images of Visium, if
             positions are in their frame.
 
@@ -791,8 +820,12 @@ class AlphaSTomics(BaseModelClass):
         -------
         None
             Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
-            columns. Cells without counts are imputed from their position; if that is unknown,
-            too, they have NaN, which a warning says.
+            columns. If the model was calibrated, also ``.obsm[key_added + "_lower"]`` and
+            ``"_upper"``, between which the true value lies with a probability of 90 %, and
+            ``.uns["alphastomics"][key_added]["reliability"]``, the correlation over cells of
+            estimates and truth that is expected of each of these genes. Cells without counts are
+            imputed from their position; if that is unknown, too, they have NaN, which a warning
+            says.
 
         Raises
         ------
@@ -820,6 +853,9 @@ class AlphaSTomics(BaseModelClass):
             self._read_reference(reference),
         )
         self._check_labels(adata, task)
+        bounds = None if draw else self._bounds(task)
+        for suffix in BOUNDS if bounds else ():
+            results.reserve("obsm", key_added, "key_added", suffix, INTERVAL)
         options: dict[str, Any] = {
             "max_cells": n_most or self._set_size(task),
             "progress_bar": progress_bar,
@@ -832,19 +868,28 @@ class AlphaSTomics(BaseModelClass):
             estimates = predict_missing(self.module, task, arrange=False, **options)
         assert estimates.expression is not None
         cells = np.arange(task.n_query)
-        values = known_and_estimated(
-            task,
-            cells,
-            estimates.expression[cells],
-            estimates.depth[cells],
-            self.module.expression_transform,
-            output,
-        )
-        table = pd.DataFrame(
-            values[:, imputed], index=adata.obs_names, columns=list(self.genes[imputed])
-        )
-        results.put("obsm", key_added, table)
-        details = {METHOD: "impute", "draw": draw, "seed": seed, "output": output}
+        values = {"": estimates.expression[cells]}
+        details: dict[str, Any] = {METHOD: "impute", "draw": draw, "seed": seed, "output": output}
+        if bounds:
+            around = bounds.around(cells, values[""], estimates.depth[cells])
+            values |= dict(zip(BOUNDS, around, strict=True))
+            details |= {INTERVAL: True, _keys.RELIABILITY: bounds.reliability[imputed]}
+        elif results.wrote_with(key_added, INTERVAL):  # of other estimates
+            for suffix in BOUNDS:
+                results.drop("obsm", key_added + suffix)
+        for suffix, logged in values.items():
+            filled = known_and_estimated(
+                task,
+                cells,
+                logged,
+                estimates.depth[cells],
+                self.module.expression_transform,
+                output,
+            )
+            table = pd.DataFrame(
+                filled[:, imputed], index=adata.obs_names, columns=list(self.genes[imputed])
+            )
+            results.put("obsm", key_added + suffix, table)
         results.record(key_added, **details, model=self._fingerprint())
         results.write()
 
@@ -885,7 +930,9 @@ class AlphaSTomics(BaseModelClass):
         -------
         AnnData
             ``n_cells`` new cells with the genes of the model, expression in ``.X``, positions in
-            ``.obsm`` under the spatial key.
+            ``.obsm`` under the spatial key. Of a calibrated model, with a reference and without
+            ``draw``, also the bounds and the reliability of :meth:`predict`, whose names begin
+            with ``"expression_predicted"``.
 
         Examples
         --------
@@ -896,7 +943,8 @@ class AlphaSTomics(BaseModelClass):
         check_seed(seed)
         points = read_points(positions, self.module.position_dim)
         check_memory(*self._size_of_new(len(points), f"expression at {len(points):,} positions"))
-        key, layer = self._setup.spatial_key, _keys.EXPRESSION_SAMPLED
+        key = self._setup.spatial_key
+        layer = _keys.EXPRESSION_SAMPLED if draw else _keys.EXPRESSION_PREDICTED
         cells = new_cells(len(points), self.genes, self._setup, labels)
         cells.obsm[key] = points
         options: dict[str, Any] = {
@@ -909,11 +957,13 @@ class AlphaSTomics(BaseModelClass):
             self.sample(cells, seed=seed, **options)
         else:
             self.predict(cells, **options)
+        bounds = [layer + suffix for suffix in BOUNDS if layer + suffix in cells.layers]
         return AnnData(
             cells.layers[layer],
             obs=cells.obs.drop(columns=_keys.EXPRESSION_KNOWN),
             var=cells.var,
             obsm={key: points},
+            layers={name: cells.layers[name] for name in bounds},
             uns={_keys.UNS: cells.uns[_keys.UNS]},
         )
 
@@ -1456,8 +1506,13 @@ class AlphaSTomics(BaseModelClass):
             output,
             quantile,
             self.module.tissue_radius(LEVEL),
+            self._bounds(task) if details["method"] == "predict" else None,
             {**details, "model": self._fingerprint()},
         )
+
+    def _bounds(self, task: InferenceTask) -> ExpressionBounds | None:
+        """Calibrated bounds of the expression that a task estimates."""
+        return ExpressionBounds.of_task(task, self.training_record.intervals, self.module)
 
     def __repr__(self) -> str:
         setup, done = self._setup, self.training_record

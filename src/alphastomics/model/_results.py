@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from alphastomics import _keys
 from alphastomics._anndata import gene_names
 from alphastomics._compat import warn
-from alphastomics._output import RADIUS, Results, Store
+from alphastomics._output import INTERVAL, RADIUS, Results, Store
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
+from alphastomics.model._bounds import ExpressionBounds
 from alphastomics.model._inference import Array, Estimates
 from alphastomics.model._task import InferenceTask
 
@@ -27,6 +28,11 @@ OUTPUTS: tuple[Output, ...] = ("lognorm", "counts")
 Point = Literal["medoid", "consensus"] | None
 POINTS: tuple[Point, ...] = ("medoid", "consensus", None)
 CHUNK = 4096  # cells whose expression is written at a time
+BOUNDS = (_keys.LOWER_SUFFIX, _keys.UPPER_SUFFIX)
+INTERVAL_PARTS: list[tuple[Store, str]] = [
+    *(("layers", suffix) for suffix in BOUNDS),
+    ("var", _keys.RELIABILITY_SUFFIX),
+]
 
 
 def superpose_draws(
@@ -108,6 +114,8 @@ class ResultWriter:
         Ratio of the 90 % radius to the error scale; ``None`` if the model is not calibrated.
     tissue_radius
         Distance from the center of a training section within which 90 % of its cells lie.
+    bounds
+        Of expression; ``None`` if it is not calibrated.
     details
         Provenance of all results.
     """
@@ -121,6 +129,7 @@ class ResultWriter:
     output: Output
     quantile: float | None
     tissue_radius: float
+    bounds: ExpressionBounds | None
     details: dict[str, Any]
 
     def reserve(self, key_added: str, layer_added: str, n_draws: int | None = None) -> None:
@@ -129,14 +138,12 @@ class ResultWriter:
         if self.task.fill_position:
             key = key_added if n_draws is None else key_added + _keys.DRAWS_SUFFIX
             places.append(("obsm", key, "key_added"))
-            if self.quantile is not None:
-                places.append(("obs", key, "key_added"))
         if self.task.fill_expression:
             layers = [layer_added]
             if n_draws is not None:
                 layers = [f"{layer_added}_{i}" for i in range(n_draws)]
             places += [("layers", layer, "layer_added") for layer in layers]
-        keys = [key for store, key, _ in places if store != "obs"]
+        keys = [key for _, key, _ in places]
         if len(set(keys)) < len(keys):
             raise ValueError(
                 f"key_added and layer_added are both {key_added!r}: choose two names, since "
@@ -144,13 +151,18 @@ class ResultWriter:
             )
         for place in places:
             self.results.reserve(*place)
+        if self.task.fill_position and self.quantile is not None:
+            self.results.reserve("obs", places[0][1], "key_added", _keys.RADIUS_SUFFIX, RADIUS)
+        if self.task.fill_expression and n_draws is None and self.bounds is not None:
+            for store, suffix in INTERVAL_PARTS:
+                self.results.reserve(store, layer_added, "layer_added", suffix, INTERVAL)
 
     def write(self, estimates: Estimates, key_added: str, layer_added: str) -> None:
         """Write estimated positions and expression, where they were missing."""
         if self.task.fill_position:
             self._put_positions(key_added, self._with_known(estimates.position), estimates.scale)
         if estimates.expression is not None:
-            self._put_expression(layer_added, estimates.expression, estimates.depth)
+            self._put_expression(layer_added, estimates.expression, estimates.depth, self.bounds)
         self.results.write()
 
     def write_draws(
@@ -188,7 +200,7 @@ class ResultWriter:
         if self.quantile is not None:
             radius = self._widened(self.quantile * scale[:n], position)
             results.put("obs", column, np.where(self.task.position_known[:n], 0.0, radius))
-        elif results.wrote_radius(key):  # of other positions
+        elif results.wrote_with(key, RADIUS):  # of other positions
             results.drop("obs", column)
         details = {"images": self._link_images(key), RADIUS: self.quantile is not None}
         results.record(key, **details, **self.details)
@@ -228,22 +240,42 @@ class ResultWriter:
         return True
 
     def _put_expression(
-        self, layer: str, logged: NDArray[np.float32], depth: NDArray[np.float64]
+        self,
+        layer: str,
+        logged: NDArray[np.float32],
+        depth: NDArray[np.float64],
+        bounds: ExpressionBounds | None = None,
     ) -> None:
         """Have expression ``(n_query, n_vars)`` written, NaN for genes the model does not know."""
-        adata, n_query = self.results.adata, self.task.n_query
-        column = self.genes.get_indexer(gene_names(adata))  # of each of adata's genes in the model
+        results, n_query = self.results, self.task.n_query
+        suffixes = ["", *BOUNDS] if bounds else [""]
+        column = self.genes.get_indexer(gene_names(results.adata))  # in the model, of each gene
         found = np.flatnonzero(column >= 0)
-        out = np.full(adata.shape, np.nan, np.float32)
+        layers = {suffix: np.full(results.adata.shape, np.nan, np.float32) for suffix in suffixes}
         for start in range(0, n_query, CHUNK):
             cells = np.arange(start, min(start + CHUNK, n_query))
-            filled = known_and_estimated(
-                self.task, cells, logged[cells], depth[cells], self.transform, self.output
-            )
-            out = out.astype(np.result_type(out, filled), copy=False)
-            out[np.ix_(cells, found)] = filled[:, column[found]]
-        self.results.put("layers", layer, out)
-        self.results.record(layer, output=self.output, **self.details)
+            values = [logged[cells]]
+            if bounds:
+                values += bounds.around(cells, logged[cells], depth[cells])
+            for suffix, value in zip(suffixes, values, strict=True):
+                filled = known_and_estimated(
+                    self.task, cells, value, depth[cells], self.transform, self.output
+                )
+                out = layers[suffix]
+                out = out.astype(np.result_type(out, filled), copy=False)
+                out[np.ix_(cells, found)] = filled[:, column[found]]
+                layers[suffix] = out
+        for suffix, out in layers.items():
+            results.put("layers", layer + suffix, out)
+        if bounds:
+            reliability = np.full(results.adata.n_vars, np.nan)
+            reliability[found] = bounds.reliability[column[found]]
+            results.put("var", layer + _keys.RELIABILITY_SUFFIX, reliability)
+        elif results.wrote_with(layer, INTERVAL):  # of other estimates
+            for store, suffix in INTERVAL_PARTS:
+                results.drop(store, layer + suffix)
+        calibrated = {INTERVAL: True} if bounds else {}
+        results.record(layer, output=self.output, **calibrated, **self.details)
 
 
 @torch.inference_mode()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor
 
 from alphastomics import _keys
 from alphastomics.config import ModelConfig, Values
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.model._intervals import N_BINS, Pattern
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 
 ARRAY = "__array__"
@@ -95,6 +103,25 @@ class _Registry(_Open):
     model_name: Literal["AlphaSTomics"] = "AlphaSTomics"
 
 
+Bound = Annotated[float, Field(ge=-1e30, le=1e30)]
+
+
+class _Intervals(_Strict):
+    """Rows of genes, of bins."""
+
+    edges: list[Annotated[list[Bound], Field(min_length=N_BINS - 1, max_length=N_BINS - 1)]]
+    lower: list[Annotated[list[Bound | None], Field(min_length=N_BINS, max_length=N_BINS)]]
+    upper: list[Annotated[list[Bound], Field(min_length=N_BINS, max_length=N_BINS)]]
+    reliability: list[Annotated[float, Field(ge=-1, le=1)] | None]
+
+    @field_validator("edges")
+    @classmethod
+    def _are_sorted(cls, edges: list[list[float]]) -> list[list[float]]:
+        if any(row != sorted(row) for row in edges):
+            raise ValueError("edges of bins that do not rise")
+        return edges
+
+
 class _Training(_Strict):
     epochs: Count
     steps: Count
@@ -102,6 +129,7 @@ class _Training(_Strict):
     train_sections: list[str]
     val_sections: list[str] = []
     calibration: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = {}
+    intervals: dict[Pattern, _Intervals] = {}
 
 
 class _Curve(BaseModel):
@@ -135,6 +163,17 @@ class SavedModel(BaseModel):
     def _are_options(cls, values: dict[str, Any]) -> dict[str, Any]:
         ModelConfig(**values)
         return values
+
+    @model_validator(mode="after")
+    def _has_intervals_of_its_genes(self) -> Self:
+        n_genes = len(self.registry.field_registries.X.state_registry.column_names.array)
+        for pattern, intervals in self.training.intervals.items():
+            for name, rows in intervals:
+                if len(rows) != n_genes:
+                    raise ValueError(
+                        f"intervals of {pattern!r} have {name} of {len(rows)} genes, not {n_genes}"
+                    )
+        return self
 
     def new_module(self) -> MaskedDiffusionModule:
         """Network of this model without weights, which takes no memory."""

@@ -251,6 +251,7 @@ class TrainingRecord:
     train_sections: list[str] = field(default_factory=list)
     val_sections: list[str] = field(default_factory=list)
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; ``TrainingRecord(**d)`` is the inverse."""

@@ -4,6 +4,7 @@ from alphastomics.pl._expression import expression
 from alphastomics.pl._importance import gene_importance
 from alphastomics.pl._placement import calibration, displacement, uncertainty
 from alphastomics.pl._positions import positions
+from alphastomics.pl._reliability import reliability
 from alphastomics.pl._training import history
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "gene_importance",
     "history",
     "positions",
+    "reliability",
     "uncertainty",
 ]
