@@ -75,6 +75,7 @@ from alphastomics.model._data import (
     without_genes,
 )
 from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
+from alphastomics.model._imputation import impute_missing
 from alphastomics.model._inference import (
     Estimates,
     draw_missing,
@@ -824,7 +825,7 @@ class AlphaSTomics(BaseModelClass):
                 self.module, task, settings, n_samples=1, seed=seed, **options
             )
         else:
-            estimates = predict_missing(self.module, task, arrange=False, **options)
+            estimates = impute_missing(self.module, task, imputed, **options)
         assert estimates.expression is not None
         cells = np.arange(task.n_query)
         values = known_and_estimated(
