@@ -145,12 +145,10 @@ class _Section:
     def impute(self, imputed: Genes, network: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-normalized values ``(n, H)`` of genes that the network estimates as ``network``."""
         transform = self.module.expression_transform
-        mean, std = (
-            part.cpu().numpy()[imputed] for part in (transform.mean, transform.std)
-        )
+        mean, std = (part.cpu().numpy()[imputed] for part in (transform.mean, transform.std))
         std = np.where(np.isfinite(std), std, 0)
         weights = self._weights()
-        estimates = self._estimates(self.cells, self.known, imputed, network)
+        estimates = self._estimates(self.cells, self.known, imputed)
         around = surroundings(self._position(self.cells))
         return network.mean(0) + std * stacked(estimates, around, weights)
 
@@ -158,9 +156,7 @@ class _Section:
         known = self.task.position_known[cells, None]
         return np.where(known, self.task.data.position[cells], np.nan)
 
-    def _estimates(
-        self, cells: Cells, known: Genes, hidden: Genes, network: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def _estimates(self, cells: Cells, known: Genes, hidden: Genes) -> NDArray[np.float32]:
         """Estimates of every estimator in standardized units, ``(C, n, H)``."""
         fitted = self.training.values
         total = fitted[:, known].sum(1)
@@ -168,10 +164,7 @@ class _Section:
             log_normalized(fitted[:, genes], total, self.kind) for genes in (known, hidden)
         )
         values = self.task.data.expression[cells][:, known].toarray()
-        closed = GeneTransfer.fit(visible, lacking)(
-            log_normalized(values, values.sum(1), self.kind)
-        )
-        return np.concatenate([closed, z_scores(network)[None]])
+        return GeneTransfer.fit(visible, lacking)(log_normalized(values, values.sum(1), self.kind))
 
     def _weights(self) -> NDArray[np.float64]:
         """Weights of the estimators, learned by hiding genes that are known."""
@@ -183,8 +176,7 @@ class _Section:
         for fold in np.array_split(self.rng.permutation(len(self.known)), FOLDS):
             fold = np.sort(fold[:HIDDEN_AT_A_TIME])
             hidden, visible = self.known[fold], np.delete(self.known, fold)
-            network = self._network(cells, hidden)
-            estimates = self._estimates(cells, visible, hidden, network)
+            estimates = self._estimates(cells, visible, hidden)
             fit.add(features(estimates, around), truth[:, fold])
         return fit.weights()
 
@@ -202,26 +194,3 @@ class _Section:
             distance = np.square(position[located] - center).sum(1)
             chosen = located[np.argsort(distance, kind="stable")[:LEARNING_CELLS]]
         return cells[np.sort(chosen)]
-
-    def _network(self, cells: Cells, hidden: Genes) -> NDArray[np.float32]:
-        """Estimates of the network for known genes that are hidden from it, ``(n, H)``."""
-        task = self.task
-        is_hidden = np.isin(np.arange(self.module.num_genes), hidden)
-        reference = np.arange(task.n_query, task.n)
-        rows = np.concatenate([cells, reference])
-        data: CellTable = without_genes(task.data.subset(cells), is_hidden)
-        if len(reference):
-            data = concatenate(data, task.data.subset(reference))
-        part = replace(
-            task,
-            data=data,
-            n_query=len(cells),
-            position_known=task.position_known[rows],
-            expression_known=task.expression_known[rows],
-            blank=np.zeros(0, dtype=np.int64),
-        )
-        estimates = predict_missing(
-            self.module, part, arrange=False, max_cells=self.max_cells, progress_bar=False
-        )
-        assert estimates.expression is not None
-        return estimates.expression[:, hidden]

@@ -154,9 +154,7 @@ def _scaled(estimates: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centered / scale, np.float32)
 
 
-def features(
-    estimates: NDArray[np.float32], around: Sequence[csr_array]
-) -> NDArray[np.float32]:
+def features(estimates: NDArray[np.float32], around: Sequence[csr_array]) -> NDArray[np.float32]:
     """Scaled estimates and their averages over the surroundings, ``(C (1 + K), n, H)``."""
     scaled = _scaled(estimates)
     smooth = [np.stack([average @ part for part in scaled]) for average in around]
