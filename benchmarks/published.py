@@ -2,11 +2,12 @@
 
     python benchmarks/published.py --data osmfish_published.h5ad --reference osmfish_scrna_ref.h5ad
 
-Li et al. (2022, Nature Methods 19, 662), data set 15: ten folds of genes, scored on raw counts, medians of
-correlation, SSIM, RMSE of z-scores and Jensen-Shannon divergence. stDiff: five folds, scored on log-normalized
-values, medians of Spearman's correlation and SSIM. With the leak, cells are divided by their total
-over all genes, the hidden ones among them, without it by that of the visible genes; the truth that
-is scored is the same. Writes a CSV with every gene and a Markdown table to benchmarks/results.
+Li et al. (2022, Nature Methods 19, 662), data set 15: ten folds of genes, scored on raw counts,
+medians of correlation, SSIM, RMSE of z-scores and Jensen-Shannon divergence. stDiff: five folds,
+scored on log-normalized values, medians of Spearman's correlation and SSIM. With the leak, cells
+are divided by their total over all genes, the hidden ones among them, without it by that of the
+visible genes; the truth that is scored is the same. Writes a CSV with every gene and a Markdown
+table to benchmarks/results.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Imputation of genes: the network stacked with estimators in closed form."""
+"""Imputation of genes: estimators in closed form, stacked for each section of the query."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._data import CellTable, concatenate, without_genes
 from alphastomics.model._inference import Estimates, predict_missing
 from alphastomics.model._task import InferenceTask
 from alphastomics.priors.stacking import (
@@ -28,19 +26,24 @@ from alphastomics.priors.stacking import (
 
 Cells = NDArray[np.int64]
 Genes = NDArray[np.int64]
+Values = NDArray[np.float32]
 
 FOLDS = 5  # in which visible genes are hidden
 HIDDEN_AT_A_TIME = 64  # genes of a fold, at most
 LEARNING_CELLS = 6000  # of a section, by which weights are learned
 LEAST_CELLS, LEAST_GENES = 100, 10  # of a section, for weights of its own
-CHUNK = 16_384
 
 
-class Training(NamedTuple):
-    """Cells of which the genes to impute are known, as measured ``(m, G)``, and their genes."""
+class Expression(NamedTuple):
+    """Cells of one data set as measured, ``(n, G)``, and the kind of the values."""
 
-    values: NDArray[np.float32]
-    genes: NDArray[np.bool_]
+    values: Values
+    kind: str
+
+    def logged(self, genes: Genes, counted: Genes) -> Values:
+        """Log-normalized genes ``(n, len(genes))``, by the total of the ``counted`` ones."""
+        total = self.values[:, counted].sum(1)
+        return log_normalized(self.values[:, genes], total, self.kind)
 
 
 def impute_missing(
@@ -51,11 +54,12 @@ def impute_missing(
     max_cells: int,
     progress_bar: bool,
 ) -> Estimates:
-    """Conditional means of the genes to impute, by the network and by closed forms.
+    """Conditional means of the genes to impute.
 
-    Every section of the query with enough cells and known genes is standardized by itself; what
-    each estimator counts for is learned on visible genes, hidden in turn. The mean of a gene over a
-    section is that of the network, which alone estimates all other cells.
+    Every section of the query is standardized by itself, and what each estimator counts for is
+    learned on its visible genes, hidden in turn. The mean of a gene over a section is that of the
+    network, which alone estimates sections with few cells or few known genes, and cells without
+    counts.
 
     Parameters
     ----------
@@ -69,35 +73,36 @@ def impute_missing(
     estimates = predict_missing(
         module, task, arrange=False, max_cells=max_cells, progress_bar=progress_bar
     )
-    training = _training_cells(module, imputed)
-    if training is None or estimates.expression is None:
+    assert estimates.expression is not None
+    training, measured = _training_cells(module, imputed)
+    if len(training.values) < LEAST_CELLS:
         return estimates
+    std = module.expression_transform.std.cpu().numpy()[imputed]
+    std = np.where(np.isfinite(std), std, 0)  # of genes that did not vary
     for cells in _sections(task):
-        known = task.data.panels[task.data.panel[cells[0]]] & training.genes
+        known = task.data.panels[task.data.panel[cells[0]]] & measured
         known[imputed] = False
         if known.sum() < LEAST_GENES:
             continue
-        section = _Section(module, task, training, cells, np.flatnonzero(known), max_cells)
-        network = estimates.expression[np.ix_(cells, imputed)]
-        found = section.impute(imputed, network)
-        if module.has_no_negative_values:
-            found = found.clip(0)
-        estimates.expression[np.ix_(cells, imputed)] = found
+        at = np.ix_(cells, imputed)
+        deviation = _deviations(task, training, cells, np.flatnonzero(known), imputed)
+        found = estimates.expression[at].mean(0) + std * deviation
+        estimates.expression[at] = found.clip(0) if module.has_no_negative_values else found
     return estimates
 
 
-def _training_cells(module: MaskedDiffusionModule, imputed: Genes) -> Training | None:
-    """Stored cells of training that measure all genes to impute; ``None`` if they are few."""
+def _training_cells(
+    module: MaskedDiffusionModule, imputed: Genes
+) -> tuple[Expression, NDArray[np.bool_]]:
+    """Stored cells of training that measure the genes to impute, and which genes all measure."""
     values, genes = [], np.ones(module.num_genes, dtype=bool)
     for store in (module.donors, module.examples):
-        panels = store.panels.cpu().numpy()
-        measures = panels[:, imputed].all(1)
-        cells = np.flatnonzero(measures[store.panel.cpu().numpy()])
+        panels, panel = store.panels.cpu().numpy(), store.panel.cpu().numpy()
+        measures = np.asarray(panels[:, imputed].all(axis=1))
+        cells = np.flatnonzero(measures[panel])
         values.append(store.measurement(torch.from_numpy(cells)).values.numpy())
-        genes &= panels[np.unique(store.panel.cpu().numpy()[cells])].all(0)
-    if sum(map(len, values)) < LEAST_CELLS:
-        return None
-    return Training(np.concatenate(values), genes)
+        genes &= panels[np.unique(panel[cells])].all(axis=0)
+    return Expression(np.concatenate(values), module.expression_transform.values), genes
 
 
 def _sections(task: InferenceTask) -> Iterator[Cells]:
@@ -105,92 +110,58 @@ def _sections(task: InferenceTask) -> Iterator[Cells]:
     data = task.data
     order = np.argsort(data.names[: task.n_query], kind="stable")
     total = np.asarray(abs(data.expression[: task.n_query]).sum(1)).ravel()
-    used = task.in_query[order] & task.expression_known[order] & (total[order] > 0)
-    order = order[used]
+    order = order[task.in_query[order] & task.expression_known[order] & (total[order] > 0)]
     groups = pd.DataFrame({"section": data.section[order], "panel": data.panel[order]})
     for rows in groups.groupby(["section", "panel"], sort=True).indices.values():
         if len(rows) >= LEAST_CELLS:
             yield order[rows]
 
 
-class _Section:
-    """Cells of one section and panel of the query, and how to stack their estimates.
+def _deviations(
+    task: InferenceTask, training: Expression, cells: Cells, known: Genes, imputed: Genes
+) -> Values:
+    """Deviations of genes from their mean over a section, in those of training, ``(n, H)``."""
+    rng = np.random.default_rng(zlib.crc32(str(task.data.section[cells[0]]).encode()))
+    placed = task.position_known[cells, None]
+    position = np.where(placed, task.data.position[cells], np.nan)
+    query = Expression(task.data.expression[cells].toarray().astype(np.float32), training.kind)
+    learned = _learning_cells(position, rng)
+    weights = _weights(
+        Expression(query.values[learned], query.kind), training, position[learned], known, rng
+    )
+    return stacked(_estimates(query, training, known, imputed), surroundings(position), weights)
 
-    Parameters
-    ----------
-    module, task, training
-        The network, the task, and cells that have the genes to impute.
-    cells
-        Of the section.
-    known
-        Numbers of the genes that both they and the training cells have.
-    max_cells
-        As of :func:`predict_missing`.
-    """
 
-    def __init__(
-        self,
-        module: MaskedDiffusionModule,
-        task: InferenceTask,
-        training: Training,
-        cells: Cells,
-        known: Genes,
-        max_cells: int,
-    ) -> None:
-        self.module, self.task, self.training = module, task, training
-        self.cells, self.known, self.max_cells = cells, known, max_cells
-        self.kind = module.expression_transform.values
-        self.rng = np.random.default_rng(zlib.crc32(str(task.data.section[cells[0]]).encode()))
+def _learning_cells(position: NDArray[np.float64], rng: np.random.Generator) -> Cells:
+    """Cells that weights are learned by: all, or those nearest to a random one."""
+    located = np.flatnonzero(np.isfinite(position).all(1))
+    if len(position) <= LEARNING_CELLS:
+        return np.arange(len(position))
+    if len(located) < LEARNING_CELLS:
+        return np.sort(rng.permutation(len(position))[:LEARNING_CELLS])
+    distance = np.square(position[located] - position[rng.choice(located)]).sum(1)
+    return np.sort(located[np.argsort(distance, kind="stable")[:LEARNING_CELLS]])
 
-    def impute(self, imputed: Genes, network: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Log-normalized values ``(n, H)`` of genes that the network estimates as ``network``."""
-        transform = self.module.expression_transform
-        mean, std = (part.cpu().numpy()[imputed] for part in (transform.mean, transform.std))
-        std = np.where(np.isfinite(std), std, 0)
-        weights = self._weights()
-        estimates = self._estimates(self.cells, self.known, imputed)
-        around = surroundings(self._position(self.cells))
-        return network.mean(0) + std * stacked(estimates, around, weights)
 
-    def _position(self, cells: Cells) -> NDArray[np.float64]:
-        known = self.task.position_known[cells, None]
-        return np.where(known, self.task.data.position[cells], np.nan)
+def _weights(
+    query: Expression,
+    training: Expression,
+    position: NDArray[np.float64],
+    known: Genes,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Weights of the estimators, learned by hiding genes that are known."""
+    around = surroundings(position)
+    truth = z_scores(query.logged(known, known))
+    fit = StackingFit()
+    for fold in np.array_split(rng.permutation(len(known)), FOLDS):
+        hidden = np.sort(fold[:HIDDEN_AT_A_TIME])
+        estimates = _estimates(query, training, np.delete(known, hidden), known[hidden])
+        fit.add(features(estimates, around), truth[:, hidden])
+    return fit.weights()
 
-    def _estimates(self, cells: Cells, known: Genes, hidden: Genes) -> NDArray[np.float32]:
-        """Estimates of every estimator in standardized units, ``(C, n, H)``."""
-        fitted = self.training.values
-        total = fitted[:, known].sum(1)
-        visible, lacking = (
-            log_normalized(fitted[:, genes], total, self.kind) for genes in (known, hidden)
-        )
-        values = self.task.data.expression[cells][:, known].toarray()
-        return GeneTransfer.fit(visible, lacking)(log_normalized(values, values.sum(1), self.kind))
 
-    def _weights(self) -> NDArray[np.float64]:
-        """Weights of the estimators, learned by hiding genes that are known."""
-        cells = self._learning_cells()
-        around = surroundings(self._position(cells))
-        values = self.task.data.expression[cells][:, self.known].toarray()
-        truth = z_scores(log_normalized(values, values.sum(1), self.kind))
-        fit = StackingFit()
-        for fold in np.array_split(self.rng.permutation(len(self.known)), FOLDS):
-            fold = np.sort(fold[:HIDDEN_AT_A_TIME])
-            hidden, visible = self.known[fold], np.delete(self.known, fold)
-            estimates = self._estimates(cells, visible, hidden)
-            fit.add(features(estimates, around), truth[:, fold])
-        return fit.weights()
-
-    def _learning_cells(self) -> Cells:
-        """Cells that weights are learned by: all, or those nearest to a random one."""
-        cells = self.cells
-        if len(cells) <= LEARNING_CELLS:
-            return cells
-        position = self._position(cells)
-        located = np.flatnonzero(np.isfinite(position).all(1))
-        if len(located) < LEARNING_CELLS:
-            chosen = self.rng.permutation(len(cells))[:LEARNING_CELLS]
-        else:
-            center = position[self.rng.choice(located)]
-            distance = np.square(position[located] - center).sum(1)
-            chosen = located[np.argsort(distance, kind="stable")[:LEARNING_CELLS]]
-        return cells[np.sort(chosen)]
+def _estimates(query: Expression, training: Expression, visible: Genes, hidden: Genes) -> Values:
+    """Estimates of every estimator in standardized units, ``(C, n, H)``."""
+    transfer = GeneTransfer.fit(training.logged(visible, visible), training.logged(hidden, visible))
+    return transfer(query.logged(visible, visible))

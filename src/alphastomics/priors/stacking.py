@@ -36,13 +36,11 @@ def log_normalized(values: Array, total: Array, kind: str) -> NDArray[np.float32
         ``"counts"``, which are divided by the total and multiplied by its median, ``"intensity"``
         or ``"lognorm"``.
     """
-    values = np.asarray(values, np.float32)
-    if kind == "lognorm":
-        return values
+    scale = np.ones(len(values))
     if kind == "counts":
-        total = np.maximum(total, 1)
-        values = values / total[:, None].astype(np.float32) * np.float32(np.median(total))
-    return np.log1p(values)
+        scale = np.median(np.maximum(total, 1)) / np.maximum(total, 1)
+    scaled = np.asarray(values * scale[:, None], np.float32)
+    return scaled if kind == "lognorm" else np.log1p(scaled)
 
 
 def z_scores(values: Array) -> NDArray[np.float32]:
@@ -128,18 +126,19 @@ def surroundings(position: Array) -> list[csr_array]:
         Coordinates ``(n, d)``; rows of NaN where unknown: such a cell has no surroundings but
         itself.
     """
-    n, known = len(position), np.flatnonzero(np.isfinite(position).all(1))
-    averages = []
+    located = np.isfinite(position).all(1)
+    known, unknown = np.flatnonzero(located), np.flatnonzero(~located)
+    averages: list[csr_array] = []
     if not len(known):
         return averages
-    most = min(NEAR[-1], len(known))
+    most, n = min(NEAR[-1], len(known)), len(position)
     nearest = known[KDTree(position[known]).query(position[known], k=range(1, most + 1))[1]]
     for k in (min(k, most) for k in NEAR):
-        near = np.full(n, 1)
-        near[known] = k
+        near = np.where(located, k, 1)
         start = np.concatenate([[0], near.cumsum()])
-        column = np.repeat(np.arange(n), near)
-        column[np.isin(np.repeat(np.arange(n), near), known)] = nearest[:, :k].ravel()
+        has_place = np.repeat(located, near)
+        column = np.empty(start[-1], np.int32)
+        column[has_place], column[~has_place] = nearest[:, :k].ravel(), unknown
         weight = np.repeat(1 / near, near).astype(np.float32)
         averages.append(csr_array((weight, column, start), shape=(n, n)))
     return averages
