@@ -161,8 +161,8 @@ def write(
         f"steps, {results['train_seconds'].mean():.0f} s of training a fold ({args.threads} "
         "threads, other jobs beside). Each data set log-normalized on the visible genes only. "
         "`pcc` and `partial_pcc` (given the mean of the visible genes) are medians over genes, "
-        "`_mean` their means; `moran_concordance` is Lin's of Moran's I over genes. In `impute`, the "
-        "network gives the mean of a gene alone, which no score here but SSIM sees.\n\n"
+        "`_mean` their means; `moran_concordance` is Lin's of Moran's I over genes. The "
+        "network gives the mean of a gene alone, which of these scores only SSIM sees.\n\n"
         + to_markdown(summarise(over_genes(results), SHOWN, "pcc"))
         + "\n"
     )
