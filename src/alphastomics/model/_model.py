@@ -768,6 +768,12 @@ class AlphaSTomics(BaseModelClass):
     ) -> None:
         """Estimate genes that a panel lacks, given its genes and positions if known.
 
+        The mean stacks ridge regressions, similar training cells and averages over the cells
+        around, with weights learned by hiding visible genes (Breiman 1996), for each section of at
+        least 100 cells and 10 known genes by itself: sections may be of another platform than
+        training. The mean of a gene over the section, other sections, cells without counts and
+        draws are the network's.
+
         Parameters
         ----------
         adata, reference, output, max_cells_per_set, progress_bar
