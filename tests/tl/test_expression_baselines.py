@@ -145,11 +145,11 @@ def test_imputation_baselines_are_those_of_the_protocol():
     *inputs, true = panel()
     baselines = dict(imputation_baselines(*inputs))
     assert set(baselines) == {
-        *("constant", "visible mean", "visible mean (plain)", "donor", "ridge"),
+        *("constant", "visible mean", "visible mean (plain)", "donor", "ridge", "spage"),
         *(f"knn{k}{suffix}" for k in (5, 20, 50) for suffix in ("", " (plain)")),
     }
     assert all(predicted.shape == true.shape for predicted in baselines.values())
-    for name in ("knn50", "ridge"):
+    for name in ("knn50", "ridge", "spage"):
         assert np.median(metrics.pcc(true, baselines[name])) > 0.5
     np.testing.assert_allclose(baselines["visible mean (plain)"][:, 2], inputs[0].mean(1))
     again = dict(imputation_baselines(*inputs))
@@ -165,8 +165,27 @@ def test_knn_transfer_is_scikit_learns_and_blind_to_the_platform():
     plain = knn.fit(reference, hidden).predict(visible)
     np.testing.assert_allclose(baselines["knn20 (plain)"], plain)
     shifted = dict(imputation_baselines(3 * visible + np.arange(10), reference, hidden))
-    for name in ("knn20", "ridge", "visible mean"):
+    for name in ("knn20", "ridge", "spage", "visible mean"):
         np.testing.assert_allclose(shifted[name], baselines[name])
+
+
+def test_spage_compares_cells_by_what_both_data_sets_share():
+    """Genes that vary in the section alone are noise: they must not decide who is similar."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(400, 1))
+    loading = rng.normal(size=(1, 12))
+    cells = shared @ loading + 0.3 * rng.normal(size=(400, 12))
+    artefact = np.zeros((150, 12))
+    artefact[:, :4] = rng.normal(size=(150, 1)) * 4
+    predicted = dict(imputation_baselines(cells[:150] + artefact, cells[150:], shared[150:]))
+    true = shared[:150]
+    assert metrics.pcc(true, predicted["spage"])[0] > 0.7
+
+
+def test_spage_of_cells_without_a_similar_one_is_finite():
+    visible = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    predicted = dict(imputation_baselines(visible, np.abs(visible), visible[:, :1]))["spage"]
+    assert np.isfinite(predicted).all()
 
 
 def test_one_hidden_gene_keeps_its_axis():

@@ -145,6 +145,7 @@ class MaskedDiffusionModule(nn.Module):
         self.genes = GeneFactorModel(num_genes, len(self.smoother.width))
         self.factors = ExpressionFactors(num_genes, has_depth=values == "counts")
         self.donors = DonorCells(num_genes, self.factors.size)
+        self.examples = DonorCells(num_genes, 0)  # more of them, which genes are imputed by
         self.spacing = SpacingPrior()
         self.support = TissueSupport(position_dim)
         self.autocorrelation = AutocorrelationPrior(self.factors.n_factors)

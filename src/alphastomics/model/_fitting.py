@@ -22,6 +22,7 @@ MAX_CELLS_IN_ALL = 24_000
 MAX_SECTIONS = 12  # that closed-form priors are fitted to
 MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
 STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
+MORE_CELLS = 12_288  # stored besides, to impute genes by
 
 
 def fit_statistics(
@@ -150,6 +151,14 @@ def fit_genes(
     rank = pd.Series(data.label[cells]).groupby(data.label[cells]).cumcount().to_numpy()
     is_stored = (np.arange(len(cells)) < STORED_CELLS) | (rank < LEAST_OF_TYPE)
     _store_donors(module, data, cells[is_stored])
+    more = cells[~is_stored][:MORE_CELLS]
+    module.examples.fill(
+        data.expression[more],
+        data.panels,
+        data.panel[more],
+        torch.zeros(len(more), 0),
+        data.label[more],
+    )
 
 
 def _depth(

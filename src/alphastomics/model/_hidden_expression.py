@@ -15,6 +15,7 @@ from alphastomics._coordinates import is_known
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.model._data import CellTable, without_genes
+from alphastomics.model._imputation import impute_missing
 from alphastomics.model._inference import predict_missing
 from alphastomics.model._intervals import Pattern, Scored
 from alphastomics.model._task import MAX_PLACED_SET, InferenceTask, imputation_task
@@ -102,7 +103,11 @@ def _without_genes(
         if not len(cells):
             continue
         task = imputation_task(visible.subset(cells), None)
-        scored.estimate[np.ix_(cells, fold)] = _estimate(module, task)[:, fold]
+        found = impute_missing(
+            module, task, fold, max_cells=MAX_PLACED_SET, progress_bar=False
+        ).expression
+        assert found is not None
+        scored.estimate[np.ix_(cells, fold)] = found[:, fold]
         scored.truth[np.ix_(cells, fold)] = _logged(module, data.subset(cells), ~hidden)[:, fold]
     return scored
 

@@ -76,6 +76,7 @@ from alphastomics.model._data import (
     without_genes,
 )
 from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
+from alphastomics.model._imputation import impute_missing
 from alphastomics.model._inference import (
     Estimates,
     draw_missing,
@@ -801,6 +802,12 @@ class AlphaSTomics(BaseModelClass):
     ) -> None:
         """Estimate genes that a panel lacks, given its genes and positions if known.
 
+        The mean stacks ridge regressions, similar training cells and averages over the cells
+        around, with weights learned by hiding visible genes (Breiman 1996), for each section of at
+        least 100 cells and 10 known genes by itself: sections may be of another platform than
+        training. The mean of a gene over the section, other sections, cells without counts and
+        draws are the network's.
+
         Parameters
         ----------
         adata, reference, output, max_cells_per_set, progress_bar
@@ -865,7 +872,7 @@ class AlphaSTomics(BaseModelClass):
                 self.module, task, settings, n_samples=1, seed=seed, **options
             )
         else:
-            estimates = predict_missing(self.module, task, arrange=False, **options)
+            estimates = impute_missing(self.module, task, imputed, **options)
         assert estimates.expression is not None
         cells = np.arange(task.n_query)
         values = {"": estimates.expression[cells]}
