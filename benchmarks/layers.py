@@ -4,8 +4,9 @@
 
 The section is cut to its cortical layers. The markers are taken out of the section and of the cells
 before the model sees either. Every marker's cells are the 5 % of the dissociated cells that express
-it most; Kendall's tau-b compares their median depth at their places with the known order. Writes a
-CSV, a Markdown table and a figure to benchmarks/results.
+it most; Kendall's tau-b compares their median depth at their places with the known order. Types of
+the dissociated cells, for the figure alone, are those of the most similar cells of the section.
+Writes a CSV, a Markdown table and two figures to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pandas as pd
 from common import make_parser, start
 from scipy.stats import kendalltau
 from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
@@ -38,6 +39,7 @@ REGIONS = {
     "Layer 6": 6,
 }
 SHARE = 0.05
+SHOWN_TYPES = 10
 
 
 def lognorm(adata: ad.AnnData) -> np.ndarray:
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True, help="dissociated cells")
     parser.add_argument("--max_steps", type=int, default=None)
+    parser.add_argument("--set_size", type=int, default=None, help="of the network, not matching")
     args = start(parser)
 
     section, cells = ad.read_h5ad(args.data), ad.read_h5ad(args.reference)
@@ -95,7 +98,8 @@ def main() -> None:
     for seed in args.seeds:
         al.AlphaSTomics.setup_anndata(given, section_key=None)
         model = al.AlphaSTomics(given, training_mode="expr_to_pos", seed=seed)
-        model.train(max_steps=args.max_steps, progress_bar=False)
+        sizes = {} if args.set_size is None else {"set_size": args.set_size, "batch_size": 1}
+        model.train(max_steps=args.max_steps, progress_bar=False, **sizes)
         for estimate in ("arrangement", "mean"):
             for by in ("auto", "training"):
                 model.predict(
@@ -106,6 +110,8 @@ def main() -> None:
                 rows.append(row(name, seed, placed))
                 if (estimate, by, seed) == ("arrangement", "auto", args.seeds[0]):
                     draw(section, cells_of, placed, args.out / "layers_osmfish.png")
+                    types = similar_types(given, query)
+                    draw_types(section, types, placed, args.out / "layers_osmfish_types.png")
     for name, change in (("knn50", lognorm), ("knn50, each by itself", own)):
         knn = KNeighborsRegressor(50, metric="cosine")
         placed = knn.fit(change(given), given.obsm["spatial"]).predict(change(query))
@@ -127,6 +133,56 @@ def draw(
         column[0].set_title(f"{gene}, layer {layer:g}")
     axes[0, 0].set_ylabel("measured")
     axes[1, 0].set_ylabel("dissociated, placed")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def similar_types(given: ad.AnnData, query: ad.AnnData) -> np.ndarray:
+    """Type of most of the 15 most similar cells of the section, each data set by itself."""
+    knn = KNeighborsClassifier(15, metric="cosine")
+    return knn.fit(own(given), given.obs["cell_type"].astype(str)).predict(own(query))
+
+
+def draw_types(section: ad.AnnData, types: np.ndarray, placed: np.ndarray, path: Path) -> None:
+    """Places of cells by type and composition of every layer, measured and placed."""
+    true, measured = section.obsm["spatial"], section.obs["cell_type"].astype(str).to_numpy()
+    region = section.obs["region"].astype(str).to_numpy()
+    has_place = np.isfinite(placed).all(1)
+    placed, types = placed[has_place], types[has_place]
+    nearest = KNeighborsClassifier(1).fit(true, region).predict(placed)
+    shown = pd.Series(measured).value_counts().index[:SHOWN_TYPES]
+    colors = dict(zip(shown, plt.get_cmap("tab10").colors, strict=False))
+
+    def colored(values: np.ndarray) -> list:
+        return [colors.get(value, (0.8, 0.8, 0.8)) for value in values]
+
+    figure, axes = plt.subplots(1, 4, figsize=(15, 7), width_ratios=(1, 1, 0.9, 0.9))
+    panels = ((true, measured, region), (placed, types, nearest))
+    titles = (
+        f"Measured section, {len(true):,} cells",
+        f"Dissociated, {len(placed):,} cells placed",
+    )
+    order = np.random.default_rng(0)
+    for ax, (points, kinds, _), title in zip(axes, panels, titles, strict=False):
+        ax.scatter(*true.T, s=14, c="whitesmoke", edgecolors="none", rasterized=True)
+        rows = order.permutation(len(points))
+        ax.scatter(*points[rows].T, s=3, c=colored(kinds[rows]), rasterized=True)
+        ax.set(aspect="equal", xticks=[], yticks=[], title=title)
+    for ax, (_, kinds, layer), title in zip(
+        axes[2:], panels, ("Measured composition", "Composition where placed"), strict=True
+    ):
+        share = pd.crosstab(layer, kinds, normalize="index").reindex(REGIONS, fill_value=0)
+        left = np.zeros(len(share))
+        for kind in shown:
+            value = share[kind].to_numpy() if kind in share else np.zeros(len(share))
+            ax.barh(share.index, value, left=left, color=colors[kind], label=kind)
+            left += value
+        ax.barh(share.index, 1 - left, left=left, color=(0.8, 0.8, 0.8), label="other types")
+        ax.set(title=title, xlabel="share of cells", xlim=(0, 1))
+        ax.invert_yaxis()
+    axes[3].set_yticklabels([])
+    axes[3].legend(bbox_to_anchor=(1, 1), loc="upper left", fontsize=8, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.neighbors import KNeighborsRegressor
 
 import alphastomics as al
 
@@ -77,3 +78,38 @@ def test_expression_comes_back_in_the_scale_of_training_with_a_warning(trained, 
     with pytest.warns(UserWarning, match=f"{ANOTHER}.*read in the scale of training"):
         model.predict(query, **QUIET)
     assert np.isfinite(query.obsm["spatial_predicted"]).all()
+
+
+@pytest.fixture
+def halves(placer, half):
+    """Model, a half of the third section as reference, and the other half with its places."""
+    model, cells = placer
+    query = cells[~half].copy()
+    return model, cells[half].copy(), query, np.asarray(query.obsm.pop("spatial"))
+
+
+def test_cells_of_another_platform_fill_the_reference(halves):
+    model, reference, query, true = halves
+    query = of_another_platform(query)
+    with pytest.warns(UserWarning, match=f"{ANOTHER}.*moved apart"):
+        model.predict(query, reference=reference, **QUIET)
+    placed = query.obsm["spatial_predicted"]
+    size = al.metrics.rms_radius(reference.obsm["spatial"])
+    assert 0.8 < al.metrics.rms_radius(placed) / size < 1.2
+    assert al.metrics.distance_spearman(true, placed) > 0.25  # 0 if places were lost
+
+
+def test_cells_among_known_ones_are_placed_better_than_by_their_neighbors(halves):
+    model, reference, query, true = halves
+    model.predict(query, reference=reference, **QUIET)
+    placed = query.obsm["spatial_predicted"]
+    known, own = (np.log1p(np.asarray(a.X.todense())) for a in (reference, query))
+    baselines = [
+        KNeighborsRegressor(k, metric="cosine").fit(known, reference.obsm["spatial"]).predict(own)
+        for k in (1, 10)
+    ]
+    for score in (
+        al.metrics.distance_spearman,
+        lambda a, b: al.metrics.neighbor_recall(a, b, 20),
+    ):
+        assert score(true, placed) > max(score(true, b) for b in baselines)

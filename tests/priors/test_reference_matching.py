@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from alphastomics.priors import SectionSample
-from alphastomics.priors.reference_matching import PositionMixture, ReferenceMatcher
+from alphastomics.priors.reference_matching import (
+    WIDE_AND_NARROW,
+    PositionMixture,
+    ReferenceMatcher,
+)
 
 G, N, K, D = 6, 9, 40, 2
 WIDTH = 0.3
@@ -28,6 +32,29 @@ def test_mean_and_variance_are_those_of_the_mixture(mixture):
     torch.testing.assert_close(mixture.mean()[0], mean)
     expected = (weight * square).sum(1) / D + WIDTH**2
     torch.testing.assert_close(mixture.variance()[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_variance_about_a_place_is_the_expected_squared_error_there(mixture):
+    weight, place, at = mixture.log_weight.exp()[0], mixture.place[0], torch.randn(1, N, D)
+    square = (place[None] - at[0, :, None]).square().sum(-1)
+    expected = (weight * square).sum(1) / D + WIDTH**2
+    torch.testing.assert_close(mixture.variance(at)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_narrow_kernel_moves_the_mode_to_the_neighborhood_within_the_region():
+    place = torch.tensor([[[0.0, 0.0], [0.02, 0.0], [0.6, 0.0], [0.9, 0.0], [5.0, 0.0]]])
+    mixture = mixture_of(torch.tensor([[[0.2, 0.2, 0.15, 0.15, 0.3]]]).log(), place)
+    wide, both = mixture.mode()[0, 0, 0], mixture.mode(WIDE_AND_NARROW)[0, 0, 0]
+    assert 0.2 < wide < 0.5  # in the region of most weight, between its two groups
+    assert 0 < both < wide
+
+
+def test_modes_in_the_middle_are_moved_apart(mixture):
+    place = torch.randn(1, K, D)
+    flat = mixture_of(0.1 * torch.randn(1, N, K), place)
+    moved = flat.spread_mode()[0]
+    spread = [float((x - x.mean(0)).square().sum(1).mean().sqrt()) for x in (moved, place[0])]
+    assert spread[0] > 0.8 * spread[1]
 
 
 def test_draws_have_the_mean_variance_and_modes_of_the_mixture():
@@ -78,7 +105,7 @@ def test_the_mode_is_one_of_two_distant_places_and_the_mean_of_near_ones():
 def test_turning_and_shifting_the_known_cells_turns_and_shifts_the_estimates(mixture):
     turn = torch.linalg.qr(torch.randn(D, D)).Q
     moved = mixture._replace(place=mixture.place @ turn + 2)
-    for estimate in (PositionMixture.mean, PositionMixture.mode):
+    for estimate in (PositionMixture.mean, PositionMixture.mode, PositionMixture.spread_mode):
         torch.testing.assert_close(
             estimate(moved), estimate(mixture) @ turn + 2, atol=1e-4, rtol=1e-4
         )

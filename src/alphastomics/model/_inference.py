@@ -37,6 +37,9 @@ from alphastomics.model._task import (
     InferenceTask,
     inference_sets,
 )
+from alphastomics.priors.reference_matching import WIDE_AND_NARROW
+
+MIN_BALANCED = 100  # cells of a set, of which the whole composition can be supposed
 
 Array = NDArray[np.float64]
 
@@ -196,7 +199,7 @@ class SetReader:
             gene_known &= visible
         expression = module.expression_transform(batch.values, gene_known)
         if task.standards is not None:
-            shift, scale, section = task.standards
+            shift, scale, section, _ = task.standards
             of_query = cells < task.n_query
             own = section[cells[of_query]]
             row = torch.from_numpy(of_query).to(expression.device)
@@ -283,7 +286,9 @@ def predict_missing(
         require_finite(encoding.position, "head of mean positions")
         require_finite(encoding.arrangement, "arrangement head")
         require_finite(encoding.expression, "head of mean expression")
-        position, scale = _positions(module, cells, encoding, arrange=arrange)
+        standards = task.standards
+        balance = standards is not None and standards.is_own(int(cell_set.targets[0]))
+        position, scale = _positions(module, cells, encoding, arrange=arrange, balance=balance)
         logged = depth = None
         if task.fill_expression:
             logged = module.expression_transform.inverse(encoding.expression[0])
@@ -303,19 +308,31 @@ def predict_missing(
 
 
 def _positions(
-    module: MaskedDiffusionModule, cells: StandardizedCells, encoding: Encoding, *, arrange: bool
+    module: MaskedDiffusionModule,
+    cells: StandardizedCells,
+    encoding: Encoding,
+    *,
+    arrange: bool,
+    balance: bool,
 ) -> tuple[Tensor, Tensor]:
     """Mean positions ``(N, d)`` and error scales ``(N,)`` of one set.
 
     Among known cells the mode or the mean of the mixture of matching, which was measured to be
-    better than the network; else the arrangement, superposed on the mean, or the mean.
+    better than the network; else the arrangement, superposed on the mean, or the mean. With
+    ``balance`` the cells of a large set as a whole are moved apart if they fill too little of the
+    known tissue: expression of another platform says little of the place.
     """
     position, scale = encoding.position[0], encoding.log_scale[0].exp()
     mixture = module.match(cells)
     if mixture is not None:
-        place = mixture.mode() if arrange else mixture.mean()
+        if not arrange:
+            place = mixture.mean()
+        elif balance and int(mixture.valid.sum()) >= MIN_BALANCED:
+            place = mixture.spread_mode()
+        else:
+            place = mixture.mode(WIDE_AND_NARROW)
         position = torch.where(mixture.valid[0, :, None], place[0], position)
-        scale = torch.where(mixture.valid[0], mixture.variance()[0].sqrt(), scale)
+        scale = torch.where(mixture.valid[0], mixture.variance(place)[0].sqrt(), scale)
     elif not bool(cells.position_known.any()):
         position = module.place_unframed(cells, encoding, arrange=arrange)[0]
     return position, scale

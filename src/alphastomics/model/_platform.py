@@ -46,11 +46,13 @@ def standardize_query(
             return task
     G = module.num_genes
     shift, scale = np.zeros((len(names), G), np.float32), np.ones((len(names), G), np.float32)
+    own = np.zeros(len(names), dtype=bool)
     for i, cells in enumerate(sections):
-        if len(cells) or standardize == "query":
+        own[i] = bool(len(cells)) or standardize == "query"
+        if own[i]:
             found = section_statistics(module, task, cells)
             shift[i], scale[i] = found.mean, found.std
-    return replace(task, standards=QueryStandards(shift, scale, number))
+    return replace(task, standards=QueryStandards(shift, scale, number, own))
 
 
 class SectionStatistics(NamedTuple):
@@ -123,7 +125,8 @@ def _if_shifted(
         )
         return cells[:0]
     warn(
-        f"{what}. Its genes are standardized by themselves, which supposes the composition of the "
-        "training sections; standardize='training' or 'query' decides it."
+        f"{what}. Its genes are standardized by themselves, and its cells are moved apart if they "
+        "fill too little of a reference, which supposes the composition of the training sections; "
+        "standardize='training' or 'query' decides it."
     )
     return cells

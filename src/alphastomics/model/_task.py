@@ -38,11 +38,19 @@ class QueryStandards(NamedTuple):
         Mean and standard deviation of its standardized genes, ``(n_sections, G)``.
     section
         Number of the section of each query cell, ``(n_query,)``.
+    own
+        Which sections are standardized by themselves, ``(n_sections,)``; the others have shift 0
+        and scale 1.
     """
 
     shift: NDArray[np.float32]
     scale: NDArray[np.float32]
     section: NDArray[np.int64]
+    own: NDArray[np.bool_]
+
+    def is_own(self, cell: int) -> bool:
+        """True if the section of a query cell is standardized by itself."""
+        return bool(self.own[self.section[cell]])
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,14 @@ from tqdm.auto import trange
 
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 from alphastomics.priors import SectionSample
+from alphastomics.priors.transport import spread_out
 
 SHARPNESS = 10.0  # initial factor of the cosine similarity
 WIDTH = 0.3  # initial standard deviation of the mixture components, in RMS radii of a section
-MODE_WIDTH = 0.8  # smoothing at which the mode is looked for, in RMS radii
+# Kernels whose sum smooths the mixture before its mode is looked for: width in RMS radii, height.
+Scales = tuple[tuple[float, float], ...]
+WIDE: Scales = ((0.8, 1.0),)
+WIDE_AND_NARROW: Scales = ((1.0, 1.0), (0.2, 0.2))
 MAX_CANDIDATES = 512
 SHIFTS = 4
 FIT_STEPS, FIT_NOISE = 500, 0.8
@@ -50,11 +54,13 @@ class PositionMixture(NamedTuple):
         """Weighted mean place, ``(B, N, d)``."""
         return self.log_weight.exp() @ self.place
 
-    def variance(self) -> Tensor:
-        """Variance of a coordinate, ``(B, N)``."""
-        d = self.place.shape[-1]
+    def variance(self, about: Tensor | None = None) -> Tensor:
+        """Variance of a coordinate, ``(B, N)``, about positions ``(B, N, d)`` or the mean."""
+        d, mean = self.place.shape[-1], self.mean()
         square = self.log_weight.exp() @ self.place.square().sum(-1, keepdim=True)
-        spread = (square.squeeze(-1) - self.mean().square().sum(-1)).clamp_min(0.0)
+        spread = (square.squeeze(-1) - mean.square().sum(-1)).clamp_min(0.0)
+        if about is not None:
+            spread = spread + (about - mean).square().sum(-1)
         return spread / d + self.width.square()
 
     def log_likelihood(self, position: Tensor) -> Tensor:
@@ -63,21 +69,37 @@ class PositionMixture(NamedTuple):
         exponent = self.log_weight - square / (2 * self.width.square())
         return exponent.logsumexp(-1) - position.shape[-1] * self.width.log()
 
-    def mode(self, width: float = MODE_WIDTH) -> Tensor:
-        """Likeliest place at a smoothing of ``width``, by mean shift (Cheng 1995), ``(B, N, d)``.
+    def mode(self, scales: Scales = WIDE) -> Tensor:
+        """Likeliest place after smoothing, by mean shift (Cheng 1995), ``(B, N, d)``.
 
         A mean of two distant places lies between them; this is one of the two, and the mean where
-        the weights lie together.
+        the weights lie together. With several kernels it is the estimate of highest expected gain
+        for a gain that is the sum of the kernels: the wide one rewards the region, a narrow one
+        the neighborhood.
         """
         weight = self.log_weight.exp()
         every = -(-self.place.shape[1] // MAX_CANDIDATES)
         candidates = self.place[:, ::every]  # (B, C, d)
-        density = weight @ _kernel(self.place, candidates, width)  # (B, N, C)
+        gain = sum(h * _kernel(self.place, candidates, w) for w, h in scales)
+        density = weight @ gain  # (B, N, C)
         best = density.argmax(-1, keepdim=True).expand(-1, -1, candidates.shape[-1])
         mode = candidates.gather(1, best)  # (B, N, d)
+        widest = scales[0][0]
         for _ in range(SHIFTS):
-            near = weight * _kernel(mode, self.place, width)
+            pull = sum(h * (widest / w) ** 2 * _kernel(mode, self.place, w) for w, h in scales)
+            near = weight * pull
             mode = near @ self.place / near.sum(-1, keepdim=True).clamp_min(1e-12)
+        return mode
+
+    def spread_mode(self) -> Tensor:
+        """Modes, moved apart where those of the valid cells fill too little of the known tissue.
+
+        Where expression says little of the place they lie in the middle, see :func:`spread_out`.
+        """
+        mode = self.mode()
+        used = self.log_weight.exp().sum(1) > 0  # (B, K), the known cells
+        for each, valid, places, known in zip(mode, self.valid, self.place, used, strict=True):
+            each[valid] = spread_out(each[valid], places[known])
         return mode
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
