@@ -109,3 +109,17 @@ def test_a_loaded_model_imputes_the_same_without_its_training_cells(trained, imp
     again = cells.copy()
     loaded.impute(again, genes=HIDDEN, **QUIET)
     pd.testing.assert_frame_equal(again.obsm[KEY], imputed.obsm[KEY])
+
+
+def test_reference_cells_around_a_cell_tell_of_its_hidden_genes(trained):
+    model, cells = trained
+    half = np.random.default_rng(0).permutation(cells.n_obs) < cells.n_obs // 2
+    query, reference = cells[half].copy(), cells[~half].copy()
+    model.impute(query, genes=HIDDEN, **QUIET)
+    alone = accuracy(query, query.obsm[KEY].to_numpy())
+    model.impute(query, genes=HIDDEN, reference=reference, **QUIET)
+    assert accuracy(query, query.obsm[KEY].to_numpy()) > alone + 0.005
+    model.impute(query, genes=HIDDEN, reference=reference[::-1].copy(), **QUIET)
+    again = query.obsm[KEY].to_numpy()
+    model.impute(query, genes=HIDDEN, reference=reference, **QUIET)
+    np.testing.assert_allclose(again, query.obsm[KEY].to_numpy(), atol=1e-4)

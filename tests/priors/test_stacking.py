@@ -9,6 +9,7 @@ from alphastomics.priors.stacking import (
     features,
     log_normalized,
     stacked,
+    surrounding_reference,
     surroundings,
     z_scores,
 )
@@ -98,3 +99,14 @@ def test_averages_in_space_are_used_where_neighbors_share_the_truth():
     np.testing.assert_allclose(estimate.mean(0), 0, atol=1e-5)
     whole = np.tensordot(fit.weights(), features(noisy, around).astype(float), 1)
     np.testing.assert_allclose(estimate, whole, atol=1e-4)
+
+
+def test_surrounding_reference_is_the_mean_of_the_nearest_reference_cells():
+    reference = np.arange(30.0)[:, None]
+    position = np.array([[0.0], [np.nan], [29.0]])
+    near, wide = surrounding_reference(position, reference)
+    values = reference.astype(np.float32)
+    np.testing.assert_allclose((near @ values)[:, 0], [2.5, 0, 26.5])
+    np.testing.assert_allclose((wide @ values)[:, 0], [11.5, 0, 17.5])
+    few = surrounding_reference(position, reference[:3])
+    np.testing.assert_allclose(few[0].toarray()[0], np.full(3, 1 / 3), rtol=1e-6)

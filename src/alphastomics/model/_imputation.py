@@ -20,6 +20,7 @@ from alphastomics.priors.stacking import (
     features,
     log_normalized,
     stacked,
+    surrounding_reference,
     surroundings,
     z_scores,
 )
@@ -32,6 +33,7 @@ FOLDS = 5  # in which visible genes are hidden
 HIDDEN_AT_A_TIME = 64  # genes of a fold, at most
 LEARNING_CELLS = 6000  # of a section, by which weights are learned
 LEAST_CELLS, LEAST_GENES = 100, 10  # of a section, for weights of its own
+LEAST_REFERENCE = 50  # reference cells, to standardize their genes
 
 
 class Expression(NamedTuple):
@@ -91,6 +93,56 @@ def impute_missing(
     return estimates
 
 
+class Known(NamedTuple):
+    """What genes of a section are estimated from.
+
+    Attributes
+    ----------
+    training
+        Cells that have the visible and the hidden genes.
+    reference
+        Those with positions in the frame of the section; ``None`` without any.
+    place
+        Positions of the reference, ``(m, d)``.
+    """
+
+    training: Expression
+    reference: Expression | None
+    place: NDArray[np.float64]
+
+    def estimates(
+        self,
+        query: Expression,
+        position: NDArray[np.float64],
+        visible: Genes,
+        hidden: Genes,
+    ) -> Values:
+        """Estimates of every estimator in standardized units, ``(C, n, H)``."""
+        transfer = GeneTransfer.fit(
+            self.training.logged(visible, visible), self.training.logged(hidden, visible)
+        )
+        found = transfer(query.logged(visible, visible))
+        if self.reference is None:
+            return found
+        values = z_scores(self.reference.logged(hidden, visible))
+        near = surrounding_reference(position, self.place)
+        return np.concatenate([found, np.stack([average @ values for average in near])])
+
+
+def _reference(
+    task: InferenceTask, kind: str, genes: Genes
+) -> tuple[Expression | None, NDArray[np.float64]]:
+    """Reference cells with positions that measure all of some genes, and these positions."""
+    cells = np.arange(task.n_query, task.n)
+    cells = cells[task.position_known[cells] & task.expression_known[cells]]
+    measures = np.asarray(task.data.panels[:, genes].all(axis=1))
+    cells = cells[measures[task.data.panel[cells]]]
+    place = task.data.position[cells]
+    if len(cells) < LEAST_REFERENCE:
+        return None, place
+    return Expression(task.data.expression[cells].toarray().astype(np.float32), kind), place
+
+
 def _training_cells(
     module: MaskedDiffusionModule, imputed: Genes
 ) -> tuple[Expression, NDArray[np.bool_]]:
@@ -125,11 +177,13 @@ def _deviations(
     placed = task.position_known[cells, None]
     position = np.where(placed, task.data.position[cells], np.nan)
     query = Expression(task.data.expression[cells].toarray().astype(np.float32), training.kind)
+    source = Known(training, *_reference(task, training.kind, np.concatenate([known, imputed])))
     learned = _learning_cells(position, rng)
     weights = _weights(
-        Expression(query.values[learned], query.kind), training, position[learned], known, rng
+        Expression(query.values[learned], query.kind), source, position[learned], known, rng
     )
-    return stacked(_estimates(query, training, known, imputed), surroundings(position), weights)
+    estimates = source.estimates(query, position, known, imputed)
+    return stacked(estimates, surroundings(position), weights)
 
 
 def _learning_cells(position: NDArray[np.float64], rng: np.random.Generator) -> Cells:
@@ -145,7 +199,7 @@ def _learning_cells(position: NDArray[np.float64], rng: np.random.Generator) -> 
 
 def _weights(
     query: Expression,
-    training: Expression,
+    source: Known,
     position: NDArray[np.float64],
     known: Genes,
     rng: np.random.Generator,
@@ -156,12 +210,7 @@ def _weights(
     fit = StackingFit()
     for fold in np.array_split(rng.permutation(len(known)), FOLDS):
         hidden = np.sort(fold[:HIDDEN_AT_A_TIME])
-        estimates = _estimates(query, training, np.delete(known, hidden), known[hidden])
+        visible = np.delete(known, hidden)
+        estimates = source.estimates(query, position, visible, known[hidden])
         fit.add(features(estimates, around), truth[:, hidden])
     return fit.weights()
-
-
-def _estimates(query: Expression, training: Expression, visible: Genes, hidden: Genes) -> Values:
-    """Estimates of every estimator in standardized units, ``(C, n, H)``."""
-    transfer = GeneTransfer.fit(training.logged(visible, visible), training.logged(hidden, visible))
-    return transfer(query.logged(visible, visible))

@@ -18,6 +18,7 @@ Cells = NDArray[np.int64]
 PENALTIES = (0.3, 3.0)  # of ridge, per cell and standardized gene
 SIMILAR, SIMILAR_PLAIN = 50, 20  # training cells, of standardized and of plain values
 NEAR = (8, 32, 128)  # cells around one in space
+NEAR_REFERENCE = (6, 24)  # reference cells around one in space
 AMPLITUDE = 0.5
 SHRINKAGE = 0.01
 TINY = 1e-6
@@ -141,6 +142,27 @@ def surroundings(position: Array) -> list[csr_array]:
         column[has_place], column[~has_place] = nearest[:, :k].ravel(), unknown
         weight = np.repeat(1 / near, near).astype(np.float32)
         averages.append(csr_array((weight, column, start), shape=(n, n)))
+    return averages
+
+
+def surrounding_reference(position: Array, reference: Array) -> list[csr_array]:
+    """Averages over the nearest reference cells in space, each ``(n, m)``.
+
+    Parameters
+    ----------
+    position
+        Coordinates ``(n, d)``; rows of NaN where unknown, of which the average is 0.
+    reference
+        Coordinates of the reference cells in the same frame, ``(m, d)``.
+    """
+    located = np.isfinite(position).all(1)
+    n, m = len(position), len(reference)
+    averages = []
+    for k in (min(k, m) for k in NEAR_REFERENCE):
+        nearest = KDTree(reference).query(position[located], k=range(1, k + 1))[1]
+        start = np.concatenate([[0], np.where(located, k, 0).cumsum()])
+        weight = np.full(nearest.size, 1 / k, np.float32)
+        averages.append(csr_array((weight, nearest.ravel(), start), shape=(n, m)))
     return averages
 
 
