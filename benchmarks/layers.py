@@ -123,7 +123,7 @@ def draw(
     section: ad.AnnData, cells_of: dict[str, np.ndarray], placed: np.ndarray, path: Path
 ) -> None:
     """Cells of every marker: in the section above, dissociated and placed below."""
-    figure, axes = plt.subplots(2, len(LAYER), figsize=(13, 9), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(LAYER), figsize=(13, 5.4), sharex=True, sharey=True)
     for (gene, layer), column in zip(LAYER.items(), axes.T, strict=True):
         where = ((section.obsm["spatial"], marked(section)[gene]), (placed, cells_of[gene]))
         for ax, (points, rows) in zip(column, where, strict=True):
@@ -134,7 +134,7 @@ def draw(
     axes[0, 0].set_ylabel("measured")
     axes[1, 0].set_ylabel("dissociated, placed")
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
@@ -157,7 +157,7 @@ def draw_types(section: ad.AnnData, types: np.ndarray, placed: np.ndarray, path:
     def colored(values: np.ndarray) -> list:
         return [colors.get(value, (0.8, 0.8, 0.8)) for value in values]
 
-    figure, axes = plt.subplots(1, 4, figsize=(15, 7), width_ratios=(1, 1, 0.9, 0.9))
+    figure, axes = plt.subplots(1, 4, figsize=(15, 4.6), width_ratios=(1, 1, 0.9, 0.9))
     panels = ((true, measured, region), (placed, types, nearest))
     titles = (
         f"Measured section, {len(true):,} cells",
@@ -184,7 +184,7 @@ def draw_types(section: ad.AnnData, types: np.ndarray, placed: np.ndarray, path:
     axes[3].set_yticklabels([])
     axes[3].legend(bbox_to_anchor=(1, 1), loc="upper left", fontsize=8, frameon=False)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
