@@ -70,7 +70,9 @@ def impute(
         if name == "without positions":
             del query.obsm["spatial"]
         model.impute(query, progress_bar=False)
-        estimates[f"impute, {name}"] = query.obsm["expression_imputed"][genes].to_numpy()
+        found = query.obsm["expression_imputed"][genes]
+        # Cells without a position and without a visible count have NaN: the mean of the others.
+        estimates[f"impute, {name}"] = found.fillna(found.mean()).to_numpy()
         if args.draw and name == "with positions":
             model.impute(query, draw=True, seed=seed, progress_bar=False)
             estimates["one draw"] = query.obsm["expression_imputed"][genes].to_numpy()
