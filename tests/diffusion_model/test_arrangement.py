@@ -136,7 +136,7 @@ class TestSmoothing:
         )
         noisy = truth + 0.5 * torch.randn(400, 2)
         error = (smooth(noisy, features) - truth).square().mean()
-        assert error < 0.7 * (noisy - truth).square().mean()
+        assert error < 0.75 * (noisy - truth).square().mean()
 
     def test_equivariant_to_order_and_frame(self):
         torch.manual_seed(0)
@@ -148,4 +148,4 @@ class TestSmoothing:
     def test_few_cells(self):
         x = torch.randn(3, 2)
         features = torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)
-        torch.testing.assert_close(smooth(x, features), (x + x.mean(0)) / 2)
+        torch.testing.assert_close(smooth(x, features), 0.7 * x + 0.3 * x.mean(0))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 PLACES_WEIGHT, REFINING_STEPS = 0.75, 5
-SMOOTHED_CELLS, SMOOTHED_SHARE = 16, 0.5
+SMOOTHED_CELLS, SMOOTHED_SHARE = 16, 0.3
 LEAST_DISTANCE = 1e-6  # of the mean; nearer cells do not push each other
 ROWS = 256  # cells whose distances to all are computed at a time: they stay in the cache
 MAX_STORED = 4096  # cells of which all target distances are stored
@@ -101,7 +101,7 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
 
 
 def smooth(arrangement: Tensor, features: Tensor) -> Tensor:
-    """Move each cell halfway to the mean of the 16 cells most similar to it in expression.
+    """Move each cell a part of the way to the mean of the 16 cells most similar in expression.
 
     Estimates of similar cells err independently in part, so that their mean errs less, and similar
     cells come to lie near each other (k-nearest-neighbor regression on the estimates themselves).
