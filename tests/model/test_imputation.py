@@ -111,7 +111,7 @@ def test_a_loaded_model_imputes_the_same_without_its_training_cells(trained, imp
     pd.testing.assert_frame_equal(again.obsm[KEY], imputed.obsm[KEY])
 
 
-def test_reference_cells_around_a_cell_tell_of_its_hidden_genes(trained):
+def test_reference_cells_around_a_cell_improve_its_hidden_genes(trained):
     model, cells = trained
     half = np.random.default_rng(0).permutation(cells.n_obs) < cells.n_obs // 2
     query, reference = cells[half].copy(), cells[~half].copy()

@@ -108,7 +108,7 @@ def test_a_newer_format_is_refused_by_name(saved):
     (folder / "model.json").write_text(
         json.dumps({"format": document["format"], "format_version": 99, "other": 1})
     )
-    with pytest.raises(ValueError, match=r"has model format 99, .* reads formats up to 2: upgrade"):
+    with pytest.raises(ValueError, match=r"has model format 99, .* reads formats up to 3: upgrade"):
         al.AlphaSTomics.load(folder)
 
 

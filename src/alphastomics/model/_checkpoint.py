@@ -49,7 +49,7 @@ from alphastomics.model._saved import (
 from alphastomics.model._stopping import StoppedError, amid_epoch, in_any_process
 
 FORMAT = "alphastomics-model"
-FORMAT_VERSION = 2  # 1: the network of alphastomics 0.1, with noise levels in the transformer
+FORMAT_VERSION = 3  # 1: the network of alphastomics 0.1; 2: without stored cells for imputation
 JSON_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT

@@ -12,7 +12,7 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._inference import SetReader
 from alphastomics.model._task import MAX_SET, InferenceTask, inference_sets
 
-MAX_NOVELTY = 1.15
+MAX_NOVELTY = 1.25
 MIN_COMPARED = 100  # cells of a section, for a mean over them
 
 
@@ -21,9 +21,9 @@ def mark_novel(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceT
     """Task in which the sections unlike those of training are marked, with a warning.
 
     Only sections with all genes and without a known position are examined: these are placed by what
-    training sections have in common. The threshold lies between sections, halves and single cell
-    types of tissue seen in training (0.98 to 1.06) and a section on which placing is near chance
-    (1.26); see docs/placement-notes.md.
+    training sections have in common. The threshold lies between new sections of tissue seen in
+    training (at most 1.11) and a section on which placing is near chance (1.32); see
+    docs/placement-notes.md.
     """
     if not (task.fill_position and module.reference.is_fitted):
         return task

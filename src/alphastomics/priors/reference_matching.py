@@ -28,6 +28,7 @@ FIT_LR = [4e-3, 4e-2]  # of the weights, and of the two scales
 MAX_STORED_SECTIONS, MAX_STORED_CELLS = 8, 2048
 PANEL_SHARE = 0.25  # of the steps in which the cells to place lack genes
 ROWS = 1024  # cells that are compared with all others at a time
+NEIGHBORHOODS = (1, 100)  # stored cells that the novelty of a cell is compared with
 
 
 class PositionMixture(NamedTuple):
@@ -294,12 +295,13 @@ class StoredReference(DynamicBufferModule):
 
     @torch.no_grad()
     def novelty(self, cells: Tensor) -> float | None:
-        """How much less cells are like the stored ones than these are like those of other sections.
+        """Dissimilarity of cells to stored ones, relative to that of another section of training.
 
-        Mean dissimilarity of the cells to the stored cell most similar to each, over the mean
-        dissimilarity of these to the most similar cell of another section: 1 for a new section of
-        the tissue, whatever its composition, as the density around a cell is compared with that
-        around its neighbor (local outlier factor, Breunig et al. 2000).
+        Each section is left out in turn: the mean dissimilarity of the cells to the most similar
+        cell of the other sections, over that of stored cells of the section left out. These are
+        those most similar to the cells, so that composition does not matter (local outlier factor,
+        Breunig et al. 2000): the nearest, or the 100 nearest, whichever gives less, as the nearest
+        are typical cells, and the 100 nearest may be of other types.
 
         Parameters
         ----------
@@ -309,20 +311,20 @@ class StoredReference(DynamicBufferModule):
         Returns
         -------
         float or None
-            ``None`` unless two sections are stored, which say how much sections differ.
+            About 1 for a new section of the tissue. ``None`` unless two sections are stored, which
+            say how much sections differ.
         """
         sections = [f[valid] for f, valid in zip(self.features, self.valid, strict=True)]
         if len(sections) < 2:
             return None
-        # Similarity of each stored cell to the most similar one of another section.
-        across = torch.full_like(self.valid, -1.0, dtype=self.features.dtype)  # (S, M)
-        for i, one in enumerate(sections):
+        found, expected = 0.0, torch.zeros(len(NEIGHBORHOODS))
+        for i, section in enumerate(sections):
             others = torch.cat(sections[:i] + sections[i + 1 :])
-            across[i, self.valid[i]] = _most_similar(one, others).values
-        stored = torch.cat(sections)
-        nearest = _most_similar(cells, stored)
-        expected = (1 - across[self.valid][nearest.indices]).mean()
-        return float((1 - nearest.values).mean() / expected.clamp_min(1e-6))
+            found += float(1 - _most_similar(cells, others, 1).values.mean())
+            across = 1 - _most_similar(section, others, 1).values[:, 0]  # (M,)
+            near = _most_similar(cells, section, NEIGHBORHOODS[-1]).indices  # (N, 100)
+            expected += torch.stack([across[near[:, :k]].mean().cpu() for k in NEIGHBORHOODS])
+        return float((found / expected.clamp_min(1e-6)).min())
 
     def places(self, matcher: ReferenceMatcher, cells: Tensor) -> list[Tensor]:
         """Likeliest places of cells with features ``(N, D)`` in each section, ``(N, d)``."""
@@ -333,13 +335,13 @@ class StoredReference(DynamicBufferModule):
 
 
 class _Nearest(NamedTuple):
-    """Most similar of other cells: similarity and number, ``(N,)``."""
+    """Most similar other cells, best first: similarities and numbers, ``(N, k)``."""
 
     values: Tensor
     indices: Tensor
 
 
-def _most_similar(cells: Tensor, others: Tensor) -> _Nearest:
-    """Most similar of other cells ``(M, D)`` for each cell, ``(N, D)``, some rows at a time."""
-    found = [(rows @ others.T).max(-1) for rows in torch.split(cells, ROWS)]
+def _most_similar(cells: Tensor, others: Tensor, k: int) -> _Nearest:
+    """The ``k`` most similar of other cells ``(M, D)``, or all, for each cell ``(N, D)``."""
+    found = [(rows @ others.T).topk(min(k, len(others))) for rows in torch.split(cells, ROWS)]
     return _Nearest(torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]))
