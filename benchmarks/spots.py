@@ -123,8 +123,6 @@ def baselines(
         "ridge of summed cells under spots",
         RidgeCV(PENALTIES).fit(summed[train], target).predict(summed[~train]),
     )
-    both = np.hstack([summed, space.predict(place)])
-    both = (both - both[train].mean(0)) / np.maximum(both[train].std(0), 0.05)
     # Out of fold, as a known spot is its own nearest one.
     neighbors = KDTree(place[train]).query(place[train], K_SPACE + 1)[1][:, 1:]
     around = target[neighbors].mean(1)

@@ -1,6 +1,7 @@
 """Sections unlike those of training are recognized, and their radius is that of chance."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,19 +59,20 @@ def test_novelty_needs_two_sections():
     assert stored(directions(50)).novelty(directions(50)) is None
 
 
-def test_a_section_of_other_genes_has_a_warning_and_the_radius_of_chance(placer):
+def test_a_section_of_other_genes_has_a_warning_and_the_radius_of_chance(placer, monkeypatch):
     model, cells = placer
-    query = unlike(cells)
+    tiny = {"unframed": {"predict": 1e-6, "sample": 1e-6}}
+    monkeypatch.setattr(model, "training_record", replace(model.training_record, calibration=tiny))
+    query, plain = unlike(cells), cells.copy()
     with pytest.warns(UserWarning, match=f"section .*{UNLIKE}"):
         model.predict(query, mode="expr_to_pos", **QUIET)
-    plain = cells.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(plain, mode="expr_to_pos", **QUIET)
-    placed, radius = query.obsm["spatial_predicted"], query.obs.get("spatial_predicted_radius")
-    if radius is not None:
-        by_chance = np.hypot(model.module.tissue_radius(0.9), np.linalg.norm(placed, axis=1))
-        assert (radius >= by_chance - 1e-6).all()
+    placed, radius = query.obsm["spatial_predicted"], query.obs["spatial_predicted_radius"]
+    by_chance = np.hypot(model.module.tissue_radius(0.9), np.linalg.norm(placed, axis=1))
+    np.testing.assert_allclose(radius, by_chance)
+    assert (plain.obs["spatial_predicted_radius"] < 0.01 * by_chance.min()).all()
 
 
 def test_a_draw_of_such_a_section_has_the_warning_and_an_embedding_has_not(placer):

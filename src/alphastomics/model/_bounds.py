@@ -19,7 +19,7 @@ ROUNDING = 1e-3  # of a count
 
 
 def patterns_of(task: InferenceTask) -> NDArray[np.object_]:
-    """What the expression of each query cell is estimated from, ``(n_query,)``.
+    """Calibrated pattern by which each query cell's expression is estimated, ``(n_query,)``.
 
     Cells of which nothing is known, and those at positions without a measured cell of their section
     or of a reference, have no pattern that is calibrated.

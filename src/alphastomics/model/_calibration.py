@@ -100,7 +100,7 @@ def _quantiles(all_ratios: list[Ratios]) -> Calibration:
 
 @dataclass
 class Calibrator:
-    """What is learned of a model by hiding values of sections that were not in training.
+    """Calibration of a model on hidden values of sections that were not in training.
 
     Attributes
     ----------

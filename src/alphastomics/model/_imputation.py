@@ -94,7 +94,7 @@ def impute_missing(
 
 
 class Known(NamedTuple):
-    """What genes of a section are estimated from.
+    """Training and reference cells from which genes of a section are estimated.
 
     Attributes
     ----------

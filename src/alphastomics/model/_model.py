@@ -470,7 +470,7 @@ class AlphaSTomics(BaseModelClass):
         self._keep(calibrator)
 
     def _calibrator(self) -> Calibrator:
-        """What learns how far off the estimates of this model are."""
+        """Calibrator of the radius and of the intervals of expression of this model."""
         return Calibrator(
             self.module,
             self._draw_settings(N_STEPS, None),

@@ -1,4 +1,4 @@
-"""How reliable estimated expression is, gene by gene."""
+"""Figure of the reliability of estimated expression, gene by gene."""
 
 from __future__ import annotations
 
