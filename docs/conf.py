@@ -85,20 +85,22 @@ shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=Tru
 TRANSLATIONS = {"index": "README.zh", "quickstart": "QUICKSTART.zh", "faq": "faq.zh"}
 
 
-def methods_of(fullname):
-    """Public methods and properties that alphastomics itself defines for a class."""
+def members_of(fullname):
+    """Directives and names of the public members that alphastomics defines for a class, in order."""
     module, _, name = fullname.rpartition(".")
-    members = inspect.getmembers(getattr(import_module(module), name))
-    return [
-        name
-        for name, member in members
-        if not name.startswith("_")
-        and (getattr(member, "fget", None) or member).__module__.startswith("alphastomics")
-        if isinstance(member, property) or inspect.isroutine(member)
-    ]
+    found = {}
+    for owner in getattr(import_module(module), name).__mro__:
+        if owner.__module__.startswith("alphastomics"):
+            for member, value in vars(owner).items():
+                function = getattr(value, "fget", getattr(value, "__func__", value))
+                if not member.startswith("_") and inspect.isfunction(function):
+                    kind = "autoattribute" if isinstance(value, property) else "automethod"
+                    found.setdefault(member, kind)
+    return [(kind, member) for member, kind in found.items()]
 
 
-autosummary_context = {"methods_of": methods_of}
+autosummary_context = {"members_of": members_of}
+suppress_warnings = ["config.cache"]  # it holds a function
 
 
 def _link_here(app, path, document, content):
