@@ -4,9 +4,13 @@ import inspect
 import os
 import shutil
 import sys
+import tomllib
 from importlib import import_module
-from importlib.metadata import version as installed_version
 from pathlib import Path
+
+from sphinx.util.inspect import signature
+
+from alphastomics import AlphaSTomics
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
@@ -14,7 +18,7 @@ sys.path.insert(0, str(HERE / "_extensions"))
 project = "alphastomics"
 author = "The alphastomics developers"
 copyright = "2026, the alphastomics developers"
-release = version = installed_version("alphastomics")
+release = version = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
 REPOSITORY = "https://github.com/alphastomics/alphastomics"
 
 extensions = [
@@ -46,7 +50,7 @@ html_theme_options = {
     "icon_links": [{"name": "Repository", "url": REPOSITORY, "icon": "fa-brands fa-github"}],
     "show_toc_level": 2,
     "footer_start": ["copyright"],
-    "footer_end": ["theme-version"],
+    "footer_end": ["version"],
 }
 html_sidebars = {"index": [], "installation": [], "get-started": [], "benchmarks": []}
 
@@ -55,6 +59,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -98,6 +103,9 @@ def members_of(fullname):
                     found.setdefault(member, kind)
     return [(kind, member) for member, kind in found.items()]
 
+
+# Its metaclass hides the types of its arguments from autodoc.
+AlphaSTomics.__signature__ = signature(AlphaSTomics.__init__, bound_method=True)
 
 autosummary_context = {"members_of": members_of}
 suppress_warnings = ["config.cache"]  # it holds a function
