@@ -18,7 +18,9 @@ sys.path.insert(0, str(HERE / "_extensions"))
 project = "alphastomics"
 author = "The alphastomics developers"
 copyright = "2026, the alphastomics developers"
-release = version = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
+release = version = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"][
+    "version"
+]
 REPOSITORY = "https://github.com/alphastomics/alphastomics"
 
 extensions = [
@@ -91,7 +93,7 @@ TRANSLATIONS = {"index": "README.zh", "quickstart": "QUICKSTART.zh", "faq": "faq
 
 
 def members_of(fullname):
-    """Directives and names of the public members that alphastomics defines for a class, in order."""
+    """Directives and names of the public members that alphastomics defines for a class."""
     module, _, name = fullname.rpartition(".")
     found = {}
     for owner in getattr(import_module(module), name).__mro__:

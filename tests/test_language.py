@@ -49,7 +49,7 @@ RULES = {
     'per ("one per cell", not "one a cell")': (
         rf"\b{NUMBER} (?!(?:{BETWEEN})\b)\w+ an? (?:{UNIT})\b{NO_VERB}"
         rf"|\b(?:one|once|two|three|four|\d+) an? (?:{UNIT})\b{NO_VERB}"
-        rf"|\b(?:one|two|three|four|\d+) (?!(?:{BETWEEN})\b)\w+ (?!(?:{BETWEEN})\b)\w+ an? (?:{UNIT})\b{NO_VERB}"
+        rf"|\b(?:one|two|three|four|\d+)(?: (?!(?:{BETWEEN})\b)\w+){{2}} an? (?:{UNIT})\b{NO_VERB}"
     ),
     "reads, uses, depends on: cells, genes and networks do not see, know or speak": (
         rf"\b{ACTOR} (?:has |have |had |was |were |never |not |ever |already |itself )*"

@@ -87,7 +87,7 @@ class Options(_Section):
 
     @classmethod
     def _explain(cls, error: Any) -> str:
-        """Say which argument is wrong, and what it must be."""
+        """Message that names the wrong argument and its allowed values."""
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
@@ -300,7 +300,7 @@ class PreprocessConfig(Options):
     model_config = ConfigDict(strict=False)
 
     genes: str = Field(
-        "intersection", description="intersection, union, or a file with one gene a line"
+        "intersection", description="intersection, union, or a file with one gene per line"
     )
     num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
     min_genes: int = Field(0, ge=0, description="least genes of a cell")
@@ -461,7 +461,7 @@ class Config(_Section):
     @field_validator("exp_name")
     @classmethod
     def _is_folder_name(cls, name: str | None) -> str | None:
-        """Check that a name is that of one folder, with room for a time behind it."""
+        """Check that a name is that of one folder, short enough to append a time."""
         if name is None:
             return name
         one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")

@@ -139,8 +139,8 @@ def generalized_procrustes(
 ) -> Array:
     """Superposition of several draws of the same cells.
 
-    Each draw is superposed (no scale) on the mean of all, which is then taken anew, until the mean
-    stays. The frame is that of the first draw.
+    Each draw is superposed (no scale) on the mean of all draws, and the mean is computed again,
+    until it converges. The frame is that of the first draw.
 
     Parameters
     ----------

@@ -266,7 +266,7 @@ def _errors_and_radii(
     r = as_floats(radius, "radius")
     if r.shape not in ((), (len(T),)):
         raise ValueError(
-            f"radius must be one number or have shape ({len(T)},), one a cell; found {r.shape}."
+            f"radius must be one number or have shape ({len(T)},), one per cell; found {r.shape}."
         )
     if not np.isfinite(r).all() or (r < 0).any():
         raise ValueError("radius must be finite and not negative in every cell.")

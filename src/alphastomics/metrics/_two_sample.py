@@ -219,7 +219,7 @@ def two_sample_auc(
     Returns
     -------
     float
-        The mean over all folds: .5 where the classifier cannot tell them apart, 1 where it always
+        The mean over all folds: .5 where the classifier cannot separate them, 1 where it always
         can. Not cut off below .5.
 
     References

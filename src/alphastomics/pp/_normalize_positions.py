@@ -45,7 +45,7 @@ def normalize_positions(
         ``spot_diameter_fullres``, which 10x defines as 65 µm); name another ``key_added``, because
         the image stays in pixels.
     units
-        Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None, and is µm for
+        Their unit after that, such as ``"µm"``. If None, ``.uns["units"]`` is unchanged, and µm for
         Visium.
     center
         Whether to move the mean of the known positions of each section to 0.
