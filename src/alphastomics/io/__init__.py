@@ -1,4 +1,4 @@
-"""Raw data in, processed data out."""
+"""Readers of raw data, and processed data on disk."""
 
 from alphastomics.io._files import DataError
 from alphastomics.io._manifest import Manifest, SectionEntry

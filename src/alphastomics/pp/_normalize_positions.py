@@ -40,7 +40,7 @@ def normalize_positions(
     adata
         Cells with ``.obsm[spatial_key]`` ``(n_cells, n_dims)``, NaN rows where unknown.
     factor
-        What positions are multiplied by, such as the µm in a pixel. ``"visium"``: those of each
+        Factor of the positions, such as the µm per pixel. ``"visium"``: that of each
         section, by the scale factors in ``.uns["spatial"]`` (``microns_per_pixel`` of Visium HD, or
         ``spot_diameter_fullres``, which 10x defines as 65 µm); name another ``key_added``, because
         the image stays in pixels.
