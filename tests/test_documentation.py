@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def found(name):
             thing = getattr(thing, part)
         return thing
     raise AssertionError(name)
+
+
+def page(name):
+    """Text of a file of the repository."""
+    return (DOCS.parent / name).read_text()
 
 
 def has_sections(thing):
@@ -70,9 +76,46 @@ def test_the_page_lists_what_there_is():
 
 
 def test_files_of_the_architecture_exist():
-    page = (DOCS / "architecture.md").read_text()
     root = DOCS.parent / "src" / "alphastomics"
-    named = re.findall(r"`((?:\w+/)?\w+\.py)`", page)
+    named = re.findall(r"`((?:\w+/)?\w+\.py)`", page("docs/architecture.md"))
     assert len(named) > 20
     for name in named:
         assert (root / name).exists() or (DOCS.parent / name).exists(), name
+
+
+def test_the_citation_names_this_version():
+    version = tomllib.loads(page("pyproject.toml"))["project"]["version"]
+    assert f"\nversion: {version}\n" in page("CITATION.cff")
+    assert f"version = {{{version}}}" in page("docs/cite.md")
+
+
+TRANSLATIONS = {
+    "README.md": "docs/README.zh.md",
+    "QUICKSTART.md": "docs/QUICKSTART.zh.md",
+    "docs/faq.md": "docs/faq.zh.md",
+}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text):
+    """Language and lines of each block of code, without comments, which are translated."""
+    for language, code in BLOCK.findall(text):
+        lines = (re.sub(r"(^|\s+)# .*$", "", line) for line in code.splitlines())
+        yield language, [line for line in lines if line]
+
+
+def headings(text):
+    return re.findall(r"^(#+) ", BLOCK.sub("", text), re.MULTILINE)
+
+
+def images(text):
+    return [Path(image).name for image in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)]
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS.items())
+def test_translations_have_the_same_commands_and_headings(english, chinese):
+    original, translated = page(english), page(chinese)
+    assert list(blocks(translated)) == list(blocks(original))
+    assert headings(translated) == headings(original)
+    assert images(translated) == images(original)
+    assert translated.count("\n|") == original.count("\n|"), "rows of tables"
