@@ -87,7 +87,7 @@ class Options(_Section):
 
     @classmethod
     def _explain(cls, error: Any) -> str:
-        """Message that names the wrong argument and its allowed values."""
+        """Say which argument is wrong, and what it must be."""
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
@@ -300,7 +300,7 @@ class PreprocessConfig(Options):
     model_config = ConfigDict(strict=False)
 
     genes: str = Field(
-        "intersection", description="intersection, union, or a file with one gene per line"
+        "intersection", description="intersection, union, or a file with one gene a line"
     )
     num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
     min_genes: int = Field(0, ge=0, description="least genes of a cell")
@@ -461,7 +461,7 @@ class Config(_Section):
     @field_validator("exp_name")
     @classmethod
     def _is_folder_name(cls, name: str | None) -> str | None:
-        """Check that a name is that of one folder, short enough to append a time."""
+        """Check that a name is that of one folder, with room for a time behind it."""
         if name is None:
             return name
         one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")

@@ -43,8 +43,8 @@ def merfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
     Parameters
     ----------
     cache_dir
-        Folder of the file; by default that of the environment variable
-        ``ALPHASTOMICS_DATA_DIR``, else squidpy's. An existing file is not downloaded again.
+        Folder with the file, or to put it in; by default that of the environment variable
+        ``ALPHASTOMICS_DATA_DIR``, else squidpy's. A file that is there is not downloaded.
     progress_bar
         Whether to show a progress bar.
 

@@ -116,7 +116,7 @@ def simulate_tissue(
     n_dims
         2 for slices, 3 for volumes.
     seed
-        Random seed of the tissue.
+        Same seed, same tissue.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Readers of raw data, and processed data on disk."""
+"""Raw data in, processed data out."""
 
 from alphastomics.io._files import DataError
 from alphastomics.io._manifest import Manifest, SectionEntry

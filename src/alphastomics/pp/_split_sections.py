@@ -84,7 +84,7 @@ def split_sections(
         Shares of the sections with coordinates to hold out at random instead, in [0, 1); at least
         one section if above 0.
     seed
-        Random seed; the same seed and names give the same split.
+        Same seed and names, same split.
     spatial_key
         Name in ``.obsm`` of the positions; sections without any are trained on unless named.
     section_key
