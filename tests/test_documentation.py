@@ -119,3 +119,14 @@ def test_translations_have_the_same_commands_and_headings(english, chinese):
     assert headings(translated) == headings(original)
     assert images(translated) == images(original)
     assert translated.count("\n|") == original.count("\n|"), "rows of tables"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "QUICKSTART.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))],
+)
+def test_commands_fit_the_page(name):
+    """A long command is divided by a backslash: the page is about 90 characters wide."""
+    commands = [code for language, code in BLOCK.findall(page(name)) if language == "bash"]
+    lines = [line for code in commands for line in code.splitlines()]
+    assert [line for line in lines if len(line) > 90] == []
