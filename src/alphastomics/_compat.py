@@ -37,7 +37,7 @@ def quiet(logger: str | logging.Logger) -> Iterator[None]:
 
 @contextmanager
 def without_deprecations(*messages: str) -> Iterator[None]:
-    """Keep what other packages say to their developers, and some ``messages``, from users."""
+    """Suppress deprecation warnings of other packages, and the given ``messages``."""
     with warnings.catch_warnings():
         for category in (
             DeprecationWarning,
@@ -104,7 +104,7 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Import a module of an extra, or say for what ``purpose`` to install it."""
+    """Import a module of an extra; the error names the ``purpose`` for which to install it."""
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)

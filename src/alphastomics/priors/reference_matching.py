@@ -95,7 +95,7 @@ class PositionMixture(NamedTuple):
     def spread_mode(self) -> Tensor:
         """Modes, moved apart where those of the valid cells fill too little of the known tissue.
 
-        Where expression says little of the place they lie in the middle, see :func:`spread_out`.
+        Where expression is uninformative, modes are near the center, see :func:`spread_out`.
         """
         mode = self.mode()
         used = self.log_weight.exp().sum(1) > 0  # (B, K), the known cells
@@ -200,7 +200,7 @@ class ReferenceMatcher(nn.Module):
         hidden_share
             Share of those cells whose position is hidden.
         seed
-            Of the noise, of what is hidden and of dropout.
+            Random seed of noise, hidden values and dropout.
         n_steps
             Number of steps.
         progress_bar
