@@ -259,6 +259,6 @@ def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArra
     empty = names[~panels.any(1)]
     if len(empty):
         raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] must mark genes: section {empty[0]!r} measures no gene."
+            f"adata.varm[{_keys.MEASURED!r}] is empty: section {empty[0]!r} measures no gene."
         )
     return panels, pd.Index(names).get_indexer(pd.Index(section))
