@@ -181,7 +181,11 @@ def hits_of_notebook(path):
 
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "benchmarks" / "results").glob("*.md"),  # parts of pages
+    ]
     if ".zh" not in path.name and path.name != "zh.md"
 )
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
