@@ -133,8 +133,8 @@ def main() -> None:
         f"memory {1000 * in_memory:.0f} ms; measured here, one set of random rows after the "
         "other), and the GPU waits for it;\n"
         "- time falls with the number of GPUs: sets wait for each other only at the end;\n"
-        f"- {BYTES_PER_CELL} bytes per cell in each process, the expression read from a file on disk "
-        f"of {NONZERO_PER_CELL} nonzero values per cell, 8 bytes each.\n\n"
+        f"- {BYTES_PER_CELL} bytes per cell in each process, the expression read from a file on "
+        f"disk of {NONZERO_PER_CELL} nonzero values per cell, 8 bytes each.\n\n"
         + "\n".join(lines)
         + "\n"
     )
