@@ -1,5 +1,6 @@
 """Figures."""
 
+from alphastomics.pl._colors import PALETTE
 from alphastomics.pl._expression import expression
 from alphastomics.pl._importance import gene_importance
 from alphastomics.pl._placement import calibration, displacement, uncertainty
@@ -8,6 +9,7 @@ from alphastomics.pl._reliability import reliability
 from alphastomics.pl._training import history
 
 __all__ = [
+    "PALETTE",
     "calibration",
     "displacement",
     "expression",
