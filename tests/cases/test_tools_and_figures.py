@@ -543,7 +543,11 @@ def test_a435_nothing_was_placed(placed, unchanged):
         (lambda a: al.pl.displacement(a, section="section_0", dims=1), ValueError, "dims must be"),
         (lambda a: al.pl.displacement(a, n_arrows=-1), ValueError, "n_arrows must be at least 0"),
         (lambda a: al.pl.calibration(a, n_groups=0), ValueError, "n_groups must be at least 1"),
-        (lambda a: al.pl.expression(a, ["gene_0", "x"]), KeyError, "gene 'x' is not in adata.var_na"),
+        (
+            lambda a: al.pl.expression(a, ["gene_0", "x"]),
+            KeyError,
+            "gene 'x' is not in adata.var_na",
+        ),
         (lambda a: al.pl.expression(a, "gene_0", "x"), KeyError, r"layers \['x'\] are not in"),
         (lambda a: al.pl.expression(a, "gene_0", smoothed=-1), ValueError, "smoothed must be at"),
         (lambda a: al.pl.history(a), TypeError, "model must be an AlphaSTomics, found AnnData"),

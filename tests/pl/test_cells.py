@@ -30,7 +30,7 @@ def placed(tissue):
     moved[::2, 0] += 60
     cells.obsm["spatial_predicted"] = moved @ np.array([[0.0, -1], [1, 0]]) + 1e5
     cells.obs["spatial_predicted_radius"] = np.arange(300.0)
-    cells.layers["expression_predicted"] = log_normalized(cells.X.toarray()) / 2
+    cells.layers["expression_predicted"] = log_normalized(cells.X.toarray().astype(float)) / 2
     return cells
 
 

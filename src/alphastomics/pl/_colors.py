@@ -14,7 +14,14 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from alphastomics._anndata import as_names, as_numbers, gene_names, name_list, read_matrix
+from alphastomics._anndata import (
+    as_names,
+    as_numbers,
+    gene_names,
+    name_list,
+    obs_column,
+    read_matrix,
+)
 from alphastomics._validate import short
 from alphastomics.pl._words import in_words
 
@@ -52,8 +59,9 @@ class Paint(NamedTuple):
     colors: dict[str, str] | None
 
     def of(self, which: int, cells: NDArray[np.int64]) -> NDArray[np.float64] | list[str]:
-        """Values of cells, or their colors."""
-        values = self.values[which][cells]
+        """Values of cells, or their colors; missing where the AnnData lacks the column."""
+        values = self.values[which]
+        values = values[cells] if len(values) else np.full(len(cells), np.nan)
         if self.colors is None:
             return values
         colors = [*self.colors.values(), MISSING]
@@ -88,59 +96,48 @@ def paint_of(
             f"color {color!r} is not in adata.obs, which holds {list(adata.obs)}, and is no gene "
             "in adata.var_names: correct color=."
         )
-    absent = np.full(0 if reference is None else reference.n_obs, np.nan)
+    label = in_words(color) if color in adata.obs else color
     if pd.api.types.is_numeric_dtype(columns[0]) and not pd.api.types.is_bool_dtype(columns[0]):
-        numeric = [absent if column is None else _as_floats(column, color) for column in columns]
-        return Paint(in_words(color), numeric, None)
-    texts = [None if column is None else _categories(column) for column in columns]
+        return Paint(label, [_as_floats(column, color) for column in columns], None)
+    texts = [_categories(column) for column in columns]
     # The reference first: it has all types, and the query perhaps some of them.
-    names = list(dict.fromkeys(name for text in texts[::-1] for name in _levels(text)))
-    codes = [
-        absent
-        if text is None
-        else np.where(text.isna(), np.nan, pd.Index(names).get_indexer(pd.Index(text)))
-        for text in texts
-    ]
+    names = list(dict.fromkeys(name for text in texts[::-1] for name in text.categories))
     colors = dict(zip(names, _category_colors(palette, len(names), names), strict=True))
     if palette is None:
         for cells, text in list(zip(both, texts, strict=True))[::-1]:
             given = list(cells.uns.get(f"{color}_colors", ()))
-            if len(given) >= len(_levels(text)):
-                colors |= dict(zip(_levels(text), given, strict=False))
-    return Paint(in_words(color), codes, colors)
+            if len(given) >= len(text.categories):
+                colors |= dict(zip(text.categories, given, strict=False))
+    codes = [pd.Categorical(text, categories=names).codes.astype(float) for text in texts]
+    return Paint(label, [np.where(code < 0, np.nan, code) for code in codes], colors)
 
 
 def _column(adata: AnnData, color: str) -> pd.Series | None:
     """Column of ``.obs`` or gene of ``.X``; None if there is neither."""
     if color in adata.obs:
-        column = adata.obs[color]
-        if isinstance(column, pd.DataFrame):
-            raise ValueError(f"adata.obs[{color!r}] is there {column.shape[1]} times: drop others.")
-        return column
+        return obs_column(adata, color, "color")
     found = np.flatnonzero(gene_names(adata) == color)
-    return pd.Series(gene_values(adata, int(found[0]), None)) if len(found) else None
+    if not len(found):
+        return None
+    values = read_matrix(adata[:, found[0]], None).toarray().ravel()
+    return pd.Series(values, index=adata.obs_names)
 
 
-def gene_values(adata: AnnData, gene: int, layer: str | None) -> NDArray[np.float64]:
-    """Expression of a gene in all cells, ``(n_cells,)``."""
-    matrix = read_matrix(adata[:, gene], layer)
-    return np.asarray(matrix.toarray(), dtype=np.float64).ravel()
-
-
-def _as_floats(column: pd.Series, color: str) -> NDArray[np.float64]:
+def _as_floats(column: pd.Series | None, color: str) -> NDArray[np.float64]:
+    """Numbers of a column ``(n_cells,)``; none where it is absent."""
+    if column is None:
+        return np.empty(0)
     return as_numbers(column.to_frame(), f"adata.obs[{color!r}]").astype(np.float64).ravel()
 
 
-def _categories(column: pd.Series) -> pd.Series:
-    """Categories as text, in their order."""
+def _categories(column: pd.Series | None) -> pd.Categorical:
+    """Categories as text, in their order; none where the column is absent."""
+    if column is None:
+        return pd.Categorical([], categories=[])
     column = column.astype("category")
     names = [str(name) for name in as_names(pd.Series(column.cat.categories))]
     text = np.array([*names, np.nan], dtype=object)[column.cat.codes]
-    return pd.Series(pd.Categorical(text, categories=list(dict.fromkeys(names))))
-
-
-def _levels(text: pd.Series | None) -> list[str]:
-    return [] if text is None else [str(name) for name in text.cat.categories]
+    return pd.Categorical(text, categories=list(dict.fromkeys(names)))
 
 
 def _category_colors(palette: Palette, n: int, names: Sequence[str] = ()) -> list[str]:
