@@ -19,6 +19,7 @@ import numpy as np
 import squidpy as sq
 from anndata import AnnData
 from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 import alphastomics as al
@@ -54,7 +55,7 @@ PATTERNS = {
 
 def patterns() -> None:
     """Draw which values of each task are observed, and which are predicted."""
-    figure, axes = plt.subplots(2, 3, figsize=(9, 3.4), layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(9, 3.0), layout="constrained")
     for ax, (title, rows) in zip(axes.flat, PATTERNS.items(), strict=True):
         for y, shares in zip((1, 0), rows, strict=True):
             for x, share in enumerate(shares):
@@ -106,7 +107,7 @@ def draw_osmfish(reference: AnnData, cells: AnnData) -> None:
     """Draw what :func:`map_osmfish` gives."""
     al.pl.positions(cells, color="region", reference=reference, save=OUT / "positions.png")
     figure, axes = plt.subplots(
-        1, 2, figsize=(9, 4.6), layout="constrained", width_ratios=(0.9, 1.1)
+        1, 2, figsize=(9, 4.6), layout="constrained", width_ratios=(0.8, 1.2)
     )
     al.pl.uncertainty(cells, reference=reference, ax=axes[0])
     al.pl.calibration(cells, align=False, ax=axes[1])
@@ -137,7 +138,7 @@ def starmap() -> None:
 
 def draw_starmap(cells: AnnData) -> None:
     """Draw what :func:`map_starmap` gives."""
-    figure, axes = plt.subplots(2, 2, figsize=(9, 4.6), layout="compressed")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.2), layout="compressed")
     keys = ["spatial_predicted", "mean", "spatial_sampled"]
     al.pl.positions(cells, keys, color="cell_type", ax=axes.reshape(1, 4), legend_loc=None)
     titles = ("True positions", "predict()", "predict(estimate='mean')", "sample()")
@@ -145,7 +146,10 @@ def draw_starmap(cells: AnnData) -> None:
         ax.set_title(title, fontsize="medium")
     colors = dict(zip(TYPES, al.pl.PALETTE, strict=False))
     figure.legend(
-        handles=[Patch(color=color, label=name) for name, color in colors.items()],
+        handles=[
+            Line2D([], [], marker="o", linestyle="", color=color, label=name)
+            for name, color in colors.items()
+        ],
         loc="outside right center",
         frameon=False,
     )

@@ -39,6 +39,7 @@ MARGIN = 0.04  # of the larger side, around all cells
 BAR = 0.25  # most of the width that a scale bar takes
 BAR_HEIGHT = 0.34  # inches, below the cells, for a scale bar and its label
 BAR_SIZE = 9  # points
+TITLE = 0.3  # inches
 BACKGROUND = "#DEDEDE"  # color of the cells of a reference
 RASTERIZED_FROM = 5000  # cells
 # How `uns["units"]` begins, and what is written.
@@ -121,7 +122,7 @@ def panel_axes(
     n_rows, n_columns = shape
     if ax is None:
         width = min(side / max(ratio, 1.0), (WIDEST - extra) / n_columns)
-        size = (width * n_columns + extra, (width * ratio + 0.35) * n_rows)
+        size = (width * n_columns + extra, (width * ratio + TITLE + BAR_HEIGHT) * n_rows)
         _, ax = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="compressed")
     given = np.asarray(ax, dtype=object)
     if given.size != n_rows * n_columns:
