@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import squidpy as sq
 from anndata import AnnData
-from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
@@ -141,7 +140,10 @@ def draw_starmap(cells: AnnData) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.2), layout="compressed")
     keys = ["spatial_predicted", "mean", "spatial_sampled"]
     al.pl.positions(cells, keys, color="cell_type", ax=axes.reshape(1, 4), legend_loc=None)
-    titles = ("True positions", "predict()", "predict(estimate='mean')", "sample()")
+    titles = (
+        *("True positions", "Arrangement: predict()"),
+        *("Mean: predict(estimate='mean')", "Sample: sample()"),
+    )
     for ax, title in zip(axes.flat, titles, strict=True):
         ax.set_title(title, fontsize="medium")
     colors = dict(zip(TYPES, al.pl.PALETTE, strict=False))
@@ -184,12 +186,13 @@ def draw_simulated(atlas: AnnData, cells: AnnData) -> None:
     axes[0, 1].set_title("Three sections, registered", fontsize="medium")
     axes[0, 0].figure.savefig(OUT / "common_frame.png", dpi=150, bbox_inches="tight")
     al.pl.displacement(cells, save=OUT / "displacement.png")
+    n_types = len(cells.obs["cell_type"].cat.categories)
+    cells.uns["cell_type_colors"] = list(al.pl.PALETTE[:n_types])
     sq.pl.spatial_scatter(
         cells,
         spatial_key="spatial_predicted",
         shape=None,
         color="cell_type",
-        palette=ListedColormap(al.pl.PALETTE),
         library_id=[""],
         size=12,
     )

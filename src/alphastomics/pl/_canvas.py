@@ -188,19 +188,19 @@ def check_points(size: float | None, options: dict[str, Any]) -> None:
 def scatter(
     ax: Axes,
     points: Points,
-    colors: NDArray[np.float64] | list[str] | str,
+    colors: NDArray[np.float64] | str,
     size: float | None,
     options: dict[str, Any],
     palette: Palette = None,
 ) -> PathCollection:
-    """Draw cells at ``(n, 2)``; of numbers the highest are on top."""
+    """Draw cells at ``(n, 2)``, by numbers ``(n,)``, the highest on top, or in colors."""
     options = {
         "s": point_size(len(points)) if size is None else size,
         "linewidths": 0,
         "rasterized": len(points) >= RASTERIZED_FROM,
         **options,
     }
-    if isinstance(colors, np.ndarray):
+    if isinstance(colors, np.ndarray) and colors.ndim == 1:
         order = np.argsort(np.where(np.isnan(colors), -np.inf, colors), kind="stable")
         points, colors = points[order], colors[order]
         options = {"cmap": colormap_of(palette), "plotnonfinite": True, **options}

@@ -58,14 +58,14 @@ class Paint(NamedTuple):
     values: list[NDArray[np.float64]]
     colors: dict[str, str] | None
 
-    def of(self, which: int, cells: NDArray[np.int64]) -> NDArray[np.float64] | list[str]:
-        """Values of cells, or their colors; missing where the AnnData lacks the column."""
+    def of(self, which: int, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Values of cells ``(n,)``, or their colors ``(n, 4)``; missing without the column."""
         values = self.values[which]
         values = values[cells] if len(values) else np.full(len(cells), np.nan)
         if self.colors is None:
             return values
-        colors = [*self.colors.values(), MISSING]
-        return [colors[-1 if np.isnan(value) else int(value)] for value in values]
+        colors = mpl.colors.to_rgba_array([*self.colors.values(), MISSING])
+        return colors[np.where(np.isnan(values), -1, values).astype(int)]
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from alphastomics.pl._canvas import (
     with_unit,
 )
 from alphastomics.pl._cells import cells_of, check_dims, reference_points, true_and_placed
-from alphastomics.pl._colors import Palette
+from alphastomics.pl._colors import Palette, color_limits
 from alphastomics.pl._words import in_words
 from alphastomics.tl._coordinates import UNCERTAINTY_SUFFIX
 
@@ -110,7 +110,7 @@ def displacement(
     moved = spread_out(start, n_arrows)
     frame, unit = frame_of([start, end[moved]]), unit_of(adata)
     ax = _map_axes(ax, frame.ratio)
-    drawn = scatter(ax, start, error, size, kwargs, palette)
+    drawn = scatter(ax, start, error, size, _limited(error, kwargs), palette)
     if len(moved):
         _draw_arrows(ax, start[moved], end[moved])
     finish_map(ax, frame, f"Error of {in_words(key)} positions", unit)
@@ -122,6 +122,12 @@ def _map_axes(ax: Axes | None, ratio: float) -> Axes:
     """Take the axes given, or make new ones for a map with a color bar."""
     axes: Axes = panel_axes(ax, (1, 1), SIDE, ratio, COLOR_BAR)[0, 0]
     return axes
+
+
+def _limited(values: NDArray[np.float64], options: dict[str, Any]) -> dict[str, Any]:
+    """Options with color limits, unless they are given: few large values leave others alike."""
+    low, high = color_limits(values)
+    return {"vmin": low, "vmax": high, **options}
 
 
 def spread_out(points: Points, n: int) -> NDArray[np.int64]:
@@ -210,7 +216,8 @@ def uncertainty(
     placed, unit = points[present][:, shown], unit_of(adata, reference)
     frame = frame_of([placed, background])
     ax = _map_axes(ax, frame.ratio)
-    drawn = scatter(ax, placed, values[present], size, kwargs, palette)
+    values = values[present]
+    drawn = scatter(ax, placed, values, size, _limited(values, kwargs), palette)
     if len(background):
         draw_background(ax, background, size)
     finish_map(ax, frame, f"Uncertainty of {in_words(key)} positions", unit)

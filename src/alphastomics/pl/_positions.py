@@ -33,7 +33,7 @@ from alphastomics.pl._canvas import (
 )
 from alphastomics.pl._cells import check_dims, reference_points
 from alphastomics.pl._colors import PALETTE, Paint, Palette, legend, names_of_colors, paint_of
-from alphastomics.pl._words import capitalized, in_words
+from alphastomics.pl._words import capitalized, in_words, uncapitalized
 from alphastomics.tl._coordinates import read_placed, sections_if_named
 
 LEGEND_ROW, LEGEND_LETTER = 0.2, 0.075  # inches
@@ -85,7 +85,7 @@ def positions(
         Cells that the others were placed into. They get a panel of their own, colored as the
         others where they have the column or gene, and are drawn in light gray behind the others.
     spatial_key
-        Name in ``.obsm`` of the true coordinates; only predicted ones are drawn when it is absent.
+        Name in ``.obsm`` of the true coordinates, which are left out when there are none.
     section_key
         Name in ``.obs`` of the section; all cells are one section when it is absent.
     align
@@ -150,7 +150,7 @@ def positions(
         drawn = _draw_row(axes[row], rows[name], paint, size, kwargs, palette)
         for own, panel in zip(axes[row], rows[name], strict=True):
             if len(panel.points):
-                title = panel.title if len(rows) == 1 else f"{name}: {panel.title.lower()}"
+                title = panel.title if len(rows) == 1 else f"{name}: {uncapitalized(panel.title)}"
                 finish_map(own, frames[name], title, unit)
             else:
                 own.set_axis_off()
@@ -180,10 +180,11 @@ def _sections(
             )
     first = placed[keys[0]]
     shown = check_dims(dims, first)
-    is_true = spatial_key in adata.obsm
-    true = point_set(adata, spatial_key, "spatial_key") if is_true else None
+    true = point_set(adata, spatial_key, "spatial_key") if spatial_key in adata.obsm else None
     for name in keys:
         read_placed(adata, name, first if true is None else true, spatial_key)
+    if true is not None and not is_known(true).any():
+        true = None
     align = reference is None if align is None else align
     known = _reference_panel(reference, spatial_key, shown, first.shape[1])
     section = sections_if_named(adata, section_key)

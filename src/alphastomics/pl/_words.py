@@ -24,3 +24,8 @@ def in_words(name: str | None) -> str:
 def capitalized(text: str) -> str:
     """Text with a capital first letter, others unchanged."""
     return text[:1].upper() + text[1:]
+
+
+def uncapitalized(text: str) -> str:
+    """Text with a small first letter, others unchanged."""
+    return text[:1].lower() + text[1:]
