@@ -136,4 +136,4 @@ def _draw_calibration(
         label="cells of similar radius, with 95 % intervals",
     )
     ax.set(xlim=ends, ylim=ends, aspect="equal")
-    ax.legend(frameon=False, fontsize="small", loc="best")
+    ax.legend(frameon=False, fontsize="small", loc="lower right")

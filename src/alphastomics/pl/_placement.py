@@ -43,7 +43,7 @@ def displacement(
     section: str | float | None = None,
     section_key: str | None = _keys.SECTION,
     align: bool = True,
-    n_arrows: int = 40,
+    n_arrows: int = 30,
     dims: tuple[int, int] = (0, 1),
     palette: Palette = None,
     size: float | None = None,
