@@ -365,4 +365,8 @@ def test_history_has_the_components_a_smooth_line_and_whole_epochs(trained):
     loss = model.history["train_loss"]["train_loss"].to_numpy(dtype=float)
     line = ax.lines[0].get_ydata()
     assert np.abs(np.diff(line)).sum() <= np.abs(np.diff(loss)).sum() + 1e-9
-    np.testing.assert_allclose(np.asarray(ax.collections[0].get_offsets())[:, 1], loss)
+    values = [np.asarray(points.get_offsets())[:, 1] for points in ax.collections]
+    drawn = dict(zip(labels, values, strict=True))
+    np.testing.assert_allclose(drawn.pop("total"), loss)
+    del drawn["scale of the error of position"]
+    np.testing.assert_allclose(np.sum(list(drawn.values()), axis=0), loss, rtol=1e-4)

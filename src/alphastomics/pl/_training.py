@@ -15,11 +15,11 @@ from alphastomics.pl._colors import Palette, line_colors
 if TYPE_CHECKING:
     from alphastomics.model import AlphaSTomics
 
-TOTAL, VALIDATION = "train_loss", "validation_loss"
+TOTAL, ARRANGEMENT, VALIDATION = "train_loss", "train_loss_arrangement", "validation_loss"
 # In the order of the legend.
 NAMES = {
     TOTAL: "total",
-    "train_loss_arrangement": "arrangement of cells (weight 4)",
+    ARRANGEMENT: "arrangement of cells",
     "train_loss_position": "position, squared error",
     "train_loss_position_diffusion": "position, denoising",
     "train_loss_scale": "scale of the error of position",
@@ -57,10 +57,11 @@ def history(
     Returns
     -------
     Axes or Figure
-        Points are epochs, lines their exponentially weighted average over a fifth of all epochs
-        (20 at most). The total is the sum that is minimized. The validation loss is the mean
-        squared error of placing cells (of expression, for ``"pos_to_expr"``) in units of the
-        variance, as that of training. Components that are zero throughout are left out.
+        Points are epochs, lines their moving average over a fifth of all epochs (20 at most). The
+        components, with their weights, add up to the total, but for the scale of the error, which
+        affects no other component; those that are zero throughout are left out. The validation
+        loss is the mean squared error of placing cells (of expression, for ``"pos_to_expr"``) in
+        units of the variance, as that of training.
 
     Examples
     --------
@@ -72,6 +73,7 @@ def history(
     >>> al.pl.history(model).get_xlabel()
     'epoch'
     """
+    from alphastomics.diffusion_model.losses import ARRANGEMENT_WEIGHT
     from alphastomics.model import AlphaSTomics
 
     if not isinstance(model, AlphaSTomics):
@@ -82,6 +84,8 @@ def history(
     check_points(size, {})
     losses = {name: table[name][name].astype(float).dropna() for name in NAMES if name in table}
     losses = {name: loss for name, loss in losses.items() if loss.abs().max() > 0}
+    if ARRANGEMENT in losses:
+        losses[ARRANGEMENT] = losses[ARRANGEMENT] * ARRANGEMENT_WEIGHT
     components = [name for name in losses if name not in (TOTAL, VALIDATION)]
     colors = dict(zip(components, line_colors(palette, components), strict=True))
     ax = new_axes(ax, height=3.5, width=7.5)
@@ -99,7 +103,7 @@ def _draw_loss(ax: Axes, name: str, loss: pd.Series, color: str, size: float | N
     is_main = name in (TOTAL, VALIDATION)
     ax.plot(
         loss.index,
-        loss.ewm(span=span).mean(),
+        loss.rolling(span, center=True, min_periods=1).mean(),
         color=color,
         linewidth=2.0 if is_main else 1.2,
         linestyle="--" if name == VALIDATION else "-",
