@@ -1,8 +1,8 @@
 """Draw the figures of the documentation anew: python docs/figures.py [PART ...].
 
 Parts are patterns, osmfish, starmap and simulated; all of them without an argument. Real sections
-are read from the folder ALPHASTOMICS_DATA, ../shared/data by default. About half an hour on one
-core, most of it training.
+are read from the folder ALPHASTOMICS_DATA, ../shared/data by default. About four minutes of CPU,
+most of it training.
 """
 
 import os

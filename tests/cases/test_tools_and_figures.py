@@ -19,7 +19,7 @@ import alphastomics as al
 mpl.use("Agg")
 ROOT = Path(__file__).parents[2]
 # What readers of a message look for: an argument, or where the values are.
-NAMED = ("adata", "key", "n_neighbors", "section", "spatial_key", "labels", "seed", "cells")
+NAMED = ("adata", "key", "n_neighbors", "section", "spatial_key", "labels", "seed", "cells", "dims")
 
 
 @pytest.fixture(autouse=True)
@@ -697,6 +697,20 @@ def test_neighbors_of_any_cells_work_or_name_what_is_wrong(unchanged, adata, n_n
     assert_works_or_names(
         lambda a: al.tl.neighbors(a, n_neighbors=n_neighbors, copy=True), adata, unchanged
     )
+
+
+FIGURES = {
+    "positions": lambda a, color: al.pl.positions(a, color=color, return_fig=True),
+    "displacement": lambda a, color: al.pl.displacement(a, return_fig=True),
+    "expression": lambda a, color: al.pl.expression(a, "0", None, return_fig=True),
+}
+
+
+@settings(ANY, max_examples=40)
+@given(any_placed(), st.sampled_from([None, "cell_type"]), st.sampled_from(sorted(FIGURES)))
+def test_figures_of_any_cells_are_drawn_or_name_what_is_wrong(unchanged, adata, color, figure):
+    assert_works_or_names(lambda a: FIGURES[figure](a, color).canvas.draw(), adata, unchanged)
+    plt.close("all")
 
 
 # --- lower bounds
