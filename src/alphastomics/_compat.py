@@ -36,8 +36,8 @@ def quiet(logger: str | logging.Logger) -> Iterator[None]:
 
 
 @contextmanager
-def without_deprecations(*messages: str) -> Iterator[None]:
-    """Keep what other packages say to their developers, and some ``messages``, from users."""
+def without_deprecations() -> Iterator[None]:
+    """Keep what other packages say to their developers from users."""
     with warnings.catch_warnings():
         for category in (
             DeprecationWarning,
@@ -46,8 +46,6 @@ def without_deprecations(*messages: str) -> Iterator[None]:
             SyntaxWarning,
         ):
             warnings.simplefilter("ignore", category)
-        for message in messages:
-            warnings.filterwarnings("ignore", message=message)
         yield
 
 
