@@ -36,8 +36,8 @@ def quiet(logger: str | logging.Logger) -> Iterator[None]:
 
 
 @contextmanager
-def without_deprecations(*messages: str) -> Iterator[None]:
-    """Suppress deprecation warnings of other packages, and the given ``messages``."""
+def without_deprecations() -> Iterator[None]:
+    """Suppress deprecation warnings of other packages."""
     with warnings.catch_warnings():
         for category in (
             DeprecationWarning,
@@ -46,8 +46,6 @@ def without_deprecations(*messages: str) -> Iterator[None]:
             SyntaxWarning,
         ):
             warnings.simplefilter("ignore", category)
-        for message in messages:
-            warnings.filterwarnings("ignore", message=message)
         yield
 
 

@@ -320,9 +320,9 @@ class StoredReference(DynamicBufferModule):
         found, expected = 0.0, torch.zeros(len(NEIGHBORHOODS))
         for i, section in enumerate(sections):
             others = torch.cat(sections[:i] + sections[i + 1 :])
-            found += float(1 - _most_similar(cells, others, 1).values.mean())
-            across = 1 - _most_similar(section, others, 1).values[:, 0]  # (M,)
-            near = _most_similar(cells, section, NEIGHBORHOODS[-1]).indices  # (N, 100)
+            found += float(1 - most_similar(cells, others, 1).values.mean())
+            across = 1 - most_similar(section, others, 1).values[:, 0]  # (M,)
+            near = most_similar(cells, section, NEIGHBORHOODS[-1]).indices  # (N, 100)
             expected += torch.stack([across[near[:, :k]].mean().cpu() for k in NEIGHBORHOODS])
         return float((found / expected.clamp_min(1e-6)).min())
 
@@ -341,7 +341,7 @@ class _Nearest(NamedTuple):
     indices: Tensor
 
 
-def _most_similar(cells: Tensor, others: Tensor, k: int) -> _Nearest:
+def most_similar(cells: Tensor, others: Tensor, k: int) -> _Nearest:
     """The ``k`` most similar of other cells ``(M, D)``, or all, for each cell ``(N, D)``."""
     found = [(rows @ others.T).topk(min(k, len(others))) for rows in torch.split(cells, ROWS)]
     return _Nearest(torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]))
