@@ -234,7 +234,7 @@ def color_bar(
 def finish(
     drawn: Drawn, *, show: bool | None, return_fig: bool, save: str | os.PathLike[str] | None
 ) -> Drawn | Figure:
-    """Save and show the figure of axes, as asked; give it or the axes."""
+    """Save and show the figure of axes where requested; return the figure or the axes."""
     figure = np.atleast_1d(np.asarray(drawn, dtype=object)).flat[0].get_figure(root=True)
     if save is not None:
         figure.savefig(save, dpi=DPI, bbox_inches="tight")

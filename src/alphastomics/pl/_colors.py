@@ -163,7 +163,7 @@ def _category_colors(palette: Palette, n: int, names: Sequence[str] = ()) -> lis
     else:
         given = list(palette)
         if len(given) < n:
-            raise ValueError(f"palette has {len(given)} colors for {n} categories: add some.")
+            raise ValueError(f"palette has {len(given)} colors for {n} categories: add colors.")
     wrong = [color for color in given if not is_color_like(color)]
     if wrong:
         raise ValueError(f"palette holds {short(wrong[0])}, which is no color of matplotlib.")

@@ -71,7 +71,7 @@ def gene_importance(
         raise TypeError(f"adata.var[{key!r}] must hold numbers, found {adata.var[key].dtype}.")
     importance = adata.var[key].astype(float).dropna()
     if importance.empty:
-        raise ValueError(f"adata.var[{key!r}] has no value: the model knows none of these genes.")
+        raise ValueError(f"adata.var[{key!r}] has no value: none of these genes is in the model.")
     shown = importance.nlargest(n_genes)
     names = shown.index if gene_symbols is None else adata.var.loc[shown.index, gene_symbols]
     (color,) = line_colors(palette, ["importance"])

@@ -101,7 +101,7 @@ def positions(
     palette
         Colors: for categories a list, a dictionary by name, or a colormap; for numbers a colormap
         or its name. By default categories have the colors of ``.uns[f"{color}_colors"]``, or those
-        of ``al.pl.PALETTE``, 20 colors that the color-blind can tell apart.
+        of ``al.pl.PALETTE``, 20 colors that color-blind readers can distinguish.
     size
         Area of a marker, in points squared; by default smaller for more cells.
     legend_loc
