@@ -23,6 +23,7 @@ HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
 GENERATED, FILLED_SUFFIX = "generated.h5ad", "_filled.h5ad"  # outputs of sample
+MANIFEST = "manifest.json"  # of processed data
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -40,6 +41,20 @@ def run_of(checkpoint: Path) -> Path:
     """Folder of the run that wrote a checkpoint."""
     folder = checkpoint.resolve().parent
     return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def relative(path: Path) -> Path:
+    """Path as it is printed: relative to the current folder if it lies in it."""
+    whole = path.resolve()
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
+
+
+def default_output(
+    checkpoint: Path, input: Path | None, suffix: str, without_input: str = ""
+) -> Path:
+    """File in the folder of a run for the results of a command, named after its input."""
+    name = without_input if input is None else f"{input.stem}{suffix}"
+    return relative(run_of(checkpoint)) / name
 
 
 def config_of_run(checkpoint: Path) -> Config:
@@ -213,9 +228,11 @@ def find_checkpoint(
             if (folder / checkpoint).exists():
                 typer.echo(f"Using {folder / checkpoint}.", err=True)
                 return folder / checkpoint
+    others = ", a saved model or processed data" if option == "path" else " or a saved model"
     raise FileNotFoundError(
         f"{option}: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
-        "Name the file that train wrote, outputs/<exp_name>/checkpoints/best.ckpt."
+        "Name the checkpoint that train wrote (outputs/<exp_name>/checkpoints/best.ckpt), the "
+        f"folder of its run{others}."
     )
 
 

@@ -12,6 +12,7 @@ import typer
 from alphastomics import _keys
 from alphastomics._compat import warn
 from alphastomics._files import whole, writing
+from alphastomics.cli._cells import Checkpoint, RunConfig
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
     BEST,
@@ -39,24 +40,29 @@ Row = dict[str, Any]
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
-    config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
+    checkpoint: Checkpoint = Path(BEST),
+    config: RunConfig = None,
     data_dir: Annotated[
-        str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
+        str | None,
+        typer.Option("--data_dir", help="Processed data to score on; by default those of the run."),
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output_dir", help="Folder to write; by default <run>/test.")
+        Path | None,
+        typer.Option("--output_dir", help="Folder to write; by default test/ in that of the run."),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Sections to score: test, val or train; the first that there are."),
+        typer.Option(
+            metavar="<test|val|train>",
+            help="Sections to score; by default the first of these that the data have.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of draws and of baselines.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of samples and baselines.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace scores and figures in the folder.")
     ] = False,
 ) -> None:
-    """Score a model on the sections that preprocess held out, next to baselines."""
+    """Score a model and baselines on held-out sections."""
     with report_errors("Scores are written last."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
@@ -120,7 +126,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from alphastomics.cli._processed import read_atlas, read_section
+    from alphastomics.cli._processed import columns_of, read_atlas, read_section
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
 
@@ -128,12 +134,7 @@ def evaluate(
     data.verify(progress_bar=True)
     model = AlphaSTomics.load(checkpoint)
     split, sections = _sections_to_score(data, split)
-    lacking = model.genes[~model.genes.isin(data.genes)]
-    if len(lacking):
-        raise ConfigError(
-            f"--data_dir: {data_dir} lacks {len(lacking)} of the model's {len(model.genes)} genes, "
-            f"{lacking[0]!r} among them."
-        )
+    columns_of(data, model.genes)
     mode = model.config.training_mode
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
@@ -142,7 +143,7 @@ def evaluate(
     rows: list[Row] = []
     for section in sections:
         typer.echo(f"Scoring {section.name}.", err=True)
-        cells = read_section(section, model.genes)
+        cells = read_section(section, model.genes, data.manifest.units)
         found = []
         if atlas is not None:
             others = atlas[atlas.obs[_keys.SECTION] != section.name].copy()

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from alphastomics.io import Manifest
 
 
+# Titles of the help, each by the first option of the group.
+GROUPS = {
+    "genes": "Genes and cells",
+    "values": "Content of the raw data",
+    "test_sections": "Held-out sections",
+}
+
+
 def preprocess(
     raw_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
@@ -94,7 +102,7 @@ def preprocess(
     return run(Path(raw_dir), Path(output_dir), checked, overwrite=overwrite, progress=progress)
 
 
-@with_options(PreprocessConfig)
+@with_options(PreprocessConfig, GROUPS)
 def preprocess_command(
     raw_dir: Annotated[
         Path, typer.Option("--raw_dir", "--input_dir", help="File or folder of raw data.")
@@ -106,8 +114,11 @@ def preprocess_command(
     ] = False,
     overrides: dict[str, Any],
 ) -> None:
-    """Bring raw sections into the form that training reads; run again, it resumes."""
-    with report_errors("The same command goes on where this one stopped."):
+    """Convert raw sections into processed data.
+
+    Training reads these. Interrupted, the same command resumes with the section that was not finished.
+    """
+    with report_errors("The same command resumes where this one stopped."):
         manifest = preprocess(raw_dir, output_dir, overwrite=overwrite, **overrides)
     n_cells = sum(section.n_cells for section in manifest.sections)
     typer.echo(
