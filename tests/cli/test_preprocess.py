@@ -216,7 +216,7 @@ def test_finished_sections_are_not_done_again(raw, tmp_path, monkeypatch):
         app, ["preprocess", "--input_dir", str(raw), "--output_dir", str(tmp_path)]
     )
     assert result.exit_code == 130
-    assert "goes on where this one stopped" in result.output
+    assert "resumes where this one stopped" in result.output
     monkeypatch.setattr(
         _preprocess_run, "write_store", lambda path, s: (written.append(path.name), write(path, s))
     )

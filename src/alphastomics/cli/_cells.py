@@ -68,8 +68,8 @@ Reference = Annotated[
     Path | None,
     typer.Option(
         "--reference",
-        help="Cells with coordinates (.h5ad, .zarr or processed data), in whose frame the query is "
-        "placed.",
+        help="Cells with coordinates in one frame (.h5ad, .zarr or processed data), into which the "
+        "query is placed.",
         rich_help_panel="Cells",
     ),
 ]
@@ -136,8 +136,8 @@ def check_table_of_positions(output: Path, cells: AnnData, mode: Mode, spatial_k
         return
     hint = " Pass --mode expr_to_pos to place all cells." if mode is Mode.auto else ""
     raise ConfigError(
-        f"--output: {output} would hold estimated positions, but all cells have known ones: name "
-        f"an .h5ad or .zarr file.{hint}"
+        f"--output: a .csv file holds estimated positions, and none are estimated here: name an "
+        f".h5ad or .zarr file.{hint}"
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-
 # Types as they are shown.
 TYPES = {"<int range>": "<int>", "<list[str]>": "<str>"}
 

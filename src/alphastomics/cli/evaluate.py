@@ -20,6 +20,7 @@ from alphastomics.cli._run_folder import (
     check_place,
     data_folder,
     find_checkpoint,
+    relative,
     run_of,
     write_text,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
+# Scores that are printed, by task; the first one is better if higher.
+SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "rmse")}
 HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
 
 Row = dict[str, Any]
@@ -63,17 +66,27 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Score a model and baselines on held-out sections."""
-    with report_errors("Scores are written last."):
+    with report_errors("No scores were written."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
-        folder = output_dir or run_of(found) / TEST
+        folder = output_dir or relative(run_of(found)) / TEST
         data = data_folder(settings, data_dir, found)
         _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
-        shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
-        shown = [column for column in shown if column in table]
-        typer.echo(table[shown].round(3).to_string(index=False, na_rep=""))
+        typer.echo(_summary(table))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
+
+
+def _summary(table: pd.DataFrame) -> str:
+    """Two scores of each task, the best method of each section first."""
+    parts = []
+    for task, scores in SHOWN.items():
+        rows = table[table["task"] == task]
+        if len(rows):
+            rows = rows.sort_values(["section", scores[0]], ascending=[True, False])
+            columns = ["section", "task", "kind", "method", *scores]
+            parts.append(rows[columns].round(3).to_string(index=False))
+    return "\n\n".join(parts)
 
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -178,8 +191,8 @@ def _sections_to_score(
         )
     if split is None and name == "train":
         warn(
-            "no section was held out (preprocess --test_sections or --test_ratio), so the sections "
-            "of training are scored: that tells what the model remembers, not what it can do."
+            "no section was held out (preprocess --test_sections or --test_ratio), so the training "
+            "sections are scored: this shows how well the model fits them, not how it generalizes."
         )
     return name, sections
 

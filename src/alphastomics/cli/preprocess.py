@@ -116,7 +116,8 @@ def preprocess_command(
 ) -> None:
     """Convert raw sections into processed data.
 
-    Training reads these. Interrupted, the same command resumes with the section that was not finished.
+    Training reads these. After an interruption, the same command resumes with the section that was
+    not finished.
     """
     with report_errors("The same command resumes where this one stopped."):
         manifest = preprocess(raw_dir, output_dir, overwrite=overwrite, **overrides)

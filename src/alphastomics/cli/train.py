@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """Start of a training: anew, or from a checkpoint, with the data of its run or others."""
+    """Start of training: from initial weights, or from a checkpoint and on which data."""
 
     checkpoint: Path | None = None
     allow_other_data: bool = False
@@ -123,7 +123,7 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
         Where to write ``config.yaml``, ``run.json``, ``checkpoints/``, ``history.csv`` and
         ``loss.png``.
     start
-        Checkpoint to go on from, if any.
+        Checkpoint to resume from, if any.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     model._table = training_data(model, data, cells, expression)
     if is_first():
         record = partial(begin, folder, config, facts)
-        if resumes:  # a run that cannot go on stays as it is
+        if resumes:  # a run that cannot be resumed stays as it is
             options["callbacks"].append(LambdaCallback(on_train_start=lambda *_: record()))
         else:
             move_aside(folder)
@@ -205,10 +205,10 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
 
 
 def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
-    """Say that a checkpoint had its steps; raise if its best weights are in another folder."""
+    """Report that no step was left; raise if the best weights are in another folder."""
     text = (
-        f"{resume} had its {steps} steps already: to train longer, give more --max_steps or "
-        "--epochs."
+        f"{resume} has been trained for {steps} steps already: to train longer, raise --max_steps "
+        "or --epochs."
     )
     if not (folder / CHECKPOINTS / BEST).exists():
         raise ConfigError(f"--resume: {text}")
@@ -240,16 +240,16 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = dict(model.config), payload["init_arguments"]
     different = [
-        f"{name} is {theirs.get(name)!r} in it and {value!r} now"
+        f"{name} is {theirs.get(name)!r} in the checkpoint and {value!r} now"
         for name, value in mine.items()
         if theirs.get(name) != value
     ]
     genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
     if list(genes) != list(model.genes):
-        different.append(f"it has {len(genes)} genes and the data {len(model.genes)} others")
+        different.append(f"its {len(genes)} genes are not the {len(model.genes)} of the data")
     names = payload["registry"]["setup_args"]
     different += [
-        f"{name} is {names.get(name)!r} in it and {value!r} in the data"
+        f"{name} is {names.get(name)!r} in the checkpoint and {value!r} in the data"
         for name, value in model.registry_["setup_args"].items()
         if names.get(name) != value
     ]
@@ -258,9 +258,9 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
         different.append("the data have other cell types or batches")
     if different:
         written = run_of(checkpoint) / CONFIG
-        lost = "" if written.is_file() else f" There is no {written} of its run: pass --config."
+        lost = "" if written.is_file() else f" {written} is missing: pass --config."
         raise ConfigError(
-            f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
+            f"--resume: {checkpoint} has another configuration: {'; '.join(different)}. Resume "
             f"with the same, or train a new model.{lost}"
         )
     return int(payload["training"]["steps"])
