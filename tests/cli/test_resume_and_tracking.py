@@ -95,7 +95,9 @@ def test_without_a_login_weights_and_biases_is_offline_and_asks_nothing(work):
     output = run(train_app, f"{SMALL} {TASK} --logger wandb --max_steps 1")
     assert "not logged in, so the run is logged to outputs/first/wandb" in output
     (first,) = Path("outputs/first/wandb").glob("offline-run-*")
+    wandb.finish()  # as the end of the process does
     run(train_app, f"--resume {LAST} --max_steps 2")
+    wandb.finish()
     names = {path.name for path in Path("outputs/first/wandb").glob("offline-run-*")}
     assert {name.rpartition("-")[2] for name in names} == {first.name.rpartition("-")[2]}
 
@@ -121,7 +123,7 @@ def test_a_resumed_run_keeps_its_csv_table(work):
     assert "Weights & Biases" not in output
     assert not Path("outputs/first/wandb").exists()
     before = table.read_text()
-    assert before.count("\n") > 2
+    assert "train_loss" in before
     with warnings.catch_warnings(action="error", category=UserWarning):
         run(train_app, f"--resume {LAST} --max_steps 4")
     assert table.read_text() == before

@@ -57,8 +57,8 @@ class Options(PreprocessConfig):
         path = Path(self.genes)
         if not path.is_file():
             raise DataError(
-                f"--genes must be intersection, union or a file with one gene per line; there is no "
-                f"file {self.genes!r}."
+                "--genes must be intersection, union or a file with one gene per line; there is "
+                f"no file {self.genes!r}."
             )
         try:
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -53,7 +53,7 @@ def run(
     if output == raw or (raw in output.parents and raw.is_dir()):
         # The next run would read the output as raw data.
         raise DataError(
-            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose a folder outside it."
+            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose one outside it."
         )
     sections = find_sections(
         raw_dir,

@@ -139,8 +139,8 @@ def sample_command(
         check_output(output, [found, input, reference], overwrite=overwrite)
         if output.suffix == TABLE and (input is None or point is Point.none):
             raise ConfigError(
-                "--output: a .csv file holds one position per cell and no expression: name an .h5ad "
-                "or .zarr file."
+                "--output: a .csv file holds one position per cell and no expression: name an "
+                ".h5ad or .zarr file."
             )
         run = config_of_run(found).diffusion
         options: dict[str, Any] = {
