@@ -87,7 +87,7 @@ class Options(_Section):
 
     @classmethod
     def _explain(cls, error: Any) -> str:
-        """Say which argument is wrong, and what it must be."""
+        """Name the argument that is wrong, and describe what it must be."""
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
@@ -490,7 +490,7 @@ class Config(_Section):
     @field_validator("exp_name")
     @classmethod
     def _is_folder_name(cls, name: str | None) -> str | None:
-        """Check that a name is that of one folder, with room for a time behind it."""
+        """Check that a name is that of one folder, short enough to append a time to it."""
         if name is None:
             return name
         one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")

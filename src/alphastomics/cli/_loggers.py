@@ -109,7 +109,7 @@ def _wandb_logger(config: Config, folder: Path, run_id: str, *, resumes: bool) -
 
 
 def _is_logged_in() -> bool:
-    """True if Weights & Biases has credentials; nothing is asked."""
+    """True if Weights & Biases has credentials; it does not prompt."""
     import wandb
 
     if "prompt" in inspect.signature(wandb.login).parameters:

@@ -95,7 +95,7 @@ def _parameter(path: Path, field: FieldInfo, group: str | None) -> inspect.Param
 def with_options(
     options: type[BaseModel], groups: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of ``options``, passed as ``overrides``.
+    """Add options to a command, for all fields of ``options``, passed as ``overrides``.
 
     ``groups`` has titles of the help, each by the first field of the group.
     """

@@ -49,7 +49,7 @@ class Options(PreprocessConfig):
 
     @cached_property
     def gene_list(self) -> list[str] | None:
-        """Genes of the file that ``genes`` names, one a line."""
+        """Genes of the file that ``genes`` names, one per line."""
         from alphastomics.io import DataError
 
         if self.genes in HOW:

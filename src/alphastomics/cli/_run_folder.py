@@ -170,7 +170,7 @@ def check_data(resume: Path, data: Path, fingerprint: str) -> None:
 
 
 def move_aside(folder: Path) -> None:
-    """Move an earlier run out of the way of a new one."""
+    """Rename the folder of an earlier run, if a new run has the same name."""
     if (folder / RUN).exists():
         aside = _free_name(folder)
         os.replace(folder, aside)
