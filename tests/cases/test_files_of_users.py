@@ -20,7 +20,7 @@ from alphastomics.main import app
 SIZE = "--d_model 16 --num_heads 2 --num_layers 1 --d_ff 16 --set_size 16 --batch_size 2"
 TRAIN = f"train {SIZE} --training_mode pos_to_expr --logger none --max_steps 2"
 BEST, LAST = "outputs/e1/checkpoints/best.ckpt", "outputs/e1/checkpoints/last.ckpt"
-SCORES = {"task": "expression", "kind": "model", "method": "predict", "pcc": 0.5, "rmse": 1.0}
+SCORES = {"task": "expression", "kind": "model", "method": "predict", "pcc": 0.5, "ssim": 0.5}
 SAMPLE = f"sample --checkpoint {BEST} --input raw.h5ad --mode pos_to_expr"
 
 

@@ -21,6 +21,7 @@ TABLE = ".csv"
 SUFFIXES = (".h5ad", ".zarr", TABLE)
 ZARR = (".zgroup", "zarr.json")  # in the folder of a store
 AXES = ("x", "y", "z")
+DIGITS = "%.7g"  # of a number in a table
 
 
 class Mode(StrEnum):
@@ -184,7 +185,7 @@ def write_cells(cells: AnnData, output: Path, table: pd.DataFrame | None = None)
         with whole(output) as part:
             if output.suffix == TABLE:
                 assert table is not None
-                table.to_csv(part)
+                table.to_csv(part, float_format=DIGITS)
             else:
                 cells.write_h5ad(part)
     typer.echo(f"{output}: {cells.n_obs:,} cells.")

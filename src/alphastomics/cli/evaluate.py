@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
 # Scores that are printed, by task; the first one is better if higher.
-SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "rmse")}
+SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "ssim")}
 HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
 
 Row = dict[str, Any]
