@@ -121,7 +121,7 @@ def test_predict_writes_what_the_method_does(model, cells, tmp_path):
     assert table.columns.tolist() == ["section", "x", "y", "radius"]
     assert table.index.equals(expected.obs_names)
     np.testing.assert_allclose(table[["x", "y"]], expected.obsm["spatial_predicted"], rtol=1e-6)
-    np.testing.assert_allclose(table["radius"], expected.obs["spatial_predicted_radius"])
+    np.testing.assert_allclose(table["radius"], expected.obs["spatial_predicted_radius"], rtol=1e-6)
 
 
 def test_estimates_and_standardization_are_options(model, cells, tmp_path):
