@@ -84,8 +84,8 @@ def _summary(table: pd.DataFrame) -> str:
         rows = table[table["task"] == task]
         if len(rows):
             rows = rows.sort_values(["section", scores[0]], ascending=[True, False])
-            columns = ["section", "task", "kind", "method", *scores]
-            parts.append(rows[columns].round(3).to_string(index=False))
+            columns = ["section", "kind", "method", *scores]
+            parts.append(f"{task.capitalize()}:\n{rows[columns].round(3).to_string(index=False)}")
     return "\n\n".join(parts)
 
 

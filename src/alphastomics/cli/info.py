@@ -110,12 +110,7 @@ def _describe_model(payload: dict[str, Any]) -> str:
     fields, setup = registry["field_registries"], registry["setup_args"]
     genes = fields["X"]["state_registry"]["column_names"]["__array__"]
     sections = training["train_sections"]
-    trained = (
-        f"trained {training['steps']} steps on {training['n_cells']:,} cells of {len(sections)} "
-        f"sections ({', '.join(sections)})"
-    )
-    if training["val_sections"]:
-        trained += f", validated on {', '.join(training['val_sections'])}"
+    validated = ", ".join(training["val_sections"])
     sizes = [f"{name}={options[name]}" for name in SIZES]
     sizes += [f"gate_type={options['gate_type']}"] * (options["gate_type"] != "none")
     sizes += [f"experts: {options['moe_top_k']} of {options['num_experts']}"] * bool(
@@ -125,7 +120,10 @@ def _describe_model(payload: dict[str, Any]) -> str:
     calibrated += ["expression"] * bool(training["intervals"])
     return "\n".join(
         [
-            f"AlphaSTomics ({options['training_mode']}): {trained}",
+            f"AlphaSTomics ({options['training_mode']}), trained for {training['steps']} steps",
+            f"  trained on: {training['n_cells']:,} cells of {len(sections)} sections "
+            f"({', '.join(sections)})",
+            *([f"  validated on: {validated}"] if validated else []),
             f"  data: {len(genes):,} genes ({setup['values']}), "
             f"{fields['position']['summary_stats']['n_position']}D positions in "
             f"obsm[{setup['spatial_key']!r}]",
