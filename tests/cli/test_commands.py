@@ -107,6 +107,9 @@ def test_info_leaves_damaged_models_to_the_reader(work, model):
     path = saved / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert "is damaged or was altered" in run("info", saved, code=2)
+    path = saved / "model.json"
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 99'))
+    assert "has model format 99" in run("info", saved, code=2)
 
 
 def test_predict_writes_what_the_method_does(model, cells, tmp_path):

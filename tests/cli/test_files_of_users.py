@@ -4,8 +4,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from alphastomics.cli._cells import check_output
 from alphastomics.cli._run_folder import RUN, check_folder
-from alphastomics.cli.sample import _check_output
 from alphastomics.config import ConfigError
 
 
@@ -63,11 +63,11 @@ def test_a_new_and_an_empty_folder_are_fine(tmp_path, data):
 def test_outputs_replace_nothing_unasked(tmp_path):
     cells = tmp_path / "cells.h5ad"
     ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(cells)
-    _check_output(tmp_path / "new.h5ad", [cells], overwrite=False)
+    check_output(tmp_path / "new.h5ad", [cells], overwrite=False)
     with pytest.raises(ConfigError, match=r"exists already.*--overwrite"):
-        _check_output(cells, [None], overwrite=False)
-    _check_output(cells, [None], overwrite=True)
+        check_output(cells, [None], overwrite=False)
+    check_output(cells, [None], overwrite=True)
     with pytest.raises(ConfigError, match="is read by this command"):
-        _check_output(cells, [cells], overwrite=True)
+        check_output(cells, [cells], overwrite=True)
     with pytest.raises(ConfigError, match="is a folder"):
-        _check_output(tmp_path, [cells], overwrite=True)
+        check_output(tmp_path, [cells], overwrite=True)

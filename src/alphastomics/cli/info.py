@@ -15,11 +15,17 @@ from typing import Annotated, Any
 
 import typer
 
+from alphastomics import _keys
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import MANIFEST, find_checkpoint
 from alphastomics.config import ConfigError
 
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
+MOST_JSON = 64_000_000  # bytes
+UNEXPECTED = (
+    *(ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError),
+    zipfile.BadZipFile,
+)
 SIZES = ("d_model", "num_heads", "num_layers", "d_ff")
 
 
@@ -53,7 +59,7 @@ def describe(path: Path, config: Path | None = None) -> str:
     try:
         payload = _read_model(found) if found.is_dir() else _read_checkpoint(found)
         return _describe_model(payload)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile):
+    except UNEXPECTED:
         from alphastomics.model import AlphaSTomics
 
         return repr(AlphaSTomics.load(found))  # or its error
@@ -80,7 +86,7 @@ def _describe_data(folder: Path) -> str:
 
 def _read_model(folder: Path) -> dict[str, Any]:
     """Read the JSON of a saved model, if it and the weights match their checksums."""
-    document = json.loads((folder / MODEL).read_bytes())
+    document = _parse((folder / MODEL).read_bytes())
     checksum = document.pop("sha256")
     text = json.dumps(document, sort_keys=True).encode()
     with (folder / WEIGHTS).open("rb") as file:
@@ -94,14 +100,22 @@ def _read_model(folder: Path) -> dict[str, Any]:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Read the JSON in a checkpoint: the text after a key of its pickle, which is not run."""
     with zipfile.ZipFile(path) as file:
-        if file.testzip() is not None:
+        is_plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in file.infolist())
+        if not is_plain or file.testzip() is not None:
             raise ValueError("checksum")
         (name,) = (name for name in file.namelist() if name.endswith("/data.pkl"))
         texts = [arg for _, arg, _ in pickletools.genops(file.read(name)) if isinstance(arg, str)]
-    payload: dict[str, Any] = json.loads(
-        texts[texts.index("model", texts.index("alphastomics")) + 1]
-    )
-    return payload
+    return _parse(texts[texts.index("model", texts.index("alphastomics")) + 1])
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """Read the JSON of a model, if this version of the package reads its format."""
+    if len(text) > MOST_JSON:
+        raise ValueError("size")
+    document: dict[str, Any] = json.loads(text)
+    if document["format_version"] != _keys.MODEL_FORMAT:
+        raise ValueError("format")
+    return document
 
 
 def _describe_model(payload: dict[str, Any]) -> str:
