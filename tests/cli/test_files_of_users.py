@@ -27,7 +27,7 @@ def test_a_folder_of_the_user_is_no_run(tmp_path, data, name):
     folder.mkdir()
     (folder / name).write_text("mine")
     before = files(tmp_path)
-    with pytest.raises(ConfigError, match=f"{name}.*name another folder"):
+    with pytest.raises(ConfigError, match=f"{name}.*choose another folder"):
         check_folder(folder, data, resumes=False)
     assert files(tmp_path) == before
 
@@ -50,7 +50,7 @@ def test_a_run_with_a_file_of_the_user_in_it_is_not_moved(tmp_path, data):
 
 @pytest.mark.parametrize("where", [".", "runs/first", ".."])
 def test_runs_and_data_do_not_lie_in_each_other(data, where):
-    with pytest.raises(ConfigError, match="in each other"):
+    with pytest.raises(ConfigError, match="overlap"):
         check_folder(data / where, data, resumes=True)
 
 

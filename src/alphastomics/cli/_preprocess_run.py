@@ -77,7 +77,8 @@ def run(
                 if section.note:
                     typer.echo(section.note, err=True)
         try:
-            with tqdm(unit="section", disable=not progress) as bar:
+            hidden = None if progress else True  # None: where there is no terminal
+            with tqdm(unit="section", disable=hidden) as bar:
                 return _Steps(plan, options, records, root, bar).run()
         except WriteError:
             raise
