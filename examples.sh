@@ -7,9 +7,9 @@
 #
 # Environment:
 #   PYTHON         interpreter; by default .venv/bin/python if there is one, else python
-#   EXAMPLES_DIR   where data and outputs go; by default examples_data beside this script
-#   EXAMPLE_STEPS  training steps of every example; by default 30
-#   EXAMPLE_CELLS  cells of every simulated section; by default 200
+#   EXAMPLES_DIR   folder of data and outputs; by default examples_data next to this script
+#   EXAMPLE_STEPS  training steps of each example; by default 250, about 4 minutes on 2 cores
+#   EXAMPLE_CELLS  cells per simulated section; by default 1000
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -17,15 +17,15 @@ if [[ -z "${PYTHON:-}" ]]; then
     if [[ -x "$here/.venv/bin/python" ]]; then PYTHON="$here/.venv/bin/python"; else PYTHON=python; fi
 fi
 folder="${EXAMPLES_DIR:-$here/examples_data}"
-steps="${EXAMPLE_STEPS:-30}"
-cells="${EXAMPLE_CELLS:-200}"
+steps="${EXAMPLE_STEPS:-250}"
+cells="${EXAMPLE_CELLS:-1000}"
 
 CHOICES="  1  basic     dense network, softmax attention
   2  gated     a gate on attention
-  3  moe       2 of 4 experts in the place of each feed-forward
+  3  moe       2 of 4 experts in place of each feed-forward
   4  combined  gate and experts
-  5  full      gate, 2 of 8 experts, masking at the ratios of the guide
-  6  compare   what the configurations cost; trains nothing
+  5  full      gate, 2 of 8 experts, masking ratios 0.3 and 0.33
+  6  compare   cost of the configurations; trains nothing
   7  all       all of these, one after the other"
 
 # Print a command as it could be typed, then run it.
@@ -46,21 +46,18 @@ example() { # example NAME OPTIONS OF TRAIN...
     local name="$1"
     shift
     local work="$folder/$name"
-    local best="$work/run/checkpoints/best.ckpt"
     raw_data "$name"
-    run "$PYTHON" -m alphastomics.main preprocess --raw_dir "$work/raw" --output_dir "$work/data" \
+    run "$PYTHON" -m alphastomics preprocess --raw_dir "$work/raw" --output_dir "$work/data" \
         --labels_key cell_type --test_sections section_3 --overwrite
-    run "$PYTHON" "$here/train.py" --config "$here/config.yaml" --data_dir "$work/data" \
-        --num_genes 50 --exp_name "$name" --output_dir "$work/run" "$@" \
-        --d_model 32 --num_heads 2 --num_layers 2 --d_ff 64 --set_size 64 --sampling_steps 8 \
-        --max_steps "$steps" --logger csv
-    run "$PYTHON" -m alphastomics.main test --checkpoint "$best"
-    run "$PYTHON" -m alphastomics.main sample --checkpoint "$best" --num_samples 200
+    run "$PYTHON" -m alphastomics train --data_dir "$work/data" --exp_name "$name" \
+        --output_dir "$work/run" "$@" --max_steps "$steps"
+    run "$PYTHON" -m alphastomics test --checkpoint "$work/run"
+    run "$PYTHON" -m alphastomics sample --checkpoint "$work/run" --n_cells 1000
     printf '\n%s: done. Everything is in %s\n' "$name" "$work"
 }
 
 compare() {
-    run "$PYTHON" "$here/compare_configs.py"
+    run "$PYTHON" -m alphastomics compare-configs
 }
 
 choose() {
@@ -75,7 +72,7 @@ choose() {
                 --enable_masking --expression_mask_ratio 0.3 --position_mask_ratio 0.33
             ;;
         6 | compare) compare ;;
-        7 | all) for one in 1 2 3 4 5 6; do choose "$one"; done ;;
+        7 | all) for number in 1 2 3 4 5 6; do choose "$number"; done ;;
         *)
             printf 'There is no example %q. Choose one of:\n%s\n' "$1" "$CHOICES" >&2
             exit 2

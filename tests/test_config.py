@@ -98,7 +98,7 @@ def test_switches_of_the_guide():
         ("training: {learning_rate: -1}", "learning_rate: must be greater than 0, found -1"),
         ("masking: {expression_mask_ratio: 1}", "expression_mask_ratio: must be less than 1"),
         ("training_mode: foo", "training_mode: must be 'joint', 'expr_to_pos' or 'pos_to_expr'"),
-        ("training: {logger: foo}", "'wandb', 'tensorboard', 'csv' or 'none', found 'foo'"),
+        ("training: {logger: foo}", "'auto', 'wandb', 'tensorboard', 'csv' or 'none', found 'foo'"),
         ("TransformerLayer_setting: {d_model: 10}", "d_model=10 is not divisible by num_heads=4"),
         (
             "TransformerLayer_setting: {use_moe: true, num_experts: 2, moe_top_k: 4}",

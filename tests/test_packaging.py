@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import alphastomics as al
 from alphastomics._compat import MissingExtraError, require
-from alphastomics.cli.train import loggers
+from alphastomics.cli._loggers import choose_logger, loggers
 from alphastomics.config import Config
 from alphastomics.io._spatialdata import centroids
 from alphastomics.main import app
@@ -129,15 +129,15 @@ def test_a_broken_package_is_not_called_missing(tmp_path, monkeypatch):
 
 def test_without_wandb_a_run_is_logged_to_csv(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    config = Config()
-    assert config.training.logger == "wandb"
-    (logger,) = loggers(config, tmp_path)
+    assert Config().training.logger == "auto"
+    assert choose_logger("auto") == "csv"
+    assert not any(capsys.readouterr())
+    (logger,) = loggers(choose_logger("wandb"), Config(), tmp_path, "id")
     assert Path(logger.log_dir) == tmp_path / "csv"
-    told = capsys.readouterr()
-    assert not told.out
-    assert told.err == (
-        "Logging to Weights & Biases needs wandb: pip install 'alphastomics[wandb]'. "
-        f"This run is logged to {tmp_path / 'csv'}.\n"
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err == (
+        "--logger wandb needs wandb: pip install 'alphastomics[wandb]'. Logging to CSV.\n"
     )
 
 

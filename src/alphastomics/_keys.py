@@ -40,6 +40,7 @@ BLOCKS: Final = "blocks"  # uns of a store, where its blocks start and end
 # Of SpatialData, in uns of a table: what its rows annotate.
 SPATIALDATA: Final = "spatialdata_attrs"
 
-# Files of checkpoints.
+# Saved models: version of the format, files of checkpoints.
+MODEL_FORMAT: Final = 3  # 1: alphastomics 0.1; 2: without stored cells for imputation
 LAST_CHECKPOINT: Final = "last.ckpt"
 BEST_CHECKPOINT: Final = "best.ckpt"

@@ -87,7 +87,7 @@ class Options(_Section):
 
     @classmethod
     def _explain(cls, error: Any) -> str:
-        """Say which argument is wrong, and what it must be."""
+        """Name the argument that is wrong, and describe what it must be."""
         if not error["loc"]:
             return str(error["ctx"]["error"])
         name, found = error["loc"][0], error["input"]
@@ -150,16 +150,20 @@ class Architecture(Options):
     """
 
     d_model: int = Field(128, ge=1, description="width of a token")
-    num_heads: int = Field(4, ge=1, description="attention heads, a divisor of d_model")
-    num_layers: int = Field(4, ge=0, description="transformer blocks")
-    d_ff: int = Field(256, ge=1, description="inner width of the feed-forward")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in training")
+    num_heads: int = Field(4, ge=1, description="number of attention heads; must divide d_model")
+    num_layers: int = Field(4, ge=0, description="number of transformer blocks")
+    d_ff: int = Field(256, ge=1, description="hidden width of the feed-forward")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability in training")
     attention: Attention = Field("softmax", description="attention kernel")
     gate_type: GateType = Field("none", description="gate on the output of attention")
-    num_experts: int = Field(0, ge=0, description="experts in the place of each feed-forward")
-    moe_top_k: int = Field(2, ge=1, description="experts that a cell goes through")
-    expert_width: int | None = Field(None, ge=1, description="inner width; d_ff / num_experts")
-    router_noise: float = Field(0.0, ge=0, description="noise on the choice of experts")
+    num_experts: int = Field(0, ge=0, description="number of experts per feed-forward; 0: dense")
+    moe_top_k: int = Field(2, ge=1, description="experts used per cell")
+    expert_width: int | None = Field(
+        None, ge=1, description="hidden width of an expert; by default d_ff / num_experts"
+    )
+    router_noise: float = Field(
+        0.0, ge=0, description="standard deviation of noise on the router's logits"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -217,23 +221,34 @@ class Objective(Options):
         of another animal have.
     """
 
-    schedule: Schedule = Field("edm", description="how noise levels are drawn and spaced")
+    schedule: Schedule = Field("edm", description="noise schedule")
     diffusion_steps: int = Field(
-        DIFFUSION_STEPS, ge=2, description="levels, if the schedule is cosine"
+        DIFFUSION_STEPS, ge=2, description="noise levels of the cosine schedule"
     )
-    expression_mask_ratio: float = Field(0.4, ge=0, lt=1, description="mean share of hidden genes")
-    expression_noise: float = Field(0.4, ge=0, description="mean noise on standardized expression")
-    expression_shift: float = Field(0.4, ge=0, description="mean shift of genes of a whole set")
+    expression_mask_ratio: float = Field(
+        0.4, ge=0, lt=1, description="mean fraction of masked genes"
+    )
+    expression_noise: float = Field(
+        0.4, ge=0, description="mean sd of noise on standardized expression"
+    )
+    expression_shift: float = Field(
+        0.4, ge=0, description="mean sd of shifts of genes that a set has in common"
+    )
 
 
 class ModelConfig(Architecture, Objective):
     """Options of ``AlphaSTomics``, described there."""
 
     training_mode: TrainingMode = Field("joint", description="what to learn")
-    position_mask_ratio: float = Field(0.33, ge=0, lt=1, description="share of hidden positions")
-    frame: Frame = Field("learned", description="frame of estimated positions")
+    position_mask_ratio: float = Field(
+        0.33, ge=0, lt=1, description="mean fraction of masked positions"
+    )
+    frame: Frame = Field(
+        "learned",
+        description="coordinate frame of estimated positions; registered: that of the data",
+    )
     allow_reflection: bool = Field(True, description="sections may be mirror images")
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, description="random seed")
 
     @property
     def architecture(self) -> Architecture:
@@ -250,21 +265,21 @@ class TrainConfig(Options):
     """Options of ``AlphaSTomics.train``, described there."""
 
     max_epochs: int | None = Field(
-        None, ge=1, description="epochs; by default as many as cells need"
+        None, ge=1, description="number of epochs; by default by the number of cells"
     )
-    max_steps: int | None = Field(None, ge=1, description="steps, whichever comes first")
-    batch_size: int = Field(6, ge=1, description="sets of cells in a batch")
-    set_size: int = Field(256, ge=3, description="most cells in a set")
-    sets_per_section: int = Field(48, ge=1, description="sets of each section in an epoch")
-    lr: float = Field(1e-3, ge=0, description="highest learning rate")
+    max_steps: int | None = Field(None, ge=1, description="maximum number of optimizer steps")
+    batch_size: int = Field(6, ge=1, description="sets of cells per batch")
+    set_size: int = Field(256, ge=3, description="maximum number of cells per set")
+    sets_per_section: int = Field(48, ge=1, description="sets per section and epoch")
+    lr: float = Field(1e-3, ge=0, description="peak learning rate")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     accelerator: Accelerator = Field("auto", description="kind of device")
-    devices: int | list[int] | str = Field("auto", description="number of devices")
+    devices: int | list[int] | str = Field("auto", description="number of devices, or auto")
     precision: Precision = Field("32-true", description="floating-point precision")
-    num_workers: int = Field(0, ge=0, description="processes that prepare sets")
+    num_workers: int = Field(0, ge=0, description="data-loading processes")
     compile: bool = Field(False, description="compile the transformer with torch.compile")
     activation_checkpointing: bool = Field(
-        False, description="compute activations again instead of keeping them, to save memory"
+        False, description="recompute activations in the backward pass, to save memory"
     )
 
     @model_validator(mode="after")
@@ -300,26 +315,33 @@ class PreprocessConfig(Options):
     model_config = ConfigDict(strict=False)
 
     genes: str = Field(
-        "intersection", description="intersection, union, or a file with one gene a line"
+        "intersection",
+        description="intersection or union of the sections, or a file with one gene per line",
     )
-    num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
-    min_genes: int = Field(0, ge=0, description="least genes of a cell")
-    min_counts: float = Field(0.0, ge=0, description="least total of a cell")
-    min_cells: int = Field(0, ge=0, description="least training cells that express a gene")
+    num_genes: int | None = Field(
+        None, ge=1, description="number of most variable genes; by default all"
+    )
+    min_genes: int = Field(0, ge=0, description="minimum number of genes per cell")
+    min_counts: float = Field(0.0, ge=0, description="minimum counts per cell")
+    min_cells: int = Field(
+        0, ge=0, description="minimum number of training cells that express a gene"
+    )
     values: Values = Field("counts", description="kind of the expression values")
     layer: str | None = Field(None, description="layer to read; by default X")
-    spatial_key: str = Field("spatial", description="coordinates in obsm")
-    section_key: str = Field("section", description="section in obs")
+    spatial_key: str = Field("spatial", description="key of the coordinates in obsm")
+    section_key: str = Field("section", description="key of the section in obs")
     bin_size: int | None = Field(
-        None, ge=1, description="side of bins, in µm of Visium HD (8), in DNBs of Stereo-seq (50)"
+        None, ge=1, description="bin size, in µm for Visium HD (8), in DNBs for Stereo-seq (50)"
     )
-    labels_key: str | None = Field(None, description="cell type in obs")
-    batch_key: str | None = Field(None, description="donor or platform in obs")
-    test_sections: list[str] = Field([], description="sections to hold out; may be repeated")
-    val_sections: list[str] = Field([], description="sections to validate on; may be repeated")
-    test_ratio: float = Field(0.0, description="share of sections to hold out")
-    val_ratio: float = Field(0.0, description="share of sections to validate on")
-    seed: int = Field(0, ge=0, description="seed of random splits and of the layout")
+    labels_key: str | None = Field(None, description="key of the cell type in obs")
+    batch_key: str | None = Field(None, description="key of the donor or platform in obs")
+    test_sections: list[str] = Field(
+        [], description="section to hold out for testing; may be repeated"
+    )
+    val_sections: list[str] = Field([], description="section to validate on; may be repeated")
+    test_ratio: float = Field(0.0, description="fraction of sections to hold out for testing")
+    val_ratio: float = Field(0.0, description="fraction of sections to validate on")
+    seed: int = Field(0, ge=0, description="random seed of splits and of the layout")
 
 
 def _same(options: type[Options], name: str, **changes: Any) -> Any:
@@ -340,9 +362,9 @@ class TransformerSettings(_Section):
     dropout: float = _same(Architecture, "dropout")
     attention: Attention = _same(Architecture, "attention")
     use_gated_attention: bool = Field(False, description="gate the output of attention")
-    gate_type: GateType = Field("elementwise", description="kind of gate, if there is one")
-    use_moe: bool = Field(False, description="experts in the place of each feed-forward")
-    num_experts: int = Field(8, ge=0, description="number of experts, if there are any")
+    gate_type: GateType = Field("elementwise", description="kind of gate, with use_gated_attention")
+    use_moe: bool = Field(False, description="mixture of experts in place of each feed-forward")
+    num_experts: int = Field(8, ge=0, description="number of experts, with use_moe")
     moe_top_k: int = _same(Architecture, "moe_top_k")
     expert_width: int | None = _same(Architecture, "expert_width")
     router_noise: float = _same(Architecture, "router_noise")
@@ -363,17 +385,17 @@ class TransformerSettings(_Section):
 
 
 class DiffusionSettings(_Section):
-    """Noise levels of the heads, draws and frames."""
+    """Diffusion heads, sampling and coordinate frame."""
 
     schedule: Schedule = _same(ModelConfig, "schedule")
     diffusion_steps: int = _same(ModelConfig, "diffusion_steps")
     sampling_rounds: int | None = Field(
         None,
         ge=1,
-        description=f"rounds of a draw; by default {POSITION_ROUNDS} of positions, "
+        description=f"rounds per sample; by default {POSITION_ROUNDS} of positions, "
         f"{EXPRESSION_ROUNDS} of expression",
     )
-    sampling_steps: int = Field(N_STEPS, ge=1, description="steps of the diffusion heads in a draw")
+    sampling_steps: int = Field(N_STEPS, ge=1, description="diffusion steps per round")
     frame: Frame = _same(ModelConfig, "frame")
     allow_reflection: bool = _same(ModelConfig, "allow_reflection")
 
@@ -382,13 +404,13 @@ class TrainingSettings(_Section):
     """Length, speed and devices of training."""
 
     batch_size: int = _same(TrainConfig, "batch_size")
-    accumulate_grad_batches: int = Field(1, ge=1, description="batches in a step")
+    accumulate_grad_batches: int = Field(1, ge=1, description="batches per optimizer step")
     set_size: int = _same(TrainConfig, "set_size")
     sets_per_section: int = _same(TrainConfig, "sets_per_section")
     epochs: int | None = _same(TrainConfig, "max_epochs")
     max_steps: int | None = _same(TrainConfig, "max_steps")
     early_stopping: int | None = Field(
-        None, ge=1, description="epochs without a better validation after which to stop"
+        None, ge=1, description="stop after as many epochs without a lower validation loss"
     )
     learning_rate: float = _same(TrainConfig, "lr", metadata=Field(gt=0).metadata)
     weight_decay: float = _same(TrainConfig, "weight_decay")
@@ -401,8 +423,9 @@ class TrainingSettings(_Section):
     num_workers: int = _same(TrainConfig, "num_workers")
     compile: bool = _same(TrainConfig, "compile")
     activation_checkpointing: bool = _same(TrainConfig, "activation_checkpointing")
-    logger: Literal["wandb", "tensorboard", "csv", "none"] = Field(
-        "wandb", description="experiment tracking; wandb runs offline without a login"
+    logger: Literal["auto", "wandb", "tensorboard", "csv", "none"] = Field(
+        "auto",
+        description="experiment tracking; auto: Weights & Biases if logged in, else CSV",
     )
 
     def train_options(self) -> dict[str, Any]:
@@ -413,9 +436,9 @@ class TrainingSettings(_Section):
 
 
 class MaskingSettings(_Section):
-    """Genes and positions hidden in training beyond those of the mode."""
+    """Masking and noise in training, beyond what the mode masks."""
 
-    enable: bool = Field(True, description="hide genes and positions, and add noise")
+    enable: bool = Field(True, description="mask genes and positions, and add noise")
     expression_mask_ratio: float = _same(ModelConfig, "expression_mask_ratio")
     expression_noise: float = _same(ModelConfig, "expression_noise")
     expression_shift: float = _same(ModelConfig, "expression_shift")
@@ -425,8 +448,10 @@ class MaskingSettings(_Section):
 class DataSettings(_Section):
     """Location and genes of the data."""
 
-    processed_data_dir: str | None = Field(None, description="folder made by preprocess")
-    num_genes: int | None = Field(None, ge=1, description="most variable genes; by default all")
+    processed_data_dir: str | None = Field(None, description="folder written by preprocess")
+    num_genes: int | None = Field(
+        None, ge=1, description="number of most variable genes; by default all"
+    )
 
 
 class Config(_Section):
@@ -450,8 +475,12 @@ class Config(_Section):
     training_mode: Literal["joint", "expr_to_pos", "pos_to_expr"] = _same(
         ModelConfig, "training_mode"
     )
-    exp_name: str | None = Field(None, description="name of the run; by default config and time")
-    output_dir: str | None = Field(None, description="by default outputs/<exp_name>")
+    exp_name: str | None = Field(
+        None, description="name of the run; by default that of the config file"
+    )
+    output_dir: str | None = Field(
+        None, description="folder of the run; by default outputs/<exp_name>"
+    )
     data: DataSettings = DataSettings()
     TransformerLayer_setting: TransformerSettings = TransformerSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
@@ -461,7 +490,7 @@ class Config(_Section):
     @field_validator("exp_name")
     @classmethod
     def _is_folder_name(cls, name: str | None) -> str | None:
-        """Check that a name is that of one folder, with room for a time behind it."""
+        """Check that a name is that of one folder, short enough to append a time to it."""
         if name is None:
             return name
         one = name.strip() and name not in (".", "..") and not set(name) & set("/\\\0")

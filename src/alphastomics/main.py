@@ -2,80 +2,77 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import find_checkpoint
+from alphastomics import __version__
+from alphastomics.cli._help import Command, normalize_option
+from alphastomics.cli.calibrate import calibrate_command
 from alphastomics.cli.compare import compare_configs_command
 from alphastomics.cli.evaluate import evaluate_command
+from alphastomics.cli.impute import impute_command
+from alphastomics.cli.info import info_command
+from alphastomics.cli.predict import predict_command
 from alphastomics.cli.preprocess import preprocess_command
 from alphastomics.cli.sample import sample_command
 from alphastomics.cli.train import train_command, train_script
 
 HELP = "Learn tissue architecture from spatial transcriptomics."
+COMMANDS: dict[str, Callable[..., None]] = {
+    "preprocess": preprocess_command,
+    "train": train_command,
+    "test": evaluate_command,
+    "predict": predict_command,
+    "sample": sample_command,
+    "impute": impute_command,
+    "calibrate": calibrate_command,
+    "info": info_command,
+    "compare-configs": compare_configs_command,
+}
 
 
-def _normalize_option(name: str) -> str:
-    """Spelling of an option with ``_`` in place of ``-``."""
-    return name.replace("-", "_")
-
-
-def _new_app(**options: object) -> typer.Typer:
+def _new_app(**options: Any) -> typer.Typer:
     return typer.Typer(
         help=HELP,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"token_normalize_func": _normalize_option},
-        **options,  # type: ignore[arg-type]
+        rich_markup_mode=None,
+        context_settings={
+            "token_normalize_func": normalize_option,
+            "help_option_names": ["-h", "--help"],
+        },
+        **options,
     )
 
 
-def info_command(
-    path: Annotated[Path, typer.Argument(help="Checkpoint, model or folder of processed data.")],
-    config: Annotated[
-        Path | None, typer.Option(help="Config of the run, to find its checkpoint by.")
-    ] = None,
-) -> None:
-    """Describe a checkpoint, a model or a folder of processed data."""
-    with report_errors("Nothing was written."):
-        typer.echo(describe(path, config))
-
-
-def describe(path: Path, config: Path | None = None) -> str:
-    """Describe a checkpoint, a model or a folder of processed data in a few lines."""
-    from alphastomics.io import open_data
-    from alphastomics.io._manifest import MANIFEST_FILE
-
-    if not (path / MANIFEST_FILE).exists():
-        from alphastomics.model import AlphaSTomics
-
-        return repr(AlphaSTomics.load(find_checkpoint(path, config, "path")))
-    manifest = open_data(path).manifest
-    lines = [
-        f"{len(manifest.genes):,} genes ({manifest.values}), {manifest.n_dims}D, "
-        f"{sum(section.n_cells for section in manifest.sections):,} cells of "
-        f"{len(manifest.sections)} sections"
-    ]
-    for section in manifest.sections:
-        where = "" if section.has_coordinates else ", no coordinates"
-        lines.append(f"  {section.split:5} {section.name}: {section.n_cells:,} cells{where}")
-    return "\n".join(lines)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alphastomics {__version__}")
+        raise typer.Exit
 
 
 app = _new_app(no_args_is_help=True)
-app.command("preprocess")(preprocess_command)
-app.command("train")(train_command)
-app.command("test")(evaluate_command)
-app.command("sample")(sample_command)
-app.command("info")(info_command)
-for spelling, hidden in (("compare-configs", False), ("compare_configs", True)):
-    app.command(spelling, hidden=hidden)(compare_configs_command)
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(command)
+app.command("compare_configs", cls=Command, hidden=True)(compare_configs_command)
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Learn tissue architecture from spatial transcriptomics."""
+
 
 train_app = _new_app()
-train_app.command()(train_script)
+train_app.command(cls=Command)(train_script)
 
 
 if __name__ == "__main__":

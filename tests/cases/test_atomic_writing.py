@@ -14,7 +14,7 @@ import pytest
 
 import alphastomics as al
 from alphastomics import _files
-from alphastomics.cli.sample import _write
+from alphastomics.cli._cells import write_cells
 from alphastomics.model._checkpoint import read_saved, write_model
 
 
@@ -79,7 +79,7 @@ def test_a_full_disk_is_one_message(tmp_path, capfd, name):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"--output: the disk is full.*free some space"):
-            _write(cells, tmp_path / name)
+            write_cells(cells, tmp_path / name)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert capfd.readouterr() == ("", "")

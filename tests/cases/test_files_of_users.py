@@ -20,6 +20,7 @@ from alphastomics.main import app
 SIZE = "--d_model 16 --num_heads 2 --num_layers 1 --d_ff 16 --set_size 16 --batch_size 2"
 TRAIN = f"train {SIZE} --training_mode pos_to_expr --logger none --max_steps 2"
 BEST, LAST = "outputs/e1/checkpoints/best.ckpt", "outputs/e1/checkpoints/last.ckpt"
+SCORES = {"task": "expression", "kind": "model", "method": "predict", "pcc": 0.5, "ssim": 0.5}
 SAMPLE = f"sample --checkpoint {BEST} --input raw.h5ad --mode pos_to_expr"
 
 
@@ -72,8 +73,8 @@ def _untouched(work):
         pytest.param("--output other.h5ad", "exists already.*--overwrite", id="D077"),
         pytest.param("--output data", "is a folder: name a file in it", id="D073"),
         pytest.param("--output other.h5ad/x.h5ad", "Not a directory. Choose", id="D074"),
-        pytest.param("--output o.csv", "must end in .h5ad or .zarr", id="D075"),
-        pytest.param("--output o", "must end in .h5ad or .zarr", id="D075-none"),
+        pytest.param("--output o.tsv", "must end in .h5ad, .zarr or .csv", id="D075"),
+        pytest.param("--output o", "must end in .h5ad, .zarr or .csv", id="D075-none"),
         pytest.param(f"--output {'n' * 300}.h5ad", "File name too long. Choose", id="C136-sample"),
         pytest.param("--output /proc/x.h5ad", "/proc/x.h5ad cannot be written", id="E027"),
         pytest.param("--seed -1", "seed", id="D072"),
@@ -103,7 +104,7 @@ def test_sample_refuses(work, options, message):
 )
 def test_options_without_effect_are_refused(work, option):
     output = command(f"sample --checkpoint {BEST} --num_samples 5 {option}", code=2)
-    assert f"{option.split()[0]} has no effect with --num_samples: leave it out" in output
+    assert f"{option.split()[0]} has no effect with --n_cells: leave it out" in output
 
 
 @pytest.mark.parametrize("name", [pytest.param("o.zarr", id="D076"), pytest.param("o.h5ad")])
@@ -156,9 +157,9 @@ def test_info_names_its_own_argument(work):
         pytest.param("--exp_name ..", "name of one folder", id="C138-parent"),
         pytest.param(f"--exp_name {'n' * 300}", "exp_name: must be the name of", id="C136"),
         pytest.param(f"--output_dir {'n' * 300}", "--output_dir:", id="C136-output_dir"),
-        pytest.param("--output_dir userdir", "which is not of an earlier run", id="C132"),
-        pytest.param("--output_dir .", "would lie in each other", id="C133"),
-        pytest.param("--output_dir data/run", "would lie in each other", id="C134"),
+        pytest.param("--output_dir userdir", "which no earlier run has written", id="C132"),
+        pytest.param("--output_dir .", "overlap: choose another folder", id="C133"),
+        pytest.param("--output_dir data/run", "overlap: choose another folder", id="C134"),
         pytest.param("--output_dir other.h5ad", "is a file: name a folder", id="C139"),
         pytest.param("--output_dir /proc/run", "/proc/run cannot be written", id="E028"),
         pytest.param("--exp_name e1 --accelerator gpu", "accelerator='gpu'", id="F040"),
@@ -181,7 +182,7 @@ def test_train_refuses(work, options, message):
     output = command(f"{TRAIN} --data_dir data {options}", code=2)
     assert "Error: " in output
     assert message in " ".join(output.split())
-    assert "held an earlier run" not in output
+    assert "The earlier run in" not in output
     assert set(Path.cwd().rglob("*")) == before
 
 
@@ -196,15 +197,17 @@ def test_yaml_infinity_is_refused(work):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param("--data_dir other", "holds other data than the run", id="F052"),
-        pytest.param("--data_dir labeled", "holds other data than the run", id="F031"),
+        pytest.param("--data_dir other", "differs from the data of the run", id="F052"),
+        pytest.param("--data_dir labeled", "differs from the data of the run", id="F031"),
         pytest.param(
-            "--data_dir labeled --allow_other_data", "labels_key is None in it", id="F053"
+            "--data_dir labeled --allow_other_data",
+            "labels_key is None in the checkpoint",
+            id="F053",
         ),
-        pytest.param("--d_model 32", "d_model is 16 in it and 32 now", id="F053-size"),
+        pytest.param("--d_model 32", "d_model is 16 in the checkpoint and 32 now", id="F053-size"),
         pytest.param("--output_dir other.h5ad", "is a file", id="F031-output"),
         pytest.param("--accelerator tpu", "", id="F031-accelerator"),
-        pytest.param("--output_dir userdir", "not of an earlier run", id="C132-resume"),
+        pytest.param("--output_dir userdir", "which no earlier run has written", id="C132-resume"),
     ],
 )
 def test_a_resume_that_fails_changes_nothing(work, options, message):
@@ -243,7 +246,7 @@ def test_a_resume_goes_on_and_may_take_other_data(work, tmp_path):
     run = tmp_path / "run"
     shutil.copytree("outputs/e1", run)
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
-    assert "had its 2 steps already" in command(f"train --resume {best} --max_steps 2")
+    assert "has been trained for 2 steps already" in command(f"train --resume {best} --max_steps 2")
     again = f"train --resume {best} --max_steps 2 --output_dir {tmp_path / 'new'}"
     assert "Error: --resume: " in command(again, code=2)
     command(f"train --resume {last} --max_steps 3 --data_dir other --allow_other_data")
@@ -269,8 +272,7 @@ def test_a_checkpoint_out_of_its_run_names_the_cause(work):
     output = command(f"train --resume {moved} --data_dir data --max_steps 6", code=2)
     assert "moved is not the folder of a run, it has no run.json: put the checkpoint" in output
     output = command(f"train --resume {moved} --data_dir data --output_dir new", code=2)
-    assert "There is no" in output
-    assert "config.yaml of its run: pass --config" in output
+    assert "config.yaml is missing: pass --config" in output
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -280,7 +282,7 @@ def test_test_replaces_nothing_unasked(work, tmp_path, overwrite, monkeypatch):
 
     from alphastomics.cli import evaluate
 
-    monkeypatch.setattr(evaluate, "score_expression", lambda *a, **k: [{"task": "expression"}])
+    monkeypatch.setattr(evaluate, "score_expression", lambda *a, **k: [SCORES])
     (tmp_path / "metrics.csv").write_text("mine")
     (tmp_path / "notes.txt").write_text("mine")
     task = f"test --checkpoint {BEST} --output_dir {tmp_path}"
@@ -296,8 +298,10 @@ def test_test_replaces_nothing_unasked(work, tmp_path, overwrite, monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        pytest.param("outputs/e1", "which is read", id="F026-run"),
-        pytest.param("data", "which is read", id="F026-data"),
+        pytest.param(
+            "outputs/e1", "the input outputs/e1/checkpoints/best.ckpt overlap", id="F026-run"
+        ),
+        pytest.param("data", "the input data overlap", id="F026-data"),
         pytest.param("other.h5ad", "is a file", id="F026-file"),
         pytest.param("/proc/x", "cannot be written", id="E027-test"),
     ],
@@ -315,7 +319,7 @@ def test_test_never_replaces_what_it_reads(work, folder, message):
     [
         (f"{SAMPLE} --output new.h5ad", "alphastomics.cli.sample.read_cells"),
         (f"test --checkpoint {BEST} --output_dir new", "alphastomics.cli._processed.read_section"),
-        ("info data", "alphastomics.io.open_data"),
+        ("info data", "alphastomics.io._manifest.read_manifest"),
         (
             "preprocess --raw_dir raw.h5ad --output_dir new",
             "alphastomics.cli.preprocess.preprocess",

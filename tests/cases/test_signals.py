@@ -168,7 +168,7 @@ def test_train_writes_its_state_and_says_how_to_go_on(
         result = CliRunner().invoke(app, [*TRAIN.split(), "--output_dir", "run"])
     last = Path("run", "checkpoints", "last.ckpt")
     assert result.exit_code == code
-    assert f"{start} Go on with --resume {last}.\n" in result.output
+    assert f"{start} Resume with --resume {last}.\n" in result.output
     assert "Traceback" not in result.output
     assert 4 <= al.AlphaSTomics.load(last).training_record.steps < 9
     result = CliRunner().invoke(app, ["train", "--resume", str(last)])

@@ -4,8 +4,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from alphastomics.cli._cells import check_output
 from alphastomics.cli._run_folder import RUN, check_folder
-from alphastomics.cli.sample import _check_output
 from alphastomics.config import ConfigError
 
 
@@ -27,7 +27,7 @@ def test_a_folder_of_the_user_is_no_run(tmp_path, data, name):
     folder.mkdir()
     (folder / name).write_text("mine")
     before = files(tmp_path)
-    with pytest.raises(ConfigError, match=f"{name}.*name another folder"):
+    with pytest.raises(ConfigError, match=f"{name}.*choose another folder"):
         check_folder(folder, data, resumes=False)
     assert files(tmp_path) == before
 
@@ -50,7 +50,7 @@ def test_a_run_with_a_file_of_the_user_in_it_is_not_moved(tmp_path, data):
 
 @pytest.mark.parametrize("where", [".", "runs/first", ".."])
 def test_runs_and_data_do_not_lie_in_each_other(data, where):
-    with pytest.raises(ConfigError, match="in each other"):
+    with pytest.raises(ConfigError, match="overlap"):
         check_folder(data / where, data, resumes=True)
 
 
@@ -63,11 +63,11 @@ def test_a_new_and_an_empty_folder_are_fine(tmp_path, data):
 def test_outputs_replace_nothing_unasked(tmp_path):
     cells = tmp_path / "cells.h5ad"
     ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(cells)
-    _check_output(tmp_path / "new.h5ad", [cells], overwrite=False)
+    check_output(tmp_path / "new.h5ad", [cells], overwrite=False)
     with pytest.raises(ConfigError, match=r"exists already.*--overwrite"):
-        _check_output(cells, [None], overwrite=False)
-    _check_output(cells, [None], overwrite=True)
+        check_output(cells, [None], overwrite=False)
+    check_output(cells, [None], overwrite=True)
     with pytest.raises(ConfigError, match="is read by this command"):
-        _check_output(cells, [cells], overwrite=True)
+        check_output(cells, [cells], overwrite=True)
     with pytest.raises(ConfigError, match="is a folder"):
-        _check_output(tmp_path, [cells], overwrite=True)
+        check_output(tmp_path, [cells], overwrite=True)

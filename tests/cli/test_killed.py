@@ -78,6 +78,6 @@ def test_ctrl_c_keeps_the_state(data, tmp_path):
     going.send_signal(signal.SIGINT)
     output, _ = going.communicate(timeout=120)
     assert going.returncode == 130, output.decode()
-    assert "Interrupted. Go on with --resume" in output.decode()
+    assert "Interrupted. Resume with --resume" in output.decode()
     assert "Traceback" not in output.decode()
     read_checkpoint(last)

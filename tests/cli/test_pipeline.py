@@ -21,27 +21,6 @@ def run(*arguments, code=0, of=app):
     return result.output
 
 
-@pytest.fixture(scope="module")
-def work(tissue, tmp_path_factory):
-    """Processed data and one run."""
-    folder = tmp_path_factory.mktemp("work")
-    (folder / "raw").mkdir()
-    tissue.write_h5ad(folder / "raw" / "tissue.h5ad")
-    split = ["--test_sections", "section_2", "--val_sections", "section_1"]
-    run(
-        *("preprocess", "--raw_dir", folder / "raw", "--output_dir", folder / "data"),
-        *(*split, "--labels_key", "cell_type"),
-    )
-    (folder / "config.yaml").write_text(
-        "training: {max_steps: 3, learning_rate: 1e-3}\ndiffusion: {sampling_steps: 2}\n"
-    )
-    run(
-        *("train", "--config", folder / "config.yaml", "--data_dir", folder / "data", *SMALL),
-        *("--output_dir", folder / "run"),
-    )
-    return folder
-
-
 def test_what_a_run_leaves_behind(work):
     run_folder = work / "run"
     for name in ("config.yaml", "run.json", "history.csv", "loss.png", "checkpoints/last.ckpt"):
@@ -77,7 +56,7 @@ def test_resume(work):
     model = al.AlphaSTomics.load(checkpoint)
     assert model.training_record.steps == 5
     output = run("train", "--resume_from", checkpoint, "--d_model", 32, code=2)
-    assert "of another configuration: d_model is 16 in it and 32 now" in output
+    assert "has another configuration: d_model is 16 in the checkpoint and 32 now" in output
     output = run("train", "--resume", work / "no.ckpt", code=2)
     assert "--resume: there is no checkpoint" in output
 

@@ -216,7 +216,7 @@ def test_finished_sections_are_not_done_again(raw, tmp_path, monkeypatch):
         app, ["preprocess", "--input_dir", str(raw), "--output_dir", str(tmp_path)]
     )
     assert result.exit_code == 130
-    assert "goes on where this one stopped" in result.output
+    assert "resumes where this one stopped" in result.output
     monkeypatch.setattr(
         _preprocess_run, "write_store", lambda path, s: (written.append(path.name), write(path, s))
     )
@@ -318,7 +318,7 @@ def pixels(cells):
         ({"num_genes": 0}, None, "--num_genes must be at least 1, found 0"),
         ({"labels_key": "type"}, None, "--labels_key: 'type' is in no section; .* cell_type"),
         ({"min_genes": 21}, None, r"a.h5ad: section 'section_0' keeps none of its 60 cells"),
-        ({"min_cells": 999}, None, "--min_cells: no gene .* 999 of their cells; the most is"),
+        ({"min_cells": 999}, None, "--min_cells: no gene .* 999 of their cells; the maximum is"),
         ({}, without_coordinates, "--spatial_key: none of the 1 sections has coordinates"),
         ({}, fractions, r"a.h5ad: section 'section_0': X holds fractional values"),
     ],

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_run_stopped_amid_epochs_again_and_again_gets_all_its_steps(work):
         run(train_app, f"--resume {LAST} --max_steps {n}")
         assert al.AlphaSTomics.load(LAST).training_record.steps == n
     output = run(app, f"train --resume {LAST} --max_steps 9")
-    assert "had its 9 steps already" in output
+    assert "has been trained for 9 steps already" in output
 
 
 def test_a_full_disk_is_told_and_earlier_checkpoints_stay(work, monkeypatch):
@@ -63,7 +64,7 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay(work, monkeypatch):
         patch.setattr(scvi.train.Trainer, "save_checkpoint", full)
         output = run(train_app, f"--resume {LAST} --max_steps 3", code=2)
     assert "Error: checkpoint_dir: the disk is full, " in output
-    assert "free some space. Go on with --resume" in output
+    assert "free some space. Resume with --resume" in output
     assert Path(LAST).read_bytes() == before
     assert {path.name for path in Path(LAST).parent.iterdir()} == {"last.ckpt", "best.ckpt"}
     run(train_app, f"--resume {LAST} --max_steps 3")
@@ -91,9 +92,43 @@ def test_a_config_that_differs_from_the_run_is_told_and_not_used(work):
 
 
 def test_without_a_login_weights_and_biases_is_offline_and_asks_nothing(work):
-    output = run(train_app, f"{SMALL} {TASK} --max_steps 1")
+    output = run(train_app, f"{SMALL} {TASK} --logger wandb --max_steps 1")
     assert "not logged in, so the run is logged to outputs/first/wandb" in output
-    assert len(list(Path("outputs/first/wandb").glob("offline-run-*"))) == 1
+    (first,) = Path("outputs/first/wandb").glob("offline-run-*")
+    wandb.finish()  # as the end of the process does
+    run(train_app, f"--resume {LAST} --max_steps 2")
+    wandb.finish()
+    names = {path.name for path in Path("outputs/first/wandb").glob("offline-run-*")}
+    assert {name.rpartition("-")[2] for name in names} == {first.name.rpartition("-")[2]}
+
+
+def test_by_default_a_run_is_logged_to_csv_unless_someone_is_logged_in(work, monkeypatch):
+    from alphastomics.cli import _loggers
+
+    assert _loggers.choose_logger("auto") == "csv"
+    assert _loggers.choose_logger("tensorboard") == "tensorboard"
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        assert _loggers.choose_logger("auto") == "wandb"
+    with monkeypatch.context() as patch:
+        patch.setattr(_loggers, "_is_logged_in", lambda: True)
+        assert _loggers.choose_logger("auto") == "wandb"
+        patch.setenv("WANDB_MODE", "disabled")
+        assert _loggers.choose_logger("auto") == "csv"
+
+
+def test_a_resumed_run_keeps_its_csv_table(work):
+    output = run(train_app, f"{SMALL} {TASK} --max_steps 2")
+    table = Path("outputs/first/csv/metrics.csv")
+    assert "Weights & Biases" not in output
+    assert not Path("outputs/first/wandb").exists()
+    before = table.read_text()
+    assert "train_loss" in before
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        run(train_app, f"--resume {LAST} --max_steps 4")
+    assert table.read_text() == before
+    assert Path("outputs/first/csv/from_step_2/metrics.csv").is_file()
+    assert json.loads(Path("outputs/first/run.json").read_text())["logger"] == "csv"
 
 
 def test_an_error_of_weights_and_biases_is_one_line(capsys):

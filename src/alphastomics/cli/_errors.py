@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).parents[1]
 
 # Warnings that a user of the commands can do nothing about.
 IGNORED_WARNINGS = (
-    "Training was stopped by",  # ours, for notebooks: the command says how to go on
+    "Training was stopped by",  # ours, for notebooks: the command says how to resume
     "'(n_jobs|show_progress_bar)' is not a valid key",  # squidpy's documentation
     "No data for colormapping",  # squidpy's points of one color
     "Stochastic Optimizer: Maximum iterations",  # the small network among the baselines
@@ -44,7 +44,7 @@ IGNORED_WARNINGS = (
 class Report:
     """Text at the end of a command if something goes wrong."""
 
-    remedy: Callable[[], str]  # how to go on
+    remedy: Callable[[], str]  # how to resume
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _exit_at_sigterm() -> Iterator[None]:
 
 
 def _describe(error: Exception, remedy: str) -> str:
-    """Text of an error; of a full disk also how to go on."""
+    """Text of an error; for a full disk also how to resume."""
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
     if not isinstance(error, OSError) or error.errno is None:

@@ -24,25 +24,40 @@ NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
 Path = tuple[str, ...]
 
 
-def _keys(model: type[BaseModel], prefix: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
-    """Path and field of every key."""
+def _keys(
+    model: type[BaseModel], groups: Mapping[str, str], prefix: Path = (), group: str | None = None
+) -> Iterator[tuple[Path, FieldInfo, str | None]]:
+    """Path, field and group of every key."""
     for name, field in model.model_fields.items():
         of = field.annotation
+        group = groups.get(name, group)
         if isinstance(of, type) and issubclass(of, BaseModel):
-            yield from _keys(of, (*prefix, name))
+            title = f"{(of.__doc__ or name).rstrip('.')} ({name})"
+            yield from _keys(of, groups, (*prefix, name), title)
         else:
-            yield (*prefix, name), field
+            yield (*prefix, name), field, group
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Types of a key but None."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for kind in get_args(annotation) if kind is not type(None)]
+    return [annotation]
 
 
 def _option_type(annotation: Any) -> Any:
     """Turn the type of a key into one of the command line, which may be left out."""
-    kinds = [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    kinds = _kinds(annotation)
     if get_origin(kinds[0]) is Literal:
         choices = get_args(kinds[0])
         kinds = [StrEnum("Choice", {str(c).replace("-", "_"): str(c) for c in choices})]
     return (kinds[0] if len(kinds) == 1 else str) | None
+
+
+def _metavar(annotation: Any) -> str | None:
+    """Choices of an option as they are in the config; ``None`` for the name of its type."""
+    kind = _kinds(annotation)[0]
+    return f"<{'|'.join(map(str, get_args(kind)))}>" if get_origin(kind) is Literal else None
 
 
 def _names(path: Path, *, switch: bool) -> str:
@@ -50,7 +65,7 @@ def _names(path: Path, *, switch: bool) -> str:
     return "/".join([names[0], f"--no_{names[0][2:]}"]) if switch else ",".join(names)
 
 
-def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
+def _parameter(path: Path, field: FieldInfo, group: str | None) -> inspect.Parameter:
     """Describe one key as a parameter of a command."""
     kind = _option_type(field.annotation)
     switch = field.annotation is bool
@@ -58,7 +73,6 @@ def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
     default = field.get_default()
     description = field.description or ""
     if default is not None and default != []:
-        # Not in brackets, which rich takes for markup.
         description += f" (default {str(default).lower() if switch else default})"
     text = f"{description[:1].upper()}{description[1:]}."
     return inspect.Parameter(
@@ -68,17 +82,25 @@ def _parameter(path: Path, field: FieldInfo) -> inspect.Parameter:
         annotation=Annotated[
             kind,
             typer.Option(
-                *names, help=text, show_default=False, rich_help_panel=" ".join(path[:-1]) or None
+                *names,
+                help=text,
+                show_default=False,
+                metavar=_metavar(field.annotation),
+                rich_help_panel=group,
             ),
         ],
     )
 
 
 def with_options(
-    options: type[BaseModel],
+    options: type[BaseModel], groups: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of ``options``, passed as ``overrides``."""
-    parameters = {"__".join(path): _parameter(path, field) for path, field in _keys(options)}
+    """Add options to a command, for all fields of ``options``, passed as ``overrides``.
+
+    ``groups`` has titles of the help, each by the first field of the group.
+    """
+    keys = _keys(options, groups or {})
+    parameters = {"__".join(path): _parameter(path, field, group) for path, field, group in keys}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)

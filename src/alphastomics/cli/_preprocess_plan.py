@@ -49,7 +49,7 @@ class Options(PreprocessConfig):
 
     @cached_property
     def gene_list(self) -> list[str] | None:
-        """Genes of the file that ``genes`` names, one a line."""
+        """Genes of the file that ``genes`` names, one per line."""
         from alphastomics.io import DataError
 
         if self.genes in HOW:
@@ -57,13 +57,13 @@ class Options(PreprocessConfig):
         path = Path(self.genes)
         if not path.is_file():
             raise DataError(
-                f"--genes must be intersection, union or a file with one gene a line; there is no "
-                f"file {self.genes!r}."
+                "--genes must be intersection, union or a file with one gene per line; there is "
+                f"no file {self.genes!r}."
             )
         try:
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         except UnicodeDecodeError:
-            raise DataError(f"--genes: {path} is not a text file with one gene a line.") from None
+            raise DataError(f"--genes: {path} is not a text file with one gene per line.") from None
         if not any(lines):
             raise DataError(f"--genes: {path} names no gene.")
         return [line for line in lines if line]

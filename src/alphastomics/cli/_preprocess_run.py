@@ -53,7 +53,7 @@ def run(
     if output == raw or (raw in output.parents and raw.is_dir()):
         # The next run would read the output as raw data.
         raise DataError(
-            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose a folder beside it."
+            f"--output_dir: {output_dir} is in the raw folder {raw_dir}: choose one outside it."
         )
     sections = find_sections(
         raw_dir,
@@ -77,7 +77,8 @@ def run(
                 if section.note:
                     typer.echo(section.note, err=True)
         try:
-            with tqdm(unit="section", disable=not progress) as bar:
+            hidden = None if progress else True  # None: where there is no terminal
+            with tqdm(unit="section", disable=hidden) as bar:
                 return _Steps(plan, options, records, root, bar).run()
         except WriteError:
             raise
@@ -225,7 +226,7 @@ class _Steps:
             if not self.plan.shared[chosen].any():
                 raise DataError(
                     f"--min_cells: no gene that all training sections measure is expressed in "
-                    f"{options.min_cells} of their cells; the most is {total.max()}. Lower it."
+                    f"{options.min_cells} of their cells; the maximum is {total.max()}: lower it."
                 )
         if options.num_genes is None or options.num_genes == len(chosen):
             return chosen

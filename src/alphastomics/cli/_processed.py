@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._compat import warn
+from alphastomics.config import ConfigError
 from alphastomics.diffusion_model.transforms import Rows
-from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, stack_rows
+from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, open_data, stack_rows
 from alphastomics.model import AlphaSTomics
 from alphastomics.model._data import CellTable
 from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
@@ -59,23 +62,35 @@ def choose_genes(data: ProcessedData, num_genes: int | None, seed: int) -> NDArr
     return np.flatnonzero(rank_genes(variances, num_genes)["highly_variable"])
 
 
+def columns_of(data: ProcessedData, genes: pd.Index) -> NDArray[np.int64]:
+    """Columns of the genes of a model; raise if the data lack any."""
+    lacking = genes[~genes.isin(data.genes)]
+    if len(lacking):
+        raise ConfigError(
+            f"--data_dir: {data.folder} lacks {len(lacking)} of the model's {len(genes)} genes, "
+            f"{lacking[0]!r} among them."
+        )
+    return np.asarray(data.genes.get_indexer(genes), dtype=np.int64)
+
+
 def _training_sections(data: ProcessedData) -> list[ProcessedSection]:
     """Sections to train and to validate on."""
     return [*data.sections("train"), *data.sections("val")]
 
 
-def _without_expression(data: ProcessedData) -> ad.AnnData:
-    """AnnData of the training sections with empty expression."""
-    sections, manifest = _training_sections(data), data.manifest
-    keys = [manifest.labels_key, manifest.batch_key, _keys.EXPRESSION_KNOWN]
+def _without_expression(
+    data: ProcessedData, sections: list[ProcessedSection], keys: list[str] | None = None
+) -> ad.AnnData:
+    """AnnData of sections with empty expression, with columns of their tables or all and names."""
+    manifest = data.manifest
     tables, positions = [], []
     for section in sections:
-        table = section.obs[[key for key in keys if key in section.obs]]
+        table = section.obs if keys is None else section.obs[section.obs.columns.intersection(keys)]
         tables.append(table.assign(**{_keys.SECTION: section.name}))
         missing = np.full((len(table), manifest.n_dims), np.nan)
         positions.append(missing if section.position is None else section.position)
-    obs = pd.concat(tables, ignore_index=True)
-    obs.index = obs.index.astype(str)
+    obs = pd.concat(tables, ignore_index=keys is not None)
+    obs.index = make_index_unique(obs.index.astype(str))
     if _keys.EXPRESSION_KNOWN in obs:
         obs[_keys.EXPRESSION_KNOWN] = obs[_keys.EXPRESSION_KNOWN].fillna(True).astype(bool)
     cells = ad.AnnData(
@@ -88,21 +103,27 @@ def _without_expression(data: ProcessedData) -> ad.AnnData:
         cells.varm[_keys.MEASURED] = pd.DataFrame(
             {section.name: section.measured for section in sections}, index=data.genes
         )
+    if manifest.units is not None:
+        cells.uns[_keys.UNITS] = manifest.units
     return cells
 
 
 def set_up(data: ProcessedData, columns: NDArray[np.int64]) -> tuple[ad.AnnData, Rows]:
     """Cells for ``AlphaSTomics(cells)``, set up, and their expression on disk."""
-    cells = _without_expression(data)[:, columns].copy()
     manifest = data.manifest
+    keys = [manifest.labels_key, manifest.batch_key, _keys.EXPRESSION_KNOWN]
+    sections = _training_sections(data)
+    cells = _without_expression(data, sections, [key for key in keys if key is not None])
+    cells = cells[:, columns].copy()
     AlphaSTomics.setup_anndata(
         cells,
         values=manifest.values,
         labels_key=manifest.labels_key,
         batch_key=manifest.batch_key,
     )
-    rows = stack_rows([section.expression for section in _training_sections(data)])
-    return cells, rows if len(columns) == len(data.genes) else _Columns(rows, columns)
+    rows = stack_rows([section.expression for section in sections])
+    is_whole = np.array_equal(columns, np.arange(len(data.genes)))
+    return cells, rows if is_whole else _Columns(rows, columns)
 
 
 def training_data(
@@ -114,7 +135,7 @@ def training_data(
     return replace(model._read_training(cells), expression=expression, block=block)
 
 
-def read_section(section: ProcessedSection, genes: pd.Index) -> ad.AnnData:
+def read_section(section: ProcessedSection, genes: pd.Index, units: str | None) -> ad.AnnData:
     """Read a section with its expression, those of ``genes`` that it measures."""
     cells = ad.AnnData(
         section.expression[:], obs=section.obs.copy(), var=pd.DataFrame(index=section.genes)
@@ -122,7 +143,18 @@ def read_section(section: ProcessedSection, genes: pd.Index) -> ad.AnnData:
     if section.position is not None:
         cells.obsm[_keys.SPATIAL] = section.position
     cells.obs[_keys.SECTION] = section.name
+    if units is not None:
+        cells.uns[_keys.UNITS] = units
     return cells[:, genes[genes.isin(section.genes[section.measured])]].copy()
+
+
+def read_sections(folder: Path) -> ad.AnnData:
+    """Read all sections of processed data; positions are NaN in those without."""
+    data = open_data(folder)
+    sections = data.sections()
+    cells = _without_expression(data, sections)
+    cells.X = sparse.vstack([section.expression[:] for section in sections], format="csr")
+    return cells
 
 
 def read_atlas(data: ProcessedData, genes: pd.Index) -> ad.AnnData:
@@ -132,7 +164,7 @@ def read_atlas(data: ProcessedData, genes: pd.Index) -> ad.AnnData:
         if sum(part.n_obs for part in parts) >= ATLAS_CELLS:
             break
         if section.entry.has_coordinates and section.measured.all():
-            parts.append(read_section(section, genes))
+            parts.append(read_section(section, genes, data.manifest.units))
     if not parts:  # every training section lacks a gene, and there are no baselines
         nobody = pd.DataFrame(
             {_keys.SECTION: pd.Series([], dtype=str)}, index=pd.Index([], dtype=str)

@@ -23,6 +23,7 @@ HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
 GENERATED, FILLED_SUFFIX = "generated.h5ad", "_filled.h5ad"  # outputs of sample
+MANIFEST = "manifest.json"  # of processed data
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -40,6 +41,20 @@ def run_of(checkpoint: Path) -> Path:
     """Folder of the run that wrote a checkpoint."""
     folder = checkpoint.resolve().parent
     return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def relative(path: Path) -> Path:
+    """Path as it is printed: relative to the current folder if it lies in it."""
+    whole = path.resolve()
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
+
+
+def default_output(
+    checkpoint: Path, input: Path | None, suffix: str, without_input: str = ""
+) -> Path:
+    """File in the folder of a run for the results of a command, named after its input."""
+    name = without_input if input is None else f"{input.stem}{suffix}"
+    return relative(run_of(checkpoint)) / name
 
 
 def config_of_run(checkpoint: Path) -> Config:
@@ -75,8 +90,8 @@ def _warn_unused(file: Config, run: Config, overrides: dict[str, Any], path: Pat
     ]
     if unused:
         typer.echo(
-            f"{path}: {'; '.join(unused)}. The run goes on as it was begun; options on the "
-            "command line change it.",
+            f"{path}: {'; '.join(unused)}. The run is resumed with its own configuration, which "
+            "options on the command line override.",
             err=True,
         )
 
@@ -97,14 +112,13 @@ def overlap(first: Path, second: Path) -> bool:
 
 
 def check_place(folder: Path, inputs: list[Path]) -> None:
-    """Raise unless a folder can be written and is apart from what is read."""
+    """Raise unless a folder can be written and does not overlap with the inputs."""
     with writing("--output_dir", folder):
         require_writable(folder)
     for path in inputs:
         if overlap(folder, path):
             raise ConfigError(
-                f"--output_dir: {folder} and {path}, which is read, would lie in each other: name "
-                "another folder."
+                f"--output_dir: {folder} and the input {path} overlap: choose another folder."
             )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output_dir: {folder} is a file: name a folder.")
@@ -133,38 +147,38 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
         foreign = foreign or names
     if foreign:
         raise ConfigError(
-            f"--output_dir: {folder} holds {foreign[0]!r}, which is not of an earlier run: name "
-            "another folder for the run, or move that elsewhere."
+            f"--output_dir: {folder} holds {foreign[0]!r}, which no earlier run has written: "
+            "choose another folder for the run, or move that file elsewhere."
         )
 
 
 def _is_written_by_run(name: str) -> bool:
-    """True for outputs of a run, and for what is left of a file if it was killed while writing."""
+    """True for outputs of a run, and for the rest of a file whose writing was interrupted."""
     written = name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
     return written or name.startswith(TEMPORARY)
 
 
 def check_data(resume: Path, data: Path, fingerprint: str) -> None:
-    """Raise if a run would go on with other data than it was begun with, if these are known."""
+    """Raise if a run would be resumed on data other than those it was started with, if known."""
     written = run_of(resume) / RUN
     facts = json.loads(written.read_text()) if written.is_file() else {}
     if facts.get("data_fingerprint", fingerprint) != fingerprint:
         raise ConfigError(
-            f"--data_dir: {data} holds other data than the run of {resume} was trained on, which "
-            f"were in {facts['data']}: name those, or pass --allow_other_data to go on with these."
+            f"--data_dir: {data} differs from the data of the run of {resume}, which were in "
+            f"{facts['data']}: name those, or pass --allow_other_data to resume on these."
         )
 
 
 def move_aside(folder: Path) -> None:
-    """Move an earlier run out of the way of a new one."""
+    """Rename the folder of an earlier run, if a new run has the same name."""
     if (folder / RUN).exists():
         aside = _free_name(folder)
         os.replace(folder, aside)
-        typer.echo(f"{folder} held an earlier run, which is now {aside}.", err=True)
+        typer.echo(f"The earlier run in {folder} was moved to {aside}.", err=True)
 
 
 def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
-    """Make the folder of a run and write what it is about."""
+    """Make the folder of a run and write its configuration and facts."""
     with writing("--output_dir", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG, config.to_yaml())
@@ -213,9 +227,11 @@ def find_checkpoint(
             if (folder / checkpoint).exists():
                 typer.echo(f"Using {folder / checkpoint}.", err=True)
                 return folder / checkpoint
+    others = ", a saved model or processed data" if option == "path" else " or a saved model"
     raise FileNotFoundError(
         f"{option}: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
-        "Name the file that train wrote, outputs/<exp_name>/checkpoints/best.ckpt."
+        "Name the checkpoint that train wrote (outputs/<exp_name>/checkpoints/best.ckpt), the "
+        f"folder of its run{others}."
     )
 
 

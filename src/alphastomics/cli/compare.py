@@ -36,18 +36,24 @@ class Format(StrEnum):
 
 def compare_configs_command(
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with the size to compare at.")
+        Path | None, typer.Option(help="YAML file with the size of the network.")
     ] = None,
-    num_genes: Annotated[int, typer.Option("--num_genes", min=1)] = 100,
-    n_cells: Annotated[int, typer.Option("--n_cells", min=2)] = 256,
-    d_model: Annotated[int, typer.Option("--d_model")] = SMALL.d_model,
-    num_heads: Annotated[int, typer.Option("--num_heads")] = SMALL.num_heads,
-    num_layers: Annotated[int, typer.Option("--num_layers")] = SMALL.num_layers,
-    d_ff: Annotated[int, typer.Option("--d_ff")] = SMALL.d_ff,
+    num_genes: Annotated[int, typer.Option("--num_genes", min=1, help="Genes of a cell.")] = 100,
+    n_cells: Annotated[int, typer.Option("--n_cells", min=2, help="Cells of a set.")] = 256,
+    d_model: Annotated[int, typer.Option("--d_model", help="Width of a token.")] = SMALL.d_model,
+    num_heads: Annotated[
+        int, typer.Option("--num_heads", help="Number of attention heads.")
+    ] = SMALL.num_heads,
+    num_layers: Annotated[
+        int, typer.Option("--num_layers", help="Number of transformer blocks.")
+    ] = SMALL.num_layers,
+    d_ff: Annotated[
+        int, typer.Option("--d_ff", help="Hidden width of the feed-forward.")
+    ] = SMALL.d_ff,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
-    how: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    how: Annotated[Format, typer.Option("--format", help="Format of the output.")] = Format.table,
 ) -> None:
-    """Compare what gates, experts and linear attention cost at one size of the network."""
+    """Compare the cost of gates, experts and linear attention."""
     with report_errors("Nothing was written."):
         size = Architecture(d_model=d_model, num_heads=num_heads, num_layers=num_layers, d_ff=d_ff)
         if config is not None:

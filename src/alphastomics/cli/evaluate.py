@@ -12,6 +12,7 @@ import typer
 from alphastomics import _keys
 from alphastomics._compat import warn
 from alphastomics._files import whole, writing
+from alphastomics.cli._cells import Checkpoint, RunConfig
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
     BEST,
@@ -19,6 +20,7 @@ from alphastomics.cli._run_folder import (
     check_place,
     data_folder,
     find_checkpoint,
+    relative,
     run_of,
     write_text,
 )
@@ -33,41 +35,58 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
+# Scores that are printed, by task; the first one is better if higher.
+SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "ssim")}
 HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
 
 Row = dict[str, Any]
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
-    config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
+    checkpoint: Checkpoint = Path(BEST),
+    config: RunConfig = None,
     data_dir: Annotated[
-        str | None, typer.Option("--data_dir", help="Folder that preprocess wrote.")
+        str | None,
+        typer.Option("--data_dir", help="Processed data to score on; by default those of the run."),
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output_dir", help="Folder to write; by default <run>/test.")
+        Path | None,
+        typer.Option("--output_dir", help="Folder to write; by default test/ in that of the run."),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Sections to score: test, val or train; the first that there are."),
+        typer.Option(
+            metavar="<test|val|train>",
+            help="Sections to score; by default the first of these that the data have.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of draws and of baselines.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of samples and baselines.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace scores and figures in the folder.")
     ] = False,
 ) -> None:
-    """Score a model on the sections that preprocess held out, next to baselines."""
-    with report_errors("Scores are written last."):
+    """Score a model and baselines on held-out sections."""
+    with report_errors("No scores were written."):
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
-        folder = output_dir or run_of(found) / TEST
+        folder = output_dir or relative(run_of(found)) / TEST
         data = data_folder(settings, data_dir, found)
         _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
-        shown = ["section", "task", "kind", "method", "distance_spearman", "pcc"]
-        shown = [column for column in shown if column in table]
-        typer.echo(table[shown].round(3).to_string(index=False, na_rep=""))
+        typer.echo(_summary(table))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
+
+
+def _summary(table: pd.DataFrame) -> str:
+    """Two scores of each task, the best method of each section first."""
+    parts = []
+    for task, scores in SHOWN.items():
+        rows = table[table["task"] == task]
+        if len(rows):
+            rows = rows.sort_values(["section", scores[0]], ascending=[True, False])
+            columns = ["section", "kind", "method", *scores]
+            parts.append(f"{task.capitalize()}:\n{rows[columns].round(3).to_string(index=False)}")
+    return "\n\n".join(parts)
 
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -120,7 +139,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from alphastomics.cli._processed import read_atlas, read_section
+    from alphastomics.cli._processed import columns_of, read_atlas, read_section
     from alphastomics.io import open_data
     from alphastomics.model import AlphaSTomics
 
@@ -128,12 +147,7 @@ def evaluate(
     data.verify(progress_bar=True)
     model = AlphaSTomics.load(checkpoint)
     split, sections = _sections_to_score(data, split)
-    lacking = model.genes[~model.genes.isin(data.genes)]
-    if len(lacking):
-        raise ConfigError(
-            f"--data_dir: {data_dir} lacks {len(lacking)} of the model's {len(model.genes)} genes, "
-            f"{lacking[0]!r} among them."
-        )
+    columns_of(data, model.genes)
     mode = model.config.training_mode
     labels_key = data.manifest.labels_key
     atlas = read_atlas(data, model.genes) if mode != "pos_to_expr" else None
@@ -142,7 +156,7 @@ def evaluate(
     rows: list[Row] = []
     for section in sections:
         typer.echo(f"Scoring {section.name}.", err=True)
-        cells = read_section(section, model.genes)
+        cells = read_section(section, model.genes, data.manifest.units)
         found = []
         if atlas is not None:
             others = atlas[atlas.obs[_keys.SECTION] != section.name].copy()
@@ -177,8 +191,8 @@ def _sections_to_score(
         )
     if split is None and name == "train":
         warn(
-            "no section was held out (preprocess --test_sections or --test_ratio), so the sections "
-            "of training are scored: that tells what the model remembers, not what it can do."
+            "no section was held out (preprocess --test_sections or --test_ratio), so the training "
+            "sections are scored: this shows how well the model fits them, not how it generalizes."
         )
     return name, sections
 

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from alphastomics.io import Manifest
 
 
+# Titles of the help, each by the first option of the group.
+GROUPS = {
+    "genes": "Genes and cells",
+    "values": "Content of the raw data",
+    "test_sections": "Held-out sections",
+}
+
+
 def preprocess(
     raw_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
@@ -25,12 +33,12 @@ def preprocess(
     progress: bool = True,
     **options: Any,
 ) -> Manifest:
-    """Bring raw sections into the form that training reads.
+    """Convert raw sections into processed data, which training reads.
 
     The steps are those of ``al.pp``, one section in memory at a time: genes of all sections,
     splits, cells with enough expression, genes that enough training cells express, the most
-    variable of them. Values are not normalized. Interrupted, the same call goes on with the
-    section that was not finished.
+    variable of them. Values are not normalized. After an interruption, the same call resumes
+    with the section that was not finished.
 
     Parameters
     ----------
@@ -41,15 +49,15 @@ def preprocess(
     overwrite
         Whether to replace what an earlier call wrote to ``output_dir``.
     progress
-        Whether to say what was read of an instrument's output, and show a progress bar.
+        Whether to print which files of an instrument were read, and show a progress bar.
     genes
-        ``"intersection"`` of what sections measure, ``"union"``, or a file with one gene a line.
+        ``"intersection"`` of what sections measure, ``"union"``, or a file with one gene per line.
     num_genes
         Number of the most variable genes to keep; all by default.
     min_genes, min_counts
-        Least genes and total of a cell that is kept.
+        Minimum number of genes, and of counts, per cell.
     min_cells
-        Fewest training cells that express a gene that is kept.
+        Minimum number of training cells that express a gene.
     values
         Kind of the expression: ``"counts"``, ``"lognorm"`` or ``"intensity"``.
     layer
@@ -58,11 +66,11 @@ def preprocess(
         Names of coordinates in ``.obsm`` and of section, cell type and donor or platform in
         ``.obs``; by default ``"spatial"``, ``"section"`` and none.
     bin_size
-        Side of the bins, in µm of Visium HD (8 by default) or DNBs of Stereo-seq (50).
+        Bin size, in µm for Visium HD (8 by default) or DNBs for Stereo-seq (50).
     test_sections, val_sections
         Names of sections to hold out.
     test_ratio, val_ratio
-        Shares of sections with coordinates to hold out at random instead.
+        Fractions of sections with coordinates to hold out at random instead.
     seed
         Seed of the random splits and of the layout.
 
@@ -94,7 +102,7 @@ def preprocess(
     return run(Path(raw_dir), Path(output_dir), checked, overwrite=overwrite, progress=progress)
 
 
-@with_options(PreprocessConfig)
+@with_options(PreprocessConfig, GROUPS)
 def preprocess_command(
     raw_dir: Annotated[
         Path, typer.Option("--raw_dir", "--input_dir", help="File or folder of raw data.")
@@ -106,8 +114,12 @@ def preprocess_command(
     ] = False,
     overrides: dict[str, Any],
 ) -> None:
-    """Bring raw sections into the form that training reads; run again, it resumes."""
-    with report_errors("The same command goes on where this one stopped."):
+    """Convert raw sections into processed data.
+
+    Training reads these. After an interruption, the same command resumes with the section that was
+    not finished.
+    """
+    with report_errors("The same command resumes where this one stopped."):
         manifest = preprocess(raw_dir, output_dir, overwrite=overwrite, **overrides)
     n_cells = sum(section.n_cells for section in manifest.sections)
     typer.echo(

@@ -1,52 +1,52 @@
-"""Fill in what cells lack, or generate new ones."""
+"""The command ``sample``: posterior samples of what cells lack, or generated cells."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from alphastomics._files import require_writable, whole, whole_folder, writing
+from alphastomics import _keys
+from alphastomics.cli._cells import (
+    TABLE,
+    Checkpoint,
+    Mode,
+    ModeOption,
+    Output,
+    Overwrite,
+    Reference,
+    RunConfig,
+    Standardize,
+    StandardizeOption,
+    check_output,
+    check_table_of_positions,
+    position_table,
+    read_cells,
+    write_cells,
+)
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import (
     BEST,
     FILLED_SUFFIX,
     GENERATED,
     config_of_run,
+    default_output,
     find_checkpoint,
-    overlap,
-    run_of,
 )
 from alphastomics.config import ConfigError
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-
-SUFFIXES = (".h5ad", ".zarr")
-ZARR = (".zgroup", "zarr.json")  # in the folder of a store
-
 
 class Method(StrEnum):
-    """Kinds of results: draws or the best estimate."""
+    """Kinds of results: posterior samples or the point estimate."""
 
     sample = "sample"
     predict = "predict"
 
 
-class Mode(StrEnum):
-    """Values that are hidden and filled in; with auto those that are missing."""
-
-    auto = "auto"
-    expr_to_pos = "expr_to_pos"
-    pos_to_expr = "pos_to_expr"
-    joint = "joint"
-
-
 class Point(StrEnum):
-    """Summaries of several draws."""
+    """Summaries of several samples of positions."""
 
     medoid = "medoid"
     consensus = "consensus"
@@ -55,51 +55,95 @@ class Point(StrEnum):
 
 def sample_command(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Option(help="File or folder of a model.")] = Path(BEST),
-    config: Annotated[
-        Path | None, typer.Option(help="Config of the run, to find its checkpoint by.")
-    ] = None,
+    checkpoint: Checkpoint = Path(BEST),
+    config: RunConfig = None,
     input: Annotated[
-        Path | None, typer.Option("--input", help="Cells to fill in (.h5ad or .zarr).")
+        Path | None,
+        typer.Option(
+            "--input",
+            help="Cells to estimate (.h5ad, .zarr or processed data).",
+            rich_help_panel="Cells",
+        ),
     ] = None,
-    num_samples: Annotated[
-        int | None, typer.Option("--num_samples", min=1, help="Number of new cells to generate.")
+    n_cells: Annotated[
+        int | None,
+        typer.Option(
+            "--n_cells",
+            "--num_samples",
+            min=1,
+            help="Number of new cells to generate, instead of --input.",
+            rich_help_panel="Cells",
+        ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Where to write, .h5ad or .zarr; by default in the run.")
-    ] = None,
-    mode: Annotated[Mode, typer.Option(help="What to hide; auto: nothing.")] = Mode.auto,
-    method: Annotated[Method, typer.Option(help="Draws, or the best estimate.")] = Method.sample,
-    reference: Annotated[
-        Path | None, typer.Option(help="Cells with coordinates to place the others among.")
-    ] = None,
-    n_samples: Annotated[int, typer.Option("--n_samples", min=1, help="Number of draws.")] = 1,
+    reference: Reference = None,
+    mode: ModeOption = Mode.auto,
+    standardize: StandardizeOption = Standardize.auto,
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="Posterior samples, or the point estimate of `alphastomics predict`.",
+            rich_help_panel="Sampling",
+        ),
+    ] = Method.sample,
+    n_samples: Annotated[
+        int,
+        typer.Option(
+            "--n_samples", min=1, help="Number of posterior samples.", rich_help_panel="Sampling"
+        ),
+    ] = 1,
+    point: Annotated[
+        Point,
+        typer.Option(
+            help="Summary of several samples: the one nearest to all others, their mean, or none "
+            "(all are written).",
+            rich_help_panel="Sampling",
+        ),
+    ] = Point.medoid,
     n_rounds: Annotated[
-        int | None, typer.Option("--n_rounds", min=1, help="Rounds of a draw; those of the run.")
+        int | None,
+        typer.Option(
+            "--n_rounds",
+            min=1,
+            help="Rounds of a sample; by default those of the run.",
+            rich_help_panel="Sampling",
+        ),
     ] = None,
     n_steps: Annotated[
-        int | None, typer.Option("--n_steps", min=1, help="Steps of the heads; those of the run.")
+        int | None,
+        typer.Option(
+            "--n_steps",
+            min=1,
+            help="Diffusion steps of a round; by default those of the run.",
+            rich_help_panel="Sampling",
+        ),
     ] = None,
-    point: Annotated[Point, typer.Option(help="Summary of the draws.")] = Point.medoid,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it exists.")
-    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the samples.", rich_help_panel="Sampling")
+    ] = 0,
+    output: Output = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Fill in the positions or expression that cells lack, or generate new cells."""
+    """Sample what cells lack, or generate new cells.
+
+    Positions are written to .obsm["spatial_sampled"], or as a table to a .csv file; expression to
+    .layers["expression_sampled"].
+    """
     with report_errors("Nothing was written."):
-        if (input is None) == (num_samples is None):
+        if (input is None) == (n_cells is None):
             raise ConfigError(
-                "give either --input, cells to fill in, or --num_samples, the number of new cells."
+                "give either --input, cells to estimate, or --n_cells, the number of new cells."
             )
         _refuse_unused(context, generates=input is None, method=method)
         found = find_checkpoint(checkpoint, config)
-        if output is None:
-            name = GENERATED if input is None else f"{input.stem}{FILLED_SUFFIX}"
-            output = run_of(found) / name
-        _check_output(output, [found, input, reference], overwrite=overwrite)
+        output = output or default_output(found, input, FILLED_SUFFIX, GENERATED)
+        check_output(output, [found, input, reference], overwrite=overwrite)
+        if output.suffix == TABLE and (input is None or point is Point.none):
+            raise ConfigError(
+                "--output: a .csv file holds one position per cell and no expression: name an "
+                ".h5ad or .zarr file."
+            )
         run = config_of_run(found).diffusion
-        draw: dict[str, Any] = {
+        options: dict[str, Any] = {
             "seed": seed,
             "n_rounds": n_rounds or run.sampling_rounds,
             "n_steps": n_steps or run.sampling_steps,
@@ -108,26 +152,31 @@ def sample_command(
 
         model = AlphaSTomics.load(found)
         if input is None:
-            assert num_samples is not None
-            cells = model.generate(num_samples, **draw)
+            assert n_cells is not None
+            write_cells(model.generate(n_cells, **options), output)
+            return
+        cells = read_cells(input, "--input")
+        check_table_of_positions(output, cells, mode, model._setup.spatial_key)
+        task: dict[str, Any] = {
+            "mode": mode.value,
+            "standardize": standardize.value,
+            "reference": None if reference is None else read_cells(reference, "--reference"),
+        }
+        if method is Method.predict:
+            key = _keys.PREDICTED
+            model.predict(cells, **task)
         else:
-            cells = read_cells(input, "--input")
-            task: dict[str, Any] = {"mode": mode.value, "reference": None}
-            if reference is not None:
-                task["reference"] = read_cells(reference, "--reference")
-            if method is Method.predict:
-                model.predict(cells, **task)
-            else:
-                draw["point"] = None if point is Point.none else point.value
-                model.sample(cells, n_samples=n_samples, **task, **draw)
-        _write(cells, output)
-        typer.echo(f"{output}: {cells.n_obs:,} cells.")
+            key = _keys.SAMPLED
+            options["point"] = None if point is Point.none else point.value
+            model.sample(cells, n_samples=n_samples, **task, **options)
+        write_cells(cells, output, position_table(cells, key) if output.suffix == TABLE else None)
 
 
 def _refuse_unused(context: typer.Context, *, generates: bool, method: Method) -> None:
     """Raise if an option is given that has no effect with the others."""
     if generates:
-        unused, why = ["mode", "method", "reference", "n_samples", "point"], "--num_samples"
+        why = "--n_cells"
+        unused = ["mode", "method", "reference", "standardize", "n_samples", "point"]
     elif method is Method.predict:
         unused, why = ["n_samples", "n_rounds", "n_steps", "point", "seed"], "--method predict"
     else:
@@ -136,49 +185,3 @@ def _refuse_unused(context: typer.Context, *, generates: bool, method: Method) -
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise ConfigError(f"--{name} has no effect with {why}: leave it out.")
-
-
-def _check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -> None:
-    """Raise if a file would be replaced unasked, or that is read, or cannot be written."""
-    with writing("--output", output):
-        require_writable(output)
-    is_store = output.suffix == ".zarr" and any((output / name).is_file() for name in ZARR)
-    if output.is_dir() and not is_store:
-        raise ConfigError(f"--output: {output} is a folder: name a file in it.")
-    if any(path is not None and overlap(output, path) for path in inputs):
-        raise ConfigError(f"--output: {output} is read by this command: name another file.")
-    if output.suffix not in SUFFIXES:
-        raise ConfigError(f"--output: {output} must end in {' or '.join(SUFFIXES)}.")
-    if output.is_file() and output.suffix == ".zarr":
-        raise ConfigError(f"--output: {output} is a file, and .zarr a folder: name another.")
-    if output.exists() and not overwrite:
-        raise ConfigError(
-            f"--output: {output} exists already: name another file, or pass --overwrite."
-        )
-
-
-def _write(cells: AnnData, output: Path) -> None:
-    """Write cells whole or not at all."""
-    with writing("--output", output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if output.suffix == ".zarr":
-            with whole_folder(output) as part:
-                cells.write_zarr(part)
-        else:
-            with whole(output) as part:
-                cells.write_h5ad(part)
-
-
-def read_cells(path: Path, option: str) -> AnnData:
-    """Read an AnnData file."""
-    import anndata as ad
-
-    if not path.exists():
-        raise ConfigError(f"{option}: there is no {str(path)!r}.")
-    try:
-        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
-    except Exception as error:
-        raise ConfigError(
-            f"{option}: {path} cannot be read as AnnData ({type(error).__name__}): give an .h5ad "
-            "file or a .zarr folder that anndata wrote."
-        ) from None

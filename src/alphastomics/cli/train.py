@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alphastomics import _keys
-from alphastomics._compat import MissingExtraError, require
 from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
+from alphastomics.cli._loggers import choose_logger, is_first, loggers, wandb_id
 from alphastomics.cli._options import with_options
 from alphastomics.cli._run_folder import (
     BEST,
@@ -32,21 +31,18 @@ from alphastomics.cli._run_folder import (
     folder_of,
     move_aside,
     overlap,
+    relative,
     run_of,
 )
 from alphastomics.config import PRESETS, Config, ConfigError
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
     from alphastomics.model import AlphaSTomics
-
-PROJECT = "alphastomics"  # of Weights & Biases
 
 
 @dataclass(frozen=True)
 class Start:
-    """Start of a training: anew, or from a checkpoint, with the data of its run or others."""
+    """Start of training: from initial weights, or from a checkpoint and on which data."""
 
     checkpoint: Path | None = None
     allow_other_data: bool = False
@@ -62,20 +58,23 @@ def _train_command(*, timed: bool) -> Callable[..., None]:
     def train_command(
         config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
         preset: Annotated[
-            str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")
+            str | None, typer.Option(help=f"Recipe, under the config: {', '.join(PRESETS)}.")
         ] = None,
         resume: Annotated[
             Path | None,
-            typer.Option("--resume", "--resume_from", help="Checkpoint to go on from."),
+            typer.Option("--resume", "--resume_from", help="Checkpoint to resume from."),
         ] = None,
         allow_other_data: Annotated[
             bool,
-            typer.Option("--allow_other_data", help="Resume on other data than the run's."),
+            typer.Option("--allow_other_data", help="Resume on data other than those of the run."),
         ] = False,
         *,
         overrides: dict[str, Any],
     ) -> None:
-        """Train a model on processed data; the command line wins over the config."""
+        """Train a model on processed data.
+
+        Options on the command line override the config file, and that the defaults.
+        """
         _command(config, preset, Start(resume, allow_other_data), overrides, timed=timed)
 
     return train_command
@@ -101,26 +100,16 @@ def _command(
             raise ConfigError("--allow_other_data has no effect without --resume: leave it out.")
         config = effective_config(path, overrides, preset, resume)
         if resume is not None and not {"exp_name", "output_dir"} & overrides.keys():
-            folder = run_of(resume)
-            if folder.is_relative_to(Path.cwd()):
-                folder = folder.relative_to(Path.cwd())
+            folder = relative(run_of(resume))
         else:
             folder = folder_of(config, path, timed=timed)
         last = folder / CHECKPOINTS / LAST
         report.remedy = lambda: (
-            f"Go on with --resume {last}." if os.path.exists(last) else "Start again."
+            f"Resume with --resume {last}." if os.path.exists(last) else "Start again."
         )
         train(config, folder, start)
-        if _is_first():
+        if is_first():
             typer.echo(f"{folder / CHECKPOINTS / BEST}: done.")
-
-
-def _is_first() -> bool:
-    """True in the process that writes files and messages, of several that train together."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    node = int(os.environ.get("NODE_RANK", "0"))
-    return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == 0)
 
 
 def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
@@ -134,7 +123,7 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
         Where to write ``config.yaml``, ``run.json``, ``checkpoints/``, ``history.csv`` and
         ``loss.png``.
     start
-        Checkpoint to go on from, if any.
+        Checkpoint to resume from, if any.
 
     Returns
     -------
@@ -166,12 +155,12 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     resume = start.checkpoint
     # In another folder than that of its run, a resumed run is a new one.
     resumes = resume is not None and folder.resolve() == run_of(resume)
-    if _is_first():
+    if is_first():
         check_folder(folder, data_dir, resumes=resumes)
         if resume is not None and not resumes and overlap(folder, resume):
             raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
     data = open_data(data_dir)
-    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=_is_first())
+    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=is_first())
     fingerprint = data.manifest.provenance.fingerprint
     if resume is not None and not start.allow_other_data:
         check_data(resume, data.folder, fingerprint)
@@ -182,28 +171,33 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     options = _train_options(config, has_validation=bool(val_sections))
     require_devices(options)
     before = 0 if resume is None else _check_resumable(resume, model)
-    facts = {
+    kind = choose_logger(config.training.logger)
+    run_id = wandb_id(folder if resumes else None)
+    facts: dict[str, Any] = {
         "seed": config.training.seed,
         "data": str(data.folder),
         "data_fingerprint": fingerprint,
         "genes": len(columns),
+        "logger": kind,
         "versions": versions(),
     }
+    if kind == "wandb":
+        facts["wandb_id"] = run_id
     model._table = training_data(model, data, cells, expression)
-    if _is_first():
+    if is_first():
         record = partial(begin, folder, config, facts)
-        if resumes:  # a run that cannot go on stays as it is
+        if resumes:  # a run that cannot be resumed stays as it is
             options["callbacks"].append(LambdaCallback(on_train_start=lambda *_: record()))
         else:
             move_aside(folder)
             record()
     options |= {
         "checkpoint_dir": folder / CHECKPOINTS,
-        "logger": [epoch_logger(), *loggers(config, folder)],
+        "logger": [epoch_logger(), *loggers(kind, config, folder, run_id, before)],
         "default_root_dir": str(folder),
     }
     model.train(val_sections=val_sections, ckpt_path=resume, **options)
-    if not _is_first():
+    if not is_first():
         return model
     if model.training_record.steps == before:
         _report_no_steps(resume, before, folder)
@@ -211,10 +205,10 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
 
 
 def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
-    """Say that a checkpoint had its steps; raise if its best weights are in another folder."""
+    """Report that no step was left; raise if the best weights are in another folder."""
     text = (
-        f"{resume} had its {steps} steps already: to train longer, give more --max_steps or "
-        "--epochs."
+        f"{resume} has been trained for {steps} steps already: to train longer, raise --max_steps "
+        "or --epochs."
     )
     if not (folder / CHECKPOINTS / BEST).exists():
         raise ConfigError(f"--resume: {text}")
@@ -246,16 +240,16 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
     _, payload = read_checkpoint(checkpoint)
     mine, theirs = dict(model.config), payload["init_arguments"]
     different = [
-        f"{name} is {theirs.get(name)!r} in it and {value!r} now"
+        f"{name} is {theirs.get(name)!r} in the checkpoint and {value!r} now"
         for name, value in mine.items()
         if theirs.get(name) != value
     ]
     genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
     if list(genes) != list(model.genes):
-        different.append(f"it has {len(genes)} genes and the data {len(model.genes)} others")
+        different.append(f"its {len(genes)} genes are not the {len(model.genes)} of the data")
     names = payload["registry"]["setup_args"]
     different += [
-        f"{name} is {names.get(name)!r} in it and {value!r} in the data"
+        f"{name} is {names.get(name)!r} in the checkpoint and {value!r} in the data"
         for name, value in model.registry_["setup_args"].items()
         if names.get(name) != value
     ]
@@ -264,9 +258,9 @@ def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
         different.append("the data have other cell types or batches")
     if different:
         written = run_of(checkpoint) / CONFIG
-        lost = "" if written.is_file() else f" There is no {written} of its run: pass --config."
+        lost = "" if written.is_file() else f" {written} is missing: pass --config."
         raise ConfigError(
-            f"--resume: {checkpoint} is of another configuration: {'; '.join(different)}. Go on "
+            f"--resume: {checkpoint} has another configuration: {'; '.join(different)}. Resume "
             f"with the same, or train a new model.{lost}"
         )
     return int(payload["training"]["steps"])
@@ -292,63 +286,3 @@ def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> Alpha
     best._calibrate_on(model._training_cells(), val_sections)
     replace_payload(path, best._payload(best.training_record, best.history_ or {}))
     return best
-
-
-def loggers(config: Config, folder: Path) -> list[Logger]:
-    """Make the logger of a run that is written to ``folder``."""
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-
-    kind = config.training.logger
-    if kind == "wandb":
-        try:
-            require("wandb", "wandb", "Logging to Weights & Biases")
-            return [_wandb_logger(config, folder)]
-        except MissingExtraError as error:
-            kind = "csv"
-            _echo(f"{error} This run is logged to {folder / 'csv'}.")
-    if kind == "csv":
-        return [CSVLogger(folder, name="", version="csv")]
-    if kind == "tensorboard":
-        return [TensorBoardLogger(folder, name="", version="tensorboard")]
-    return []
-
-
-def _echo(text: str) -> None:
-    """Print a line from the first of several processes."""
-    if _is_first():
-        typer.echo(text, err=True)
-
-
-def _wandb_logger(config: Config, folder: Path) -> Logger:
-    """Log to Weights & Biases as ``WANDB_MODE`` says, else offline unless the user is logged in."""
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    options: dict[str, Any] = {}
-    if "WANDB_MODE" not in os.environ and not _logged_in():
-        options = {"mode": "offline", "settings": wandb.Settings(silent=True)}
-        _echo(
-            f"Weights & Biases: not logged in, so the run is logged to {folder / 'wandb'}; "
-            "`wandb login`, then `wandb sync` with that run's folder, uploads it."
-        )
-    if _is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-    logger = WandbLogger(
-        name=folder.name,
-        project=PROJECT,
-        save_dir=str(folder),
-        config=config.model_dump(),
-        **options,
-    )
-    # Lightning passes on what newer versions of wandb warn about.
-    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
-    return logger
-
-
-def _logged_in() -> bool:
-    """True if Weights & Biases has credentials; nothing is asked."""
-    import wandb
-
-    if "prompt" in inspect.signature(wandb.login).parameters:
-        return bool(wandb.login(prompt=False, verify=False))
-    return bool(wandb.api.api_key)  # older versions, whose login always prompts

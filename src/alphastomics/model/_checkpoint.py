@@ -49,7 +49,7 @@ from alphastomics.model._saved import (
 from alphastomics.model._stopping import StoppedError, amid_epoch, in_any_process
 
 FORMAT = "alphastomics-model"
-FORMAT_VERSION = 3  # 1: the network of alphastomics 0.1; 2: without stored cells for imputation
+FORMAT_VERSION = _keys.MODEL_FORMAT
 JSON_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
