@@ -154,6 +154,18 @@ class Calibrator:
         """Quantiles of the radius, by pattern and method."""
         return _quantiles(self._ratios)
 
+    def summary(self) -> str:
+        """Line that says what was learned."""
+        names = {"unframed": "without a reference", "framed": "among known cells"}
+        radius = ", ".join(
+            f"{quantiles['predict']:.2f} times its error scale {names[pattern]}"
+            for pattern, quantiles in self.calibration().items()
+        )
+        parts = [f"90 % radius of a cell: {radius}"] if radius else []
+        if self._scored:
+            parts.append(f"90 % intervals of {self.module.num_genes} genes")
+        return "; ".join(parts)
+
     def intervals(self) -> dict[str, dict[str, list[Any]]]:
         """Intervals of expression by pattern, as they are saved."""
         units = self.module.expression_transform
@@ -179,12 +191,17 @@ class _Fold(NamedTuple):
     trained: Mask | None = None  # cells of the section that are trained on
 
 
+def located_sections(data: CellTable, sections: list[str]) -> list[str]:
+    """Sections with enough cells of known position and expression."""
+    return [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
+
+
 def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
     """Folds that leave out a section each, or half of a single section.
 
     Half of a section says nothing about a new one, so only placing into a reference is calibrated.
     """
-    located = [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
+    located = located_sections(data, sections)
     if len(located) > 1:
         for left_out in located[:MAX_FOLDS]:
             rest = np.isin(data.section, sections) & (data.section != left_out)
@@ -209,14 +226,18 @@ def cross_validate(
     calibrator: Calibrator,
     data: CellTable,
     sections: list[str],
-    train: Callable[[CellTable], MaskedDiffusionModule],
-) -> None:
+    train: Callable[[CellTable, str], MaskedDiffusionModule],
+) -> int:
     """Train on all but one section at a time and calibrate on the one left out.
 
-    ``train`` gives a new network that is trained on the given cells.
+    ``train`` returns a new network that is trained on the given cells, and takes the name of the
+    fold. Returns the number of folds.
     """
-    for fold in _folds(data, sections, calibrator.seed):
-        calibrator.add(train(fold.training), fold.held_out, fold.patterns, fold.trained)
+    n_folds = min(len(located_sections(data, sections)), MAX_FOLDS)
+    for number, fold in enumerate(_folds(data, sections, calibrator.seed), 1):
+        network = train(fold.training, f"fold {number} of {n_folds}, ")
+        calibrator.add(network, fold.held_out, fold.patterns, fold.trained)
+    return n_folds
 
 
 def on_sections(calibrator: Calibrator, data: CellTable, sections: list[str]) -> None:

@@ -475,3 +475,26 @@ def _read(
         batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key").clip(0),
         block=np.zeros(adata.n_obs, dtype=np.int64),
     )
+
+
+def units_of(adata: AnnData) -> str:
+    """Unit of coordinates in ``.uns["units"]``, empty if there is none."""
+    units = adata.uns.get(_keys.UNITS)
+    return units if isinstance(units, str) else ""
+
+
+def described(table: CellTable, setup: SetupArgs) -> str:
+    """Line that says what a setup found."""
+    sections = pd.unique(table.section)
+    located = int(table.has_position.sum())
+    text = (
+        f"setup_anndata: {len(table.names):,} cells, {table.panels.shape[1]:,} genes "
+        f"({setup.values}), {len(sections)} section{'s' * (len(sections) != 1)}, "
+        f"{table.position.shape[1]}D positions of {located:,} cells in obsm[{setup.spatial_key!r}]"
+    )
+    n_labels = len(np.unique(table.label[table.label > 0]))
+    return (
+        text
+        if setup.labels_key is None
+        else f"{text}, {n_labels} types in obs[{setup.labels_key!r}]"
+    )

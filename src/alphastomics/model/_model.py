@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from numpy.typing import ArrayLike
-from scipy import sparse
+from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
@@ -25,6 +25,8 @@ from alphastomics._compat import quiet
 from alphastomics._computing import own_torch_state
 from alphastomics._hints import coordinate_hint
 from alphastomics._output import INTERVAL, METHOD, Results, check_key
+from alphastomics._progress import Reporter, duration
+from alphastomics._settings import logger, settings
 from alphastomics._validate import (
     check_adata,
     check_choice,
@@ -33,6 +35,7 @@ from alphastomics._validate import (
     check_seed,
     read_points,
     renamed_argument,
+    require_adata,
     short,
 )
 from alphastomics.config import (
@@ -63,19 +66,29 @@ from alphastomics.model._checkpoint import (
     weights_fingerprint,
     write_model,
 )
+from alphastomics.model._compute import DeviceNumbers, computing_on
 from alphastomics.model._data import (
     Categories,
     CellTable,
     SetupArgs,
-    category_numbers,
+    described,
     new_cells,
     read_categories,
     read_query,
     read_training,
     require_seen_labels,
+    units_of,
     without_genes,
 )
-from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
+from alphastomics.model._distributed import Devices, check_trainer_options
+from alphastomics.model._generation import (
+    draw_donors,
+    exchanged,
+    generated_obs,
+    log_normalized,
+    unplaced_section,
+    uns_of_new,
+)
 from alphastomics.model._imputation import impute_missing
 from alphastomics.model._inference import (
     Estimates,
@@ -88,6 +101,11 @@ from alphastomics.model._intervals import LEVEL
 from alphastomics.model._novelty import mark_novel
 from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
 from alphastomics.model._plausibility import warn_implausible
+from alphastomics.model._requests import (
+    warn_of_positions,
+    warn_of_short_folds,
+    warn_of_training_cells,
+)
 from alphastomics.model._results import (
     BOUNDS,
     OUTPUTS,
@@ -100,17 +118,23 @@ from alphastomics.model._results import (
 )
 from alphastomics.model._saved import check_stored, new_module
 from alphastomics.model._scvi import (
+    ELSEWHERE,
     FOLDER,
     LATENT,
     LOAD,
+    NEW_CELLS,
+    QUERY,
     SAVE,
     TRAIN,
+    HidesInherited,
     chosen_cells,
     hide_inherited,
     move,
     stopping_options,
     without_options,
 )
+from alphastomics.model._signatures import literal_signatures
+from alphastomics.model._summary import Summary
 from alphastomics.model._task import (
     MAX_PLACED_SET,
     MAX_SET,
@@ -131,8 +155,9 @@ MAX_STEPS = 100_000  # of the diffusion heads
 BYTES_OF_NAME = 128  # of a cell in an index
 
 
+@literal_signatures
 @hide_inherited
-class AlphaSTomics(BaseModelClass):
+class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
     """Model of the architecture of a tissue, which estimates what is unknown of its cells.
 
     A masked transformer over the cells of a section turns the known values into a context vector
@@ -193,7 +218,8 @@ class AlphaSTomics(BaseModelClass):
     diffusion_steps
         Number of noise levels of training, if the schedule is ``"cosine"``.
     seed
-        Seed of the initial weights and of training.
+        Seed of the initial weights and of training; ``None`` for ``al.settings.seed``, which is 0
+        unless it is set. ``scvi.settings.seed`` has no effect.
     registry
         Setup of a saved model; used by :meth:`load`.
 
@@ -236,10 +262,10 @@ class AlphaSTomics(BaseModelClass):
         allow_reflection: bool = True,
         schedule: Schedule = "edm",
         diffusion_steps: int = DIFFUSION_STEPS,
-        seed: int = 0,
+        seed: int | None = None,
         registry: dict[str, Any] | None = None,
     ) -> None:
-        given = locals()
+        given = {**locals(), "seed": settings.seed if seed is None else seed}
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
         self._require_setup(adata, registry)
         super().__init__(adata, registry)
@@ -299,7 +325,9 @@ class AlphaSTomics(BaseModelClass):
         labels_key: str | None = None,
         batch_key: str | None = None,
     ) -> None:
-        """Name the parts of an AnnData that the model reads.
+        """Register an AnnData: the keys of expression, positions, sections and labels.
+
+        A line of the logger says what was found.
 
         Parameters
         ----------
@@ -319,7 +347,8 @@ class AlphaSTomics(BaseModelClass):
             Name in ``.obs`` of cell types, for scores and colors; never an input to placement.
         batch_key
             Name in ``.obs`` of donor or platform, a condition of training and of queries that have
-            it.
+            it. It is not the section: for that, which scvi-tools and squidpy call sample, batch or
+            library, pass ``section_key``.
 
         Examples
         --------
@@ -328,8 +357,10 @@ class AlphaSTomics(BaseModelClass):
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
         setup.check()
-        warn_implausible(read_training(adata, setup), setup)
+        cells = read_training(adata, setup)
+        warn_implausible(cells, setup)
         setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
+        setup_args[_keys.UNITS_REGISTRY] = units_of(adata)
         manager = AnnDataManager(
             fields=[
                 LayerField(
@@ -342,6 +373,7 @@ class AlphaSTomics(BaseModelClass):
         with quiet("scvi.data"):
             manager.register_fields(adata)
         cls.register_manager(manager)
+        logger.info(described(cells, setup))
 
     @property
     def genes(self) -> pd.Index:
@@ -371,7 +403,7 @@ class AlphaSTomics(BaseModelClass):
         activation_checkpointing: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
-        progress_bar: bool = True,
+        progress_bar: bool | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model; called again, train it further.
@@ -412,7 +444,8 @@ class AlphaSTomics(BaseModelClass):
             Checkpoint of an interrupted training of a model like this one, to go on from. The same
             options give the same weights as an uninterrupted training.
         progress_bar
-            Whether to show a progress bar.
+            Whether to show progress; ``None`` for ``al.settings.progress_bar``. Where there is no
+            terminal, a few lines are logged instead of a bar.
         **trainer_kwargs
             More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
             ``num_nodes`` or ``strategy``. ``early_stopping=True`` stops when the validation loss
@@ -454,7 +487,7 @@ class AlphaSTomics(BaseModelClass):
             self._payload,
             val_sections=held_out,
             ckpt_path=ckpt_path,
-            enable_progress_bar=progress_bar,
+            reporter=Reporter.of(progress_bar),
             **trainer_kwargs,
         )
         self.training_record, self.history_, self.trainer, _ = trained
@@ -493,7 +526,7 @@ class AlphaSTomics(BaseModelClass):
         self,
         *,
         max_steps: int | None = None,
-        progress_bar: bool = True,
+        progress_bar: bool | None = None,
         **train_options: Any,
     ) -> None:
         """Learn how far off estimates are, from cells that are left out of training.
@@ -518,11 +551,12 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         max_steps
-            Steps of each training; by default as many as this model took, for as many cells.
+            Steps of each training; by default as many as this model took, for as many cells. With
+            fewer, radius and intervals may not hold 90 %, which a warning says.
         progress_bar
-            Whether to show a progress bar.
+            As in :meth:`train`.
         **train_options
-            Those given to :meth:`train`.
+            Those given to :meth:`train`, such as ``accelerator`` and ``devices``.
 
         Raises
         ------
@@ -546,28 +580,34 @@ class AlphaSTomics(BaseModelClass):
         training = TrainConfig(**options, max_steps=max_steps)
         check_trainer_options(train_options, sorted({*names, "progress_bar"}))
         data, done = self._training_cells(), self.training_record
+        began = time.monotonic()
 
-        def train(fold: CellTable) -> MaskedDiffusionModule:
+        def train(fold: CellTable, name: str) -> MaskedDiffusionModule:
             module = self._new_module()
-            steps = max_steps or max(1, round(done.steps * len(fold.names) / done.n_cells))
+            steps = max(1, round(done.steps * len(fold.names) / done.n_cells))
+            if name.startswith("fold 1 "):
+                warn_of_short_folds(max_steps, steps)
             fit(
                 module,
                 fold,
                 self.config,
-                training.replace(max_steps=steps),
+                training.replace(max_steps=max_steps or steps),
                 TrainingRecord(),
                 {},
                 self._payload,
-                enable_progress_bar=progress_bar,
+                reporter=Reporter.of(progress_bar, name),
                 **train_options,
             ).hand_on()
             return module
 
         calibrator = self._calibrator()
-        cross_validate(calibrator, data, done.train_sections, train)
+        n_folds = cross_validate(calibrator, data, done.train_sections, train)
         self._keep(calibrator)
+        taken = duration(time.monotonic() - began)
+        logger.info(f"calibrate: {calibrator.summary()} (folds: {n_folds}, {taken})")
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def predict(
         self,
@@ -581,9 +621,12 @@ class AlphaSTomics(BaseModelClass):
         layer_added: str = _keys.EXPRESSION_PREDICTED,
         standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
         distributed: Devices | None = None,
-        progress_bar: bool = True,
-    ) -> None:
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
         """Fill in missing values with their expectation, in one pass of the network.
 
         The conditional mean has the least squared error of all estimates, and shrinks where the
@@ -629,24 +672,28 @@ class AlphaSTomics(BaseModelClass):
             Sections with more cells than this are cut into parts that are filled in one by one, so
             that memory stays bounded; by default 2,048 for placing cells, else 8,192.
             If memory does not suffice, all is done again in parts of half the size.
+        accelerator, devices
+            As in :class:`lightning.pytorch.Trainer`: another device than that of the model, which
+            ``"auto"`` uses (see :meth:`to_device`), or several, which share the parts. Every
+            process has the same result as a single one. The script runs once for each device, so
+            let one process write files.
         distributed
-            Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
-            ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
-            default the device of the model is used. Every process has the same result as a single
-            one. The script runs once for each device, so let one process write files. Parts are
-            exchanged in ``default_root_dir``, which all nodes must share.
+            More options of the Trainer, such as ``{"num_nodes": 2}``. Parts are exchanged in
+            ``default_root_dir``, which all nodes must share.
+        copy
+            Whether to leave ``adata`` as it is and to return a copy with the results.
         progress_bar
-            Whether to show a progress bar.
+            As in :meth:`train`.
 
         Returns
         -------
-        None
-            Writes, where positions are missing, ``.obsm[key_added]``, shape
-            ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
-            ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
-            of 90 %. Without any known position the frame is that of the model, centered on the
-            origin. Cells without counts whose position is unknown have NaN, which a warning says.
-            Where expression is missing, ``.layers[layer_added]``, shape
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes, where positions are missing,
+            ``.obsm[key_added]``, shape ``(n_cells, n_dims)``, in the units of training, and, if the
+            model was calibrated, ``.obs[key_added + "_radius"]``, within which the true position
+            lies with a probability of 90 %. Without any known position the frame is that of the
+            model, centered on the origin. Cells without counts whose position is unknown have NaN,
+            with a warning. Where expression is missing, ``.layers[layer_added]``, shape
             ``(n_cells, n_genes)``, NaN for genes the model does not know; if the model was
             calibrated and the cells have other genes, or a position among measured cells, also
             ``.layers[layer_added + "_lower"]`` and ``"_upper"``, between which the true value lies
@@ -671,22 +718,27 @@ class AlphaSTomics(BaseModelClass):
         """
         self._check_output(output, key_added=key_added, layer_added=layer_added)
         check_choice("estimate", estimate, ESTIMATES)
-        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
-        adata, task = self._task(adata, mode, reference, standardize, predicts=True)
-        details = {"method": "predict", "mode": mode, "estimate": estimate}
-        writer = self._writer(adata, reference, task, output, details)
-        writer.reserve(key_added, layer_added)
-        estimates = predict_missing(
-            self.module,
-            task,
-            arrange=estimate == "arrangement",
-            max_cells=n_most or self._set_size(task),
-            progress_bar=progress_bar,
-            devices=devices,
-        )
-        writer.write(estimates, key_added, layer_added)
+        n_most = self._check_set_size(max_cells_per_set)
+        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
+        with device as shared:
+            adata = self._cells_to_write(adata, copy)
+            _, task = self._task(adata, mode, reference, standardize, predicts=True)
+            details = {"method": "predict", "mode": mode, "estimate": estimate}
+            writer = self._writer(adata, reference, task, output, details)
+            writer.reserve(key_added, layer_added)
+            estimates = predict_missing(
+                self.module,
+                task,
+                arrange=estimate == "arrangement",
+                max_cells=n_most or self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            writer.write(estimates, key_added, layer_added)
+        return adata if copy else None
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def sample(
         self,
@@ -701,12 +753,15 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         key_added: str = _keys.SAMPLED,
         layer_added: str = _keys.EXPRESSION_SAMPLED,
-        seed: int = 0,
+        seed: int | None = None,
         standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
         distributed: Devices | None = None,
-        progress_bar: bool = True,
-    ) -> None:
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
         """Fill in missing values with draws from the learned tissue.
 
         Without any known position, several draws of a section are superposed by generalized
@@ -716,7 +771,7 @@ class AlphaSTomics(BaseModelClass):
         ----------
         adata, mode, reference, output, layer_added
             As in :meth:`predict`.
-        standardize, max_cells_per_set, distributed, progress_bar
+        standardize, max_cells_per_set, accelerator, devices, distributed, copy, progress_bar
             As in :meth:`predict`.
         n_samples
             Number of draws.
@@ -734,15 +789,17 @@ class AlphaSTomics(BaseModelClass):
         key_added
             Where to write.
         seed
-            Same seed, same draws, whatever the order of the cells.
+            Same seed, same draws, whatever the order of the cells; ``None`` for
+            ``al.settings.seed``.
 
         Returns
         -------
-        None
+        AnnData or None
             As :meth:`predict`, or with ``point=None`` positions in
-            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, and the first draw of
-            expression. In ``.uns["alphastomics"]`` how it was made, and for several draws without
-            a known position whether they disagree by a mirror image, see
+            ``.obsm[key_added + "_draws"]`` (``.obsm[key_added]`` if it ends with ``"draws"``),
+            ``(n_cells, n_samples, n_dims)``, and expression in ``.layers[layer_added + "_0"]`` and
+            so on, a layer per draw. In ``.uns["alphastomics"]``, provenance, and for several draws
+            without a known position whether they disagree by a mirror image, see
             :func:`alphastomics.metrics.mirror_ambiguity`.
 
         Examples
@@ -753,38 +810,43 @@ class AlphaSTomics(BaseModelClass):
         """
         self._check_output(output, key_added=key_added, layer_added=layer_added)
         n_samples, seed = check_integer("n_samples", n_samples, 1), check_seed(seed)
-        settings = self._draw_settings(n_steps, n_rounds)
+        rounds = self._draw_settings(n_steps, n_rounds)
         if not (point is None or isinstance(point, str)) or point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {short(point)}.")
-        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
-        adata, task = self._task(adata, mode, reference, standardize, predicts=False)
-        check_memory(
-            n_samples * Estimates.n_bytes(self.module, task),
-            f"n_samples={n_samples} of {task.n} cells",
-            "draw fewer at a time",
-        )
+        n_most = self._check_set_size(max_cells_per_set)
         details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
         details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
         details["point"] = str(point)
-        writer = self._writer(adata, reference, task, output, details)
-        writer.reserve(key_added, layer_added, n_samples if point is None else None)
-        draws = draw_missing(
-            self.module,
-            task,
-            settings,
-            n_samples=n_samples,
-            seed=seed,
-            max_cells=n_most or self._set_size(task),
-            progress_bar=progress_bar,
-            devices=devices,
-        )
-        if n_samples > 1 and task.fill_position and task.unframed_sections():
-            writer.details["mirror"] = superpose_draws(
-                draws, task, allow_reflection=self.module.allow_reflection
+        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
+        with device as shared:
+            adata = self._cells_to_write(adata, copy)
+            _, task = self._task(adata, mode, reference, standardize, predicts=False)
+            check_memory(
+                n_samples * Estimates.n_bytes(self.module, task),
+                f"n_samples={n_samples} of {task.n} cells",
+                "draw fewer at a time",
             )
-        writer.write_draws(draws, point, key_added, layer_added)
+            writer = self._writer(adata, reference, task, output, details)
+            writer.reserve(key_added, layer_added, n_samples if point is None else None)
+            draws = draw_missing(
+                self.module,
+                task,
+                rounds,
+                n_samples=n_samples,
+                seed=seed,
+                max_cells=n_most or self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            if n_samples > 1 and task.fill_position and task.unframed_sections():
+                writer.details["mirror"] = superpose_draws(
+                    draws, task, allow_reflection=self.module.allow_reflection
+                )
+            writer.write_draws(draws, point, key_added, layer_added)
+        return adata if copy else None
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def impute(
         self,
@@ -796,10 +858,13 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         key_added: str = _keys.EXPRESSION_IMPUTED,
         n_steps: int = N_STEPS,
-        seed: int = 0,
+        seed: int | None = None,
         max_cells_per_set: int | None = None,
-        progress_bar: bool = True,
-    ) -> None:
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
         """Estimate genes that a panel lacks, given its genes and positions if known.
 
         The mean stacks ridge regressions, similar training cells and averages over the cells
@@ -810,29 +875,31 @@ class AlphaSTomics(BaseModelClass):
 
         Parameters
         ----------
-        adata, reference, output, max_cells_per_set, progress_bar
+        adata, reference, output, max_cells_per_set, copy, progress_bar
             As in :meth:`predict`.
         genes
             Genes of the model to estimate, the columns of the result in this order; those that
-            ``adata`` lacks when ``None``. A gene that ``adata`` has is hidden first, so that
-            nothing of it leaks.
+            ``adata`` lacks when ``None``. A gene that ``adata`` has is hidden first. The model has
+            learned from the values of its training cells, so a warning is raised for these.
         draw
             Whether to draw values instead of taking their mean.
         key_added
             Where to write.
         n_steps, seed
             Of the draw, as in :meth:`sample`.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
 
         Returns
         -------
-        None
-            Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
-            columns. If the model was calibrated, also ``.obsm[key_added + "_lower"]`` and
-            ``"_upper"``, between which the true value lies with a probability of 90 %, and
-            ``.uns["alphastomics"][key_added]["reliability"]``, the correlation over cells of
-            estimates and truth that is expected of each of these genes. Cells without counts are
-            imputed from their position; if that is unknown, too, they have NaN, which a warning
-            says.
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes ``.obsm[key_added]``, a DataFrame
+            ``(n_cells, n_genes)`` with the genes as its columns. If the model was calibrated, also
+            ``.obsm[key_added + "_lower"]`` and ``"_upper"``, between which the true value lies with
+            a probability of 90 %, and ``.uns["alphastomics"][key_added]["reliability"]``, the
+            correlation over cells of estimates and truth that is expected of each of these genes.
+            Cells without counts are imputed from their position; if that is unknown, too, they have
+            NaN, with a warning.
 
         Raises
         ------
@@ -847,19 +914,23 @@ class AlphaSTomics(BaseModelClass):
         """
         self._require_trained()
         self._check_output(output, key_added=key_added)
-        settings, seed = self._draw_settings(n_steps, None), check_seed(seed)
+        rounds, seed = self._draw_settings(n_steps, None), check_seed(seed)
         require_direction(self.config.training_mode, position=False, expression=True)
         n_most = self._check_set_size(max_cells_per_set)
-        adata = self._require_adata(adata)
+        device = computing_on(self.module, accelerator, devices)
+        adata = self._cells_to_write(adata, copy)
         check_adata(adata)
         results = Results(adata)
         results.reserve("obsm", key_added, "key_added")
         imputed = genes_to_impute(self.genes, gene_names(adata), genes)
+        query = self._read_query(adata)
+        self._warn_of_training_cells(adata, query, imputed)
         task = imputation_task(
-            without_genes(self._read_query(adata), np.isin(np.arange(len(self.genes)), imputed)),
+            without_genes(query, np.isin(np.arange(len(self.genes)), imputed)),
             self._read_reference(reference),
         )
         self._check_labels(adata, task)
+        warn_of_positions(self.module, task)
         bounds = None if draw else self._bounds(task)
         for suffix in BOUNDS if bounds else ():
             results.reserve("obsm", key_added, "key_added", suffix, INTERVAL)
@@ -867,12 +938,13 @@ class AlphaSTomics(BaseModelClass):
             "max_cells": n_most or self._set_size(task),
             "progress_bar": progress_bar,
         }
-        if draw:
-            (estimates,) = draw_missing(
-                self.module, task, settings, n_samples=1, seed=seed, **options
-            )
-        else:
-            estimates = impute_missing(self.module, task, imputed, **options)
+        with device:
+            if draw:
+                (estimates,) = draw_missing(
+                    self.module, task, rounds, n_samples=1, seed=seed, **options
+                )
+            else:
+                estimates = impute_missing(self.module, task, imputed, **options)
         assert estimates.expression is not None
         cells = np.arange(task.n_query)
         values = {"": estimates.expression[cells]}
@@ -899,7 +971,9 @@ class AlphaSTomics(BaseModelClass):
             results.put("obsm", key_added + suffix, table)
         results.record(key_added, **details, model=self._fingerprint())
         results.write()
+        return adata if copy else None
 
+    @without_options(NEW_CELLS)
     @own_torch_state()
     def predict_expression(
         self,
@@ -909,16 +983,23 @@ class AlphaSTomics(BaseModelClass):
         reference: AnnData | None = None,
         draw: bool = False,
         output: Output = "lognorm",
-        seed: int = 0,
-        progress_bar: bool = True,
+        seed: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        progress_bar: bool | None = None,
     ) -> AnnData:
         """Predict the expression of cells at given positions.
+
+        Positions need a frame: that of a ``reference``, or that of all sections if the model has
+        ``frame="registered"``. Without one, estimates are near the mean of the tissue, and a
+        warning is raised.
 
         Parameters
         ----------
         positions
             Coordinates in the units of training, shape ``(n_cells, n_dims)``; in the frame of the
-            reference if there is one.
+            reference if there is one. Those of another section are not, unless both sections were
+            registered.
         labels
             Cell type of each cell, if known; the model must have been set up with ``labels_key``.
         reference
@@ -929,25 +1010,28 @@ class AlphaSTomics(BaseModelClass):
         output
             As in :meth:`predict`.
         seed
-            Of the draw.
-        progress_bar
-            Whether to show a progress bar.
+            Of the draw, as in :meth:`sample`.
+        accelerator, devices, progress_bar
+            As in :meth:`predict`.
 
         Returns
         -------
         AnnData
             ``n_cells`` new cells with the genes of the model, expression in ``.X``, positions in
-            ``.obsm`` under the spatial key. Of a calibrated model, with a reference and without
+            ``.obsm`` under the spatial key, their unit in ``.uns["units"]`` if the training data
+            had one. Of a calibrated model, with a reference and without
             ``draw``, also the bounds and the reliability of :meth:`predict`, whose names begin
             with ``"expression_predicted"``.
 
         Examples
         --------
-        >>> model.predict_expression([[0.0, 0.0], [50.0, 20.0]], progress_bar=False).shape
+        >>> section = atlas[atlas.obs["section"] == "section_0"].copy()
+        >>> new = model.predict_expression([[0.0, 0.0], [50.0, 20.0]], reference=section)
+        >>> new.shape
         (2, 60)
         """
         self._require_trained()
-        check_seed(seed)
+        seed = check_seed(seed)
         points = read_points(positions, self.module.position_dim)
         check_memory(*self._size_of_new(len(points), f"expression at {len(points):,} positions"))
         key = self._setup.spatial_key
@@ -958,6 +1042,8 @@ class AlphaSTomics(BaseModelClass):
             "reference": reference,
             "output": output,
             "layer_added": layer,
+            "accelerator": accelerator,
+            "devices": devices,
             "progress_bar": progress_bar,
         }
         if draw:
@@ -971,9 +1057,10 @@ class AlphaSTomics(BaseModelClass):
             var=cells.var,
             obsm={key: points},
             layers={name: cells.layers[name] for name in bounds},
-            uns={_keys.UNS: cells.uns[_keys.UNS]},
+            uns=uns_of_new(cells, self._units),
         )
 
+    @without_options(NEW_CELLS)
     @own_torch_state()
     def generate(
         self,
@@ -983,10 +1070,12 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         n_rounds: int | None = None,
         n_steps: int = N_STEPS,
-        seed: int = 0,
-        progress_bar: bool = True,
+        seed: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        progress_bar: bool | None = None,
     ) -> AnnData:
-        """Draw a new section: training cells at new positions.
+        """Generate a synthetic section: training cells at new positions.
 
         The chain rule ``p(e, x) = p(e) p(x | e)``: expression is that of random training cells
         (:class:`~alphastomics.priors.donors.DonorCells`), which are placed by a draw of the
@@ -1004,16 +1093,16 @@ class AlphaSTomics(BaseModelClass):
         output
             ``"counts"``, counts of training cells as they were measured; ``"lognorm"``, those
             log-normalized.
-        n_rounds, n_steps, seed
+        n_rounds, n_steps, seed, accelerator, devices, progress_bar
             As in :meth:`sample`.
-        progress_bar
-            Whether to show a progress bar.
 
         Returns
         -------
         AnnData
             Expression in ``.X``, positions in ``.obsm`` under the spatial key, in the units of
-            training, centered on the origin.
+            training, centered on the origin. ``.obs`` has the section, ``"generated"``, and cell
+            types if the model was set up with ``labels_key``: those given, or those of the training
+            cells that were drawn. ``.uns["units"]`` is that of the training data, if they had one.
 
         Examples
         --------
@@ -1023,63 +1112,52 @@ class AlphaSTomics(BaseModelClass):
         self._require_trained()
         n_cells, seed = check_integer("n_cells", n_cells, 1), check_seed(seed)
         check_choice("output", output, OUTPUTS)
-        settings = self._draw_settings(n_steps, n_rounds)
+        rounds = self._draw_settings(n_steps, n_rounds)
         require_direction(self.config.training_mode, position=True, expression=True)
         check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
         new = new_cells(n_cells, self.genes, setup, labels)
-        require_seen_labels(new, setup, self._categories)
-        label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
-        missing = set(label) - set(donors.label.tolist()) - {0}
-        if missing:
-            names = [self._categories.labels[number - 1] for number in sorted(missing)]
-            raise ValueError(
-                f"labels asks for {names}, of which the model has no cell with all genes: leave "
-                "them out."
-            )
-        donor = donors.bootstrap(torch.from_numpy(label), torch.Generator().manual_seed(seed))
+        donor = draw_donors(self.module, new, setup, self._categories, seed)
         values = self.module.measured_expression(donor)
-        cells = AnnData(sparse.csr_matrix(values.numpy()), obs=new.obs[[]], var=new.var)
-        if setup.layer is not None:
-            cells.layers[setup.layer] = cells.X
-        # Measured cells without counts have a place, too.
-        _, task = self._task(
-            cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
-        )
-        draws = draw_missing(
-            self.module,
-            task,
-            settings,
-            n_samples=1,
-            seed=seed,
-            max_cells=self._set_size(task),
-            progress_bar=progress_bar,
-        )
+        cells = unplaced_section(values, new, setup)
         details: dict[str, Any] = {METHOD: "sample", "mode": "expr_to_pos", "seed": seed}
         details |= {"n_samples": 1, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
-        writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
-        description = donors.description[donor].cpu().double().numpy()
-        positions = self.module.autocorrelation.exchange(
-            cells.obsm[key],
-            description[:, : self.module.factors.n_factors],
-            np.random.default_rng(seed),
-        )
+        with computing_on(self.module, accelerator, devices, shares=True) as shared:
+            # Measured cells without counts have a place, too.
+            _, task = self._task(
+                cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
+            )
+            draws = draw_missing(
+                self.module,
+                task,
+                rounds,
+                n_samples=1,
+                seed=seed,
+                max_cells=self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
+            writer.quantile = None  # no cell has a true position
+            writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
+            positions = exchanged(self.module, cells.obsm[key], donor, seed)
         if output == "lognorm":
-            everything = torch.ones_like(values, dtype=torch.bool).to(self.module.device)
-            logged = self.module.expression_transform.log(values.to(everything.device), everything)
-            values = logged.cpu()
+            values = log_normalized(self.module, values)
+        logger.info(
+            f"generate: {n_cells:,} cells with {len(self.genes):,} genes ({output}), drawn from "
+            f"{len(donors.label):,} training cells, with positions in obsm[{setup.spatial_key!r}]"
+        )
         return AnnData(
             values.numpy(),
-            obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            obs=generated_obs(new, donor, donors.label, setup, self._categories),
             var=new.var,
             obsm={setup.spatial_key: positions},
-            uns={_keys.UNS: cells.uns[_keys.UNS]},
+            uns=uns_of_new(cells, self._units),
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
-    @own_torch_state()
     @without_options(LATENT)
+    @own_torch_state()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -1087,6 +1165,8 @@ class AlphaSTomics(BaseModelClass):
         *,
         mode: Mode | None = None,
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Embed cells in the context of their section: the last tokens of the network.
 
@@ -1100,6 +1180,8 @@ class AlphaSTomics(BaseModelClass):
             Values to hide: ``"expr_to_pos"`` (the default of a model that places cells) embeds
             expression, ``"pos_to_expr"`` positions, ``"auto"`` hides nothing and embeds everything
             that is known.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
 
         Returns
         -------
@@ -1114,15 +1196,27 @@ class AlphaSTomics(BaseModelClass):
         (200, 32)
         """
         n_most = self._check_set_size(max_cells_per_set)
-        task = self._embedding_task(adata, mode)
-        cells = chosen_cells(np.arange(task.n_query) if indices is None else indices, task.n_query)
-        tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
-        for cell_set, encoding in encode_sets(self.module, task, n_most or self._set_size(task)):
-            tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
+        with computing_on(self.module, accelerator, devices):
+            task = self._embedding_task(adata, mode)
+            n = task.n_query
+            cells = chosen_cells(np.arange(n) if indices is None else indices, n)
+            tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
+            sets = encode_sets(self.module, task, n_most or self._set_size(task))
+            for cell_set, encoding in sets:
+                tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[cells]
 
+    @without_options(QUERY)
     @own_torch_state()
-    def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
+    def register(
+        self,
+        adata: AnnData | None = None,
+        *,
+        key_added: str = _keys.REGISTERED,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        copy: bool = False,
+    ) -> AnnData | None:
         """Bring sections with coordinates into the common frame of the model.
 
         Each section is rotated, mirrored if that is allowed, and shifted onto the positions that
@@ -1135,12 +1229,16 @@ class AlphaSTomics(BaseModelClass):
             when ``None``.
         key_added
             Where to write.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
+        copy
+            As in :meth:`predict`.
 
         Returns
         -------
-        None
-            Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, in the units of training; NaN for
-            cells without a position.
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes ``.obsm[key_added]``,
+            ``(n_cells, n_dims)``, in the units of training; NaN for cells without a position.
 
         Raises
         ------
@@ -1161,14 +1259,16 @@ class AlphaSTomics(BaseModelClass):
                 "This model has no common frame: it is learned with frame='learned' by a "
                 "training_mode that places cells."
             )
-        adata = self._require_adata(adata)
+        adata = self._cells_to_write(adata, copy)
         check_adata(adata)
         results = Results(adata)
         results.reserve("obsm", key_added, "key_added")
-        position = registered_positions(self.module, self._read_query(adata))
+        with computing_on(self.module, accelerator, devices):
+            position = registered_positions(self.module, self._read_query(adata))
         results.put("obsm", key_added, position)
         results.record(key_added, **{METHOD: "register"}, model=self._fingerprint())
         results.write()
+        return adata if copy else None
 
     @without_options(SAVE)
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -1381,6 +1481,29 @@ class AlphaSTomics(BaseModelClass):
             )
         return adata
 
+    def _cells_to_write(self, adata: AnnData | None, copy: bool) -> AnnData:
+        """Cells that a call writes into: those given, or a copy of them."""
+        adata = self._require_adata(adata)
+        require_adata(adata)
+        if not isinstance(copy, bool):
+            raise TypeError(f"copy must be True or False, found {short(copy)}.")
+        if not copy:
+            return adata
+        return adata.to_memory() if adata.isbacked else adata.copy()
+
+    def _warn_of_training_cells(
+        self, adata: AnnData, table: CellTable, imputed: NDArray[np.int64]
+    ) -> None:
+        """Warn if genes are imputed that the model was trained on in the same cells."""
+        known = self.adata
+        if known is None or not known.obs_names.isin(adata.obs_names).any():
+            return
+        try:
+            training = table if adata is known else self._training_cells()
+        except (KeyError, ValueError):  # changed since training, so no longer the same cells
+            return
+        warn_of_training_cells(training, self.training_record.train_sections, table, imputed)
+
     def _training_cells(self) -> CellTable:
         """Training cells: of ``adata``, or on disk."""
         if self._table is not None:
@@ -1454,7 +1577,10 @@ class AlphaSTomics(BaseModelClass):
         )
         self._check_labels(adata, task)
         task = standardize_query(self.module, task, standardize)
-        return adata, task if embed else mark_novel(self.module, task)
+        if embed:
+            return adata, task
+        warn_of_positions(self.module, task)
+        return adata, mark_novel(self.module, task)
 
     def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
         """Raise if labels are an input, and the model never saw one."""
@@ -1521,22 +1647,22 @@ class AlphaSTomics(BaseModelClass):
         """Calibrated bounds of the expression that a task estimates."""
         return ExpressionBounds.of_task(task, self.training_record.intervals, self.module)
 
+    @property
+    def _units(self) -> str:
+        """Unit of the coordinates of training, empty if it is not known."""
+        return str(self.registry_.get(_keys.UNITS_REGISTRY, ""))
+
+    @property
+    def _summary(self) -> Summary:
+        record = self.training_record if self.is_trained_ else None
+        return Summary(self.config, self._setup, self.genes, self.module, record)
+
     def __repr__(self) -> str:
-        setup, done = self._setup, self.training_record
-        parameters = sum(p.numel() for p in self.module.parameters())
-        config = self.config
-        trained = "not trained"
-        if self.is_trained_:
-            trained = (
-                f"trained {done.steps} steps on {done.n_cells:,} cells of "
-                f"{len(done.train_sections)} sections ({', '.join(done.train_sections)})"
-            )
-            if done.val_sections:
-                trained += f", validated on {', '.join(done.val_sections)}"
-        return (
-            f"AlphaSTomics ({config.training_mode}): {trained}\n"
-            f"  data: {len(self.genes):,} genes ({setup.values}), "
-            f"{self.module.position_dim}D positions in obsm[{setup.spatial_key!r}]\n"
-            f"  network: {parameters:,} parameters, d_model={config.d_model}, "
-            f"num_heads={config.num_heads}, num_layers={config.num_layers}, d_ff={config.d_ff}"
-        )
+        return self._summary.text()
+
+    def _repr_html_(self) -> str:
+        """Table of a notebook."""
+        return self._summary.table()
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - ELSEWHERE.keys())

@@ -99,6 +99,7 @@ class _Registry(_Open):
     field_registries: _Fields
     setup_args: _Setup
     categories: _Categories = Field(alias=_keys.CATEGORIES_REGISTRY)
+    units: str = ""
     setup_method_name: Literal["setup_anndata"] = "setup_anndata"
     model_name: Literal["AlphaSTomics"] = "AlphaSTomics"
 

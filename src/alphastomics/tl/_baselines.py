@@ -134,7 +134,7 @@ def placement_baselines(
     spatial_key: str = _keys.SPATIAL,
     section_key: str | None = _keys.SECTION,
     labels_key: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Score simple methods of placing cells.
 
@@ -153,7 +153,8 @@ def placement_baselines(
     layer, values, spatial_key, section_key, labels_key
         As in :meth:`alphastomics.AlphaSTomics.setup_anndata`.
     seed
-        Of the random positions, the shuffling and the neural network.
+        Of the random positions, the shuffling and the neural network; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------
@@ -287,7 +288,7 @@ def draw_baselines(
     values: str = "counts",
     allow_reflection: bool = True,
     n_similar: int = 20,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Score simple draws and real tissue, to read :func:`score_draws` against.
 
@@ -314,7 +315,7 @@ def draw_baselines(
     n_similar
         Similar cells to choose from.
     seed
-        Of choices, shuffling, halves, and as in :func:`score_draws`.
+        Of choices, shuffling and halves; as in :func:`score_draws`.
 
     Returns
     -------

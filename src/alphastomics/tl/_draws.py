@@ -126,12 +126,12 @@ def score_draws(
     layer: str | None = None,
     values: str = "counts",
     allow_reflection: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Score drawn coordinates against true ones as distributions, section by section.
 
     Each drawn section is first superposed on the true one by shift, rotation and, by option, mirror
-    image, but not scale. Read the scores beside those of :func:`draw_baselines`.
+    image, but not scale. Compare the scores with those of :func:`draw_baselines`.
 
     Parameters
     ----------
@@ -150,7 +150,8 @@ def score_draws(
     allow_reflection
         Whether a drawn section may be mirrored.
     seed
-        Of the cells that are scored of larger sections, and of the classifier.
+        Of the cells that are scored of larger sections, and of the classifier; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------

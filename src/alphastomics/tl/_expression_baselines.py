@@ -1,4 +1,4 @@
-"""Simple predictors of expression: of hidden cells by place, and of hidden genes by a reference."""
+"""Baselines of expression: hidden cells by their position, hidden genes by a reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
+from alphastomics._validate import check_seed
 from alphastomics.metrics._arrays import (
     MAX_ROWS,
     Array,
@@ -69,7 +70,9 @@ def gaussian_smooth(
     return smooth
 
 
-def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed: int = 0) -> float:
+def leave_one_out_bandwidth(
+    positions: ArrayLike, expression: ArrayLike, *, seed: int | None = None
+) -> float:
     """Bandwidth with which a Gaussian kernel best predicts each cell from the others.
 
     Least squared error over z-scored genes, one bandwidth for all genes. Candidates are the median
@@ -101,7 +104,7 @@ def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed
     X = expression_matrix(expression, "expression")
     _check_same_cells(P, X, "positions", "expression")
     Z, n = z_scores(X), len(P)
-    rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
+    rows = np.sort(np.random.default_rng(check_seed(seed)).permutation(n)[:MAX_ROWS])
     ranks = [k for k in BANDWIDTH_NEIGHBORS if k < n]
     distances = KDTree(P).query(P[rows], k=[k + 1 for k in ranks])[0]  # the 1st is the cell itself
     candidates = [float(b) for b in np.unique(np.median(distances, axis=0)) if b > 0]
@@ -174,7 +177,7 @@ def expression_baselines(
     labels_known: ArrayLike | None = None,
     labels_hidden: ArrayLike | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Predict the expression of hidden cells from their places by simple methods.
 
@@ -224,7 +227,7 @@ def expression_baselines(
             checked_labels(np.asarray(labels_known), len(P), "labels_known"),
             checked_labels(np.asarray(labels_hidden), len(Q), "labels_hidden"),
         )
-    return _expression_predictions(P, X, Q, labels, seed)
+    return _expression_predictions(P, X, Q, labels, check_seed(seed))
 
 
 # Apart from the public functions, so that these check their input at the call.
@@ -247,7 +250,7 @@ def imputation_baselines(
     reference_visible: ArrayLike,
     reference_hidden: ArrayLike,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Predict genes outside a panel from dissociated cells by simple methods.
 
@@ -298,7 +301,7 @@ def imputation_baselines(
             f"{S.shape[1]} and {R.shape[1]}."
         )
     _check_same_cells(R, H, "reference_visible", "reference_hidden")
-    return _imputation_predictions(S, R, H, seed)
+    return _imputation_predictions(S, R, H, check_seed(seed))
 
 
 def _imputation_predictions(S: Array, R: Array, H: Array, seed: int) -> Iterator[tuple[str, Array]]:

@@ -31,7 +31,7 @@ def gene_importance(
     n_cells: int = 2000,
     n_passes: int | None = None,
     key_added: str = _keys.POSITION_IMPORTANCE,
-    seed: int = 0,
+    seed: int | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Measure how much each gene helps the model to place cells.
@@ -59,7 +59,7 @@ def gene_importance(
     key_added
         Where to write. What is there already is replaced only if an earlier call wrote it.
     seed
-        Of the sample of cells and of the halves.
+        Of the sample of cells and of the halves; ``None`` for ``al.settings.seed``.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
