@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 from alphastomics._settings import logger, settings
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} {unit}, {elapsed} ({remaining} left"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}, {remaining} left"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 REFRESH = 0.5  # seconds between two states of a bar, in a browser or over a network
 LINES, LEAST_PAUSE = 10, 10.0  # of a log, at most; seconds between two of them
@@ -105,15 +106,18 @@ class _Bar(Progress):
         super().__init__(description, total, unit)
         from alphastomics._compat import tqdm
 
+        # A terminal without a size has 0 columns, in which tqdm writes nothing.
+        columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
         rate = "" if unit == "steps" else ", {rate_noinv_fmt}"
         self.bar: Any = tqdm()(
             total=total,
             desc=description,
             unit=unit if unit == "steps" else f" {unit}",
-            bar_format=BAR.replace("{unit}", unit) + rate + "{postfix})",
+            bar_format=BAR.replace("{unit}", unit) + rate + "{postfix}",
             mininterval=REFRESH,
             miniters=1,
-            dynamic_ncols=True,
+            ncols=columns,
+            nrows=columns and LINES,
         )
         self._shown = time.monotonic()
 

@@ -23,7 +23,7 @@ MAX_CELLS_IN_ALL = 24_000
 MAX_SECTIONS = 12  # that closed-form priors are fitted to
 MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
 STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
-STAGE_1 = "stage 1 of 2, similarity of cells"
+STAGE_1 = "stage 1 of 2: cell similarity"
 MORE_CELLS = 12_288  # stored besides, to impute genes by
 
 

@@ -55,7 +55,7 @@ BETAS = (0.9, 0.99)  # a training has hundreds of steps, too few for .999
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
 MATCHING_STEPS = 250
-STAGE_2, TRAINING = "stage 2 of 2, training of the network", "training of the network"
+STAGE_2, TRAINING = "stage 2 of 2: network", "training"
 
 History = dict[str, pd.DataFrame]
 
