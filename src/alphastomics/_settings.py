@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import Literal, get_args
-
-from alphastomics.config import nearest_name
 
 Verbosity = Literal["error", "warning", "info", "debug"]
 LEVELS: tuple[Verbosity, ...] = get_args(Verbosity)
@@ -101,9 +100,10 @@ class Settings:
         if name.startswith("_") or name in names:
             object.__setattr__(self, name, value)
             return
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
         raise AttributeError(
-            f"there is no setting {name!r}.{nearest_name(name, names)} Settings are "
-            f"{', '.join(names)}."
+            f"there is no setting {name!r}.{hint} Settings are {', '.join(names)}."
         )
 
     @property

@@ -96,7 +96,10 @@ def test_generated_sections_have_the_size_of_the_tissue(trained, tissue):
         < al.metrics.rms_radius(new.obsm["spatial"]) / al.metrics.rms_radius(cells.obsm["spatial"])
         < 1.6
     )
-    assert not list(new.obs)  # a generated cell has no true position, so no radius
+    assert list(new.obs) == ["section", "cell_type"]  # no radius: there is no true position
+    assert set(new.obs["section"]) == {"generated"}
+    assert set(new.obs["cell_type"]) <= set(cells.obs["cell_type"])
+    assert new.uns["units"] == tissue.uns["units"] == "µm"
     again = model.generate(200, n_steps=6, **QUIET)
     np.testing.assert_array_equal(new.X, again.X)
     other = model.generate(200, n_steps=6, seed=1, **QUIET)

@@ -35,14 +35,10 @@ def test_expression_at_positions_of_unknown_orientation(trained, halves):
     model, (known, hidden) = trained[0], halves
     points = hidden.obsm["spatial"][:20]
     assert matching(NO_FRAME, lambda: model.predict_expression(points, **QUIET))
-    assert matching(
-        NO_FRAME, lambda: model.predict(hidden.copy(), mode="pos_to_expr", **QUIET)
-    )
+    assert matching(NO_FRAME, lambda: model.predict(hidden.copy(), mode="pos_to_expr", **QUIET))
     given = {"reference": known, **QUIET}
     assert not matching(NO_FRAME, lambda: model.predict_expression(points, **given))
-    assert not matching(
-        NO_FRAME, lambda: model.predict(hidden.copy(), mode="pos_to_expr", **given)
-    )
+    assert not matching(NO_FRAME, lambda: model.predict(hidden.copy(), mode="pos_to_expr", **given))
 
 
 def test_positions_far_outside_the_measured_cells(trained, halves):
