@@ -37,12 +37,13 @@ def warn_of_positions(module: MaskedDiffusionModule, task: InferenceTask) -> Non
             _warn_far_outside(points, around)
             continue
         _warn_too_wide(module, points)
-        if module.frame != "registered" and not task.data.label[placed].any():
+        if module.frame != "registered":
             warn(
                 f"expression is predicted at {len(placed)} positions of which no cell is measured: "
-                "the orientation of these positions in the tissue is unknown, and estimates are "
-                "near the mean of the tissue. Pass reference=, measured cells with positions in "
-                "the same frame, or train a model with frame='registered' on registered sections."
+                "their orientation in the tissue is unknown, and estimates are near the mean of "
+                "the tissue, or of cell types if these are given. Pass reference=, measured cells "
+                "with positions in the same frame, or train a model with frame='registered' on "
+                "registered sections."
             )
 
 

@@ -179,13 +179,13 @@ def expression_baselines(
     *,
     seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict the expression of hidden cells from their places by simple methods.
+    """Baseline predictions of the expression of hidden cells from their positions.
 
     - ``"constant"``: the mean of the known cells.
-    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many nearest known cells.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of the 5, 20 or 50 nearest known cells.
     - ``"gaussian"``: a Gaussian kernel with the bandwidth of :func:`leave_one_out_bandwidth`.
-    - ``"donor"``: one of the 20 nearest known cells at random, the fair baseline of a draw.
-    - ``"cell-type mean"``, with labels: an oracle, as it knows the types of the hidden cells.
+    - ``"donor"``: one of the 20 nearest known cells at random, for comparison with a sample.
+    - ``"cell-type mean"``, with labels: an oracle, which has the types of the hidden cells.
 
     Parameters
     ----------
@@ -196,13 +196,14 @@ def expression_baselines(
     labels_known, labels_hidden
         Cell types, shapes ``(n,)`` and ``(m,)``; both or neither.
     seed
-        Of the donors, and of the cells left out in large sections.
+        Of the donors, and of the cells left out in large sections; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------
     iterator
-        Pairs of a name and the predicted expression ``(m, n_genes)``. Methods that need more known
-        cells than there are are left out.
+        Pairs of a name and the predicted expression ``(m, n_genes)``, of the methods for which
+        there are enough known cells.
 
     Examples
     --------
@@ -252,18 +253,19 @@ def imputation_baselines(
     *,
     seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict genes outside a panel from dissociated cells by simple methods.
+    """Baseline predictions of genes outside a panel from dissociated cells.
 
     - ``"constant"``: the reference mean.
     - ``"visible mean"``: the mean of a cell's visible genes for each hidden gene; no reference.
-    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many reference cells nearest by cosine.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of the 5, 20 or 50 reference cells nearest by
+      cosine similarity.
     - ``"donor"``: one of the 20 nearest at random.
-    - ``"ridge"``: from the visible genes to the hidden ones, fitted on the reference with a penalty
-      chosen per gene by leave-one-out.
+    - ``"ridge"``: ridge regression of the hidden genes on the visible ones, fitted to the reference
+      with a penalty per gene chosen by leave-one-out.
     - ``"spage"``: SpaGE (Abdelaal et al. 2020), the 50 nearest reference cells by the factors that
-      both data sets have.
+      both data sets share.
 
-    Genes are z-scored in each data set by itself, but for ``"visible mean (plain)"`` and
+    Genes are z-scored in each data set separately, except in ``"visible mean (plain)"`` and
     ``"knn… (plain)"``.
 
     Parameters
@@ -280,8 +282,8 @@ def imputation_baselines(
     Returns
     -------
     iterator
-        As of :func:`expression_baselines`, shape ``(n_cells, n_hidden)``, in units of the
-        reference, but for ``"visible mean"``: z-scores, or plain the units of the section.
+        As of :func:`expression_baselines`, shape ``(n_cells, n_hidden)``, in the units of the
+        reference; ``"visible mean"`` as z-scores, its plain variant in the units of the section.
 
     Examples
     --------

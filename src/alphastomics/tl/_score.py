@@ -193,7 +193,7 @@ def score(
     section_key
         Name in ``.obs`` of the section; ``None`` when all cells are one section.
     labels_key
-        Name in ``.obs`` of cell types, for ``niche_cosine@20``; cells without are left out of it.
+        Name in ``.obs`` of cell types, for ``niche_cosine@20``; cells without a type are left out.
     align
         Whether to superpose the generated coordinates on the true ones for the squared errors, as
         for cells that were placed without a frame. ``False`` for cells that were placed into a
