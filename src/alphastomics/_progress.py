@@ -108,11 +108,11 @@ class _Bar(Progress):
 
         # A terminal without a size has 0 columns, in which tqdm writes nothing.
         columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
-        rate = "" if unit == "steps" else ", {rate_noinv_fmt}"
+        rate = ", {rate_noinv_fmt}" if unit == "cells" else ""
         self.bar: Any = tqdm()(
             total=total,
             desc=description,
-            unit=unit if unit == "steps" else f" {unit}",
+            unit=f" {unit}",
             bar_format=BAR.replace("{unit}", unit) + rate + "{postfix}",
             mininterval=REFRESH,
             miniters=1,

@@ -83,6 +83,24 @@ def test_threads_of_the_settings_hold_in_calls_only():
     assert torch.get_num_threads() == before
 
 
+def test_methods_of_a_model_keep_to_the_number_of_threads(small_model, cells):
+    found = set()
+    hook = small_model.module.register_forward_pre_hook(
+        lambda *_: found.add(torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    al.settings.threads = before + 1
+    try:
+        small_model.predict(cells, **QUIET)
+        small_model.get_latent_representation(cells)
+        small_model.register(cells)
+        small_model.sample(cells, n_steps=1, **QUIET)
+    finally:
+        hook.remove()
+    assert found == {before + 1}
+    assert torch.get_num_threads() == before
+
+
 def test_the_data_folder_is_a_setting_or_a_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("ALPHASTOMICS_DATA_DIR", str(tmp_path / "variable"))
     assert al.settings.data_dir == tmp_path / "variable"

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics._anndata import Mask
+from alphastomics._progress import Reporter
 from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
@@ -126,6 +127,7 @@ class Calibrator:
         section: CellTable,
         patterns: tuple[str, ...] = ("unframed", "framed"),
         trained: Mask | None = None,
+        on_part: Callable[[], object] | None = None,
     ) -> None:
         """Hide values of a section from a network that was not trained on it.
 
@@ -139,16 +141,26 @@ class Calibrator:
             Patterns of placing that are calibrated.
         trained
             Cells that it was trained on, ``(n,)``, if only some of them are new.
+        on_part
+            Called after each of :attr:`n_parts`.
         """
+        on_part = on_part or (lambda: None)
         if self.radius:
             ratios = section_ratios(module, section, patterns, self.settings, self.seed)
             self._ratios.append(ratios)
+            on_part()
         if self.expression:
             if trained is None:
                 trained = np.zeros(len(section.names), dtype=bool)
             units = self.module.expression_transform
             found = estimates_of_hidden(module, section, trained, units, self.seed)
             self._scored.append(found)
+            on_part()
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of :meth:`add`: radius and expression."""
+        return self.radius + self.expression
 
     def calibration(self) -> Calibration:
         """Quantiles of the radius, by pattern and method."""
@@ -226,17 +238,22 @@ def cross_validate(
     calibrator: Calibrator,
     data: CellTable,
     sections: list[str],
-    train: Callable[[CellTable, str], MaskedDiffusionModule],
+    train: Callable[[CellTable, Reporter], MaskedDiffusionModule],
+    progress_bar: bool | None = None,
 ) -> int:
     """Train on all but one section at a time and calibrate on the one left out.
 
-    ``train`` returns a new network that is trained on the given cells, and takes the name of the
-    fold. Returns the number of folds.
+    ``train`` returns a new network that is trained on the given cells, and reports its progress.
+    Returns the number of folds.
     """
     n_folds = min(len(located_sections(data, sections)), MAX_FOLDS)
     for number, fold in enumerate(_folds(data, sections, calibrator.seed), 1):
-        network = train(fold.training, f"fold {number} of {n_folds}, ")
-        calibrator.add(network, fold.held_out, fold.patterns, fold.trained)
+        reporter = Reporter.of(progress_bar, f"fold {number} of {n_folds}, ")
+        network = train(fold.training, reporter)
+        with reporter.bar("evaluation", calibrator.n_parts, "parts") as progress:
+            calibrator.add(
+                network, fold.held_out, fold.patterns, fold.trained, on_part=progress.update
+            )
     return n_folds
 
 

@@ -576,10 +576,10 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         data, done = self._training_cells(), self.training_record
         began = time.monotonic()
 
-        def train(fold: CellTable, name: str) -> MaskedDiffusionModule:
+        def train(fold: CellTable, reporter: Reporter) -> MaskedDiffusionModule:
             module = self._new_module()
             steps = max(1, round(done.steps * len(fold.names) / done.n_cells))
-            if name.startswith("fold 1 "):
+            if reporter.prefix.startswith("fold 1 "):
                 warn_of_short_folds(max_steps, steps)
             fit(
                 module,
@@ -589,13 +589,13 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
                 TrainingRecord(),
                 {},
                 self._payload,
-                reporter=Reporter.of(progress_bar, name),
+                reporter=reporter,
                 **train_options,
             ).hand_on()
             return module
 
         calibrator = self._calibrator()
-        n_folds = cross_validate(calibrator, data, done.train_sections, train)
+        n_folds = cross_validate(calibrator, data, done.train_sections, train, progress_bar)
         self._keep(calibrator)
         taken = duration(time.monotonic() - began)
         logger.info(f"calibrate: {calibrator.summary()} (folds: {n_folds}, {taken})")
