@@ -132,7 +132,7 @@ class Settings:
 
     @property
     def progress_bar(self) -> bool:
-        """Whether calls with ``progress_bar=None`` show their progress."""
+        """True if calls with ``progress_bar=None`` show their progress."""
         return self._progress_bar
 
     @progress_bar.setter

@@ -263,7 +263,9 @@ def test_labels_the_model_never_saw_are_named(trained):
     query = cells.copy()
     query.obs["cell_type"] = query.obs["cell_type"].astype(str)
     query.obs.iloc[0, query.obs.columns.get_loc("cell_type")] = "Neuroblast"
-    with pytest.raises(ValueError, match=r"labels_key\) holds 'Neuroblast', .* never saw.*'L1'"):
+    with pytest.raises(
+        ValueError, match=r"labels_key\) holds 'Neuroblast', .* not in the training data.*'L1'"
+    ):
         model.predict(query, mode="pos_to_expr", progress_bar=False)
     query.obs["cell_type"] = query.obs["cell_type"].where(np.arange(query.n_obs) > 0, np.nan)
     model.predict(query, mode="pos_to_expr", progress_bar=False)

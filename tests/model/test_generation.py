@@ -185,9 +185,12 @@ def test_cells_of_panels_none_of_which_has_all_genes_are_generated(tissue):
         (lambda m: m.generate(0), "n_cells must be at least 1, found 0"),
         (
             lambda m: m.generate(3, labels=["L1"]),
-            "labels must have one entry a cell",
+            "labels must have one entry per cell",
         ),
-        (lambda m: m.generate(2, labels=["L1", "Neuron"]), "'Neuron', which the model never saw"),
+        (
+            lambda m: m.generate(2, labels=["L1", "Neuron"]),
+            "'Neuron', which was not in the training data",
+        ),
         (
             lambda m: m.predict_expression(np.zeros((3, 3))),
             "positions must have shape",

@@ -211,7 +211,7 @@ def located_sections(data: CellTable, sections: list[str]) -> list[str]:
 def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
     """Folds that leave out a section each, or half of a single section.
 
-    Half of a section says nothing about a new one, so only placing into a reference is calibrated.
+    Half of a section is not a new section, so only placement into a reference is calibrated.
     """
     located = located_sections(data, sections)
     if len(located) > 1:

@@ -55,7 +55,7 @@ def computing_on(
     Raises
     ------
     ValueError
-        If this machine lacks the device, or there are several for work of one.
+        If this machine lacks the device, or there are several and the work cannot be shared.
     """
     check_choice("accelerator", accelerator, ACCELERATORS)
     check_devices_option(devices)

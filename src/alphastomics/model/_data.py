@@ -260,14 +260,14 @@ def require_seen_labels(
     categories: Categories,
     cells: Mask | slice = slice(None),
 ) -> None:
-    """Raise if cells for which the label is an input have one that the model never saw."""
+    """Raise if a label that is an input was not in the training data."""
     key, names = setup.labels_key, categories.labels
     unseen = np.flatnonzero(category_numbers(adata, key, names, "labels_key")[cells] < 0)
     if len(unseen):
         found = adata.obs[key].to_numpy(dtype=object)[cells][unseen[0]]
         raise ValueError(
-            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which the model "
-            f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
+            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which was not in the "
+            f"training data; these had {', '.join(map(repr, names))}. Rename it, or set it to NaN."
         )
 
 
@@ -280,8 +280,8 @@ def _warn_of_unseen_batches(
         found = ", ".join(map(repr, as_names(adata.obs[key][unseen]).unique()[:5]))
         warn(
             f"{name}.obs[{key!r}] (batch_key) holds {found} in {int(unseen.sum())} of "
-            f"{adata.n_obs} cells, which the model never saw; it knows "
-            f"{', '.join(map(repr, names))}. These cells are treated as of no batch."
+            f"{adata.n_obs} cells, which was not in the training data; these "
+            f"had {', '.join(map(repr, names))}. These cells are treated as of no batch."
         )
 
 
@@ -304,7 +304,7 @@ def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
         names = np.fromiter(labels, dtype=object)
     if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
         raise ValueError(
-            f"labels must have one entry a cell, the names of the types of {n_cells} cells, found "
+            f"labels must have one entry per cell, the types of {n_cells} cells, found "
             f"{short(labels)} ({type(labels).__name__})."
         )
     return names

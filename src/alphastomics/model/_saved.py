@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class _Open(BaseModel):
-    """Part that scvi-tools writes, of which only some is read."""
+    """Part that scvi-tools writes, with fields that are not read."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 

@@ -153,7 +153,7 @@ def without_options(instead: dict[str, str]) -> Callable[[Function], Function]:
 
 
 def stopping_options(options: dict[str, Any], *, validates: bool) -> dict[str, Any]:
-    """Options of a trainer, with our defaults where ``early_stopping`` is asked for."""
+    """Options of a trainer, with our defaults for ``early_stopping``."""
     if not options.get("early_stopping"):
         return options
     options = {**EARLY_STOPPING, **options}

@@ -10,7 +10,7 @@ Model = TypeVar("Model")
 
 
 def _has_literal(annotation: object) -> bool:
-    """True if a type is literal, or a union with one that is."""
+    """True if a type is literal, or a union with a literal type."""
     if get_origin(annotation) is Literal:
         return True
     return any(map(_has_literal, get_args(annotation)))

@@ -359,9 +359,9 @@ def inference_sets(
     Every section of the query is filled in by itself, with the whole reference as its context.
     Cells are taken in the order of their names, so that the order of the input changes nothing.
 
-    A section that does not fit one set is dealt at random into parts of equal size, each a fair
+    A section that does not fit one set is divided at random into parts of equal size, each a fair
     sample of it, with a sample of the known cells; where all positions are known and some
-    expression is, it is cut into windows instead, because near cells tell most.
+    expression is, it is cut into windows instead, because near cells are the most informative.
 
     With ``shared_context``, the first part of a section without known positions is a sample of a
     quarter of a set, which is the context of all other parts.

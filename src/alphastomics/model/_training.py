@@ -98,7 +98,7 @@ class DenoisingPlan(L.LightningModule):
     Attributes
     ----------
     saved
-        Gives the content of a checkpoint beside the weights, as plain values.
+        Returns the content of a checkpoint other than the weights, as plain values.
     """
 
     def __init__(
@@ -445,7 +445,7 @@ def fit(
     record, history
         Of earlier calls.
     payload
-        Content of a checkpoint beside the weights, given record and history.
+        Content of a checkpoint other than the weights, given record and history.
     val_sections, ckpt_path
         As in ``AlphaSTomics.train``.
     reporter
