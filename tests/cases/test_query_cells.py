@@ -59,7 +59,10 @@ class TestLabels:
 
     def test_where_they_are_an_input_an_unknown_one_is_named(self, labeled, cells, unchanged):
         cells.obs["cell_type"] = "Neuroblast"
-        with unchanged(cells), pytest.raises(ValueError, match="'Neuroblast', which the model"):
+        with (
+            unchanged(cells),
+            pytest.raises(ValueError, match="'Neuroblast', which was not in the training data"),
+        ):
             labeled.predict(cells, mode="pos_to_expr", **QUIET)
         with pytest.raises(ValueError, match="'Neuroblast', which was not in the training data"):
             labeled.generate(2, labels=["L1", "Neuroblast"], **QUIET)
