@@ -97,7 +97,7 @@ def write(
     text = (
         f"# {args.data.stem}, {args.test} held out: options of the network\n\n{cells.n_obs} cells "
         f"placed from {atlas.n_obs}; mean ± sd over seeds {sorted(set(results['seed']))}; "
-        f"{args.max_steps or 'default'} steps. Seconds are of single runs, other jobs beside: for "
+        f"{args.max_steps or 'default'} steps. Seconds are of single runs, shared machine: for "
         "speed see throughput.md.\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
     )
     text += "\n## Differences\n\nMean ± standard error over pairs.\n\n" + differences(results)

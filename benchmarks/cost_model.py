@@ -182,7 +182,7 @@ def page_of(median: pd.DataFrame, args: argparse.Namespace) -> str:
             f"| {name} | {one['seconds']:,.2f} | {less[0]} | {one['MB']:,.0f} | {less[1]} |"
         )
     return (
-        "# Cost, beside a model that trains on all distances and draws in 1,000 steps\n\n"
+        "# Cost, compared with a model that trains on all distances and draws in 1,000 steps\n\n"
         f"A restatement of LUNA's costs with this package's blocks, not LUNA itself (see "
         f"`benchmarks/cost_model.py`); {TIMED_STEPS} of its {STEPS:,} steps are timed. Median of "
         f"{args.repeats} runs; memory is the peak above what model and cells take. "

@@ -162,7 +162,7 @@ def main() -> None:
     text = (
         f"# One draw of {args.test}\n\n{cells.n_obs} cells placed from {atlas.n_obs} cells of "
         f"{atlas.obs['section'].nunique()} sections; mean ± sd over seeds "
-        f"{', '.join(map(str, args.seeds))}; {args.threads} threads, other jobs beside. `earlier` "
+        f"{', '.join(map(str, args.seeds))}; {args.threads} threads, shared machine. `earlier` "
         "is the version before draws by diffusion heads.\n\n" + to_markdown(table, times) + "\n"
     )
     (args.out / f"{stem}.md").write_text(text)

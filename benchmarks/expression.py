@@ -164,7 +164,7 @@ def write(results: pd.DataFrame, adata: ad.AnnData, args: argparse.Namespace) ->
         f"{adata.obs['section'].nunique()} sections less the hidden expression. Mean ± sd over "
         f"seeds {', '.join(map(str, seeds))}, a draw with those of {args.draw_seeds}; "
         f"{args.training_mode}, {args.max_steps} steps; a seed takes {seconds} ({args.threads} "
-        "threads, other jobs beside). Scale: log1p(counts * median / total), with the median "
+        "threads, shared machine). Scale: log1p(counts * median / total), with the median "
         "total of all known cells of the file, as the model's. Medians over genes but for "
         "`pcc_mean` and Moran's; `zeros` is the share of zeros, "
         f"{results['true_zeros'].mean():.3f} in the truth. `cell-type mean` is an oracle.\n\n"

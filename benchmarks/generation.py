@@ -141,7 +141,7 @@ def write(results: pd.DataFrame, args: argparse.Namespace, stem: str) -> None:
         ]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     text = (
-        f"# {args.data.stem}: a generated section beside {args.test}\n\nDistances to the real "
+        f"# {args.data.stem}: a generated section and {args.test}\n\nDistances to the real "
         f"section {args.test}, held out; generated with seeds {args.seeds}, mean ± sd. Moran "
         "concordance: 1 is best; else 0.\n\n" + "\n".join(lines)
     )

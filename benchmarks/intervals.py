@@ -107,7 +107,7 @@ def simpler(found: Estimated, fitted: np.ndarray) -> Iterator[tuple[str, np.ndar
     n = len(error)
     widest = np.sort(np.abs(error), axis=0)[int(np.ceil((n + 1) * LEVEL)) - 1]
     gaussian = 1.6449 * np.sqrt(np.square(error).mean(0))
-    for name, width in (("one width a gene, conformal", widest), ("Gaussian", gaussian)):
+    for name, width in (("one width per gene, conformal", widest), ("Gaussian", gaussian)):
         lower, upper = np.maximum(found.estimate - width, 0), found.estimate + width
         yield name, lower, upper
         if np.isfinite(found.depth).all():

@@ -112,7 +112,7 @@ def main() -> None:
                     draw(section, cells_of, placed, args.out / "layers_osmfish.png")
                     types = similar_types(given, query)
                     draw_types(section, types, placed, args.out / "layers_osmfish_types.png")
-    for name, change in (("knn50", lognorm), ("knn50, each by itself", own)):
+    for name, change in (("knn50", lognorm), ("knn50, each standardized separately", own)):
         knn = KNeighborsRegressor(50, metric="cosine")
         placed = knn.fit(change(given), given.obsm["spatial"]).predict(change(query))
         rows.append(row(name, 0, placed))

@@ -204,8 +204,8 @@ def main() -> None:
         f"# {args.data.stem}, {args.test} held out{what}\n\n"
         f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
         f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
-        f"{seconds.mean():.0f} s of training a seed ({args.training_mode}, {args.threads} threads, "
-        f"other jobs beside); draws with seeds {args.draw_seeds}. Lengths in the unit of "
+        f"{seconds.mean():.0f} s of training per seed ({args.training_mode}, {args.threads} "
+        f"threads, shared machine); draws with seeds {args.draw_seeds}. Lengths in the unit of "
         "the data.\n\n" + to_markdown(summarise(results)) + "\n"
     )
     (args.out / f"{name}.md").write_text(text)

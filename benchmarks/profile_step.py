@@ -136,7 +136,7 @@ def main() -> None:
     page = (
         f"# A training step, {device}, {args.precision}{', compiled' * args.compile}\n\n"
         f"Default configuration (mode joint, 6 sets of 256 cells), {args.num_genes} genes, "
-        f"{args.steps} steps: {1e3 * took:.0f} ms a step, {flops / 1e9:.1f} GFLOP of matrix "
+        f"{args.steps} steps: {1e3 * took:.0f} ms per step, {flops / 1e9:.1f} GFLOP of matrix "
         f"products a step, {flops / took / 1e9:.0f} GFLOP/s. Large matrix products alone reach "
         f"{rate / 1e9:.0f} GFLOP/s before and after: a step spends {flops / took / rate:.0%} of "
         "that rate.\n\n| kind | share of operator time | mostly |\n|---|---|---|\n"

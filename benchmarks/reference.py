@@ -155,7 +155,7 @@ def main() -> None:
         f"# {args.data.stem}: one {args.split} half mapped into the other\n\n{adata.n_obs} cells, "
         f"{adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; rmse in "
         f"RMS radii, in the frame of the reference; seconds of training, or of fit and prediction "
-        f"({args.training_mode}, {args.threads} threads, other jobs beside).\n\n"
+        f"({args.training_mode}, {args.threads} threads, shared machine).\n\n"
         f"{to_markdown(table)}\n"
     )
     (args.out / f"{name}.md").write_text(text)

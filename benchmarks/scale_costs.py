@@ -122,7 +122,7 @@ def main() -> None:
         "# Cost of 10 and 100 million cells, computed\n\nNothing here was measured on a GPU. "
         "Assumptions:\n\n"
         f"- the default network, {args.num_genes} genes, sets of {MAX_SET:,} cells: "
-        f"{per_cell / 1e6:.1f} MFLOP a cell and pass (counted), {step / 1e6:.2f} a step of the "
+        f"{per_cell / 1e6:.1f} MFLOP per cell and pass (counted), {step / 1e6:.2f} per step of the "
         f"position head; training in sets of {SET_SIZE}: {trained / 1e6:.1f} MFLOP and "
         f"{DRAWS_PER_CELL} noise levels of the head a cell, forward and backward;\n"
         f"- a GPU of {args.peak_tflops:g} TFLOP/s in full precision of which {args.share:.0%} are "
@@ -133,8 +133,10 @@ def main() -> None:
         f"memory {1000 * in_memory:.0f} ms; measured here, one set of random rows after the "
         "other), and the GPU waits for it;\n"
         "- time falls with the number of GPUs: sets wait for each other only at the end;\n"
-        f"- {BYTES_PER_CELL} bytes a cell in each process, the expression read from a file on disk "
-        f"of {NONZERO_PER_CELL} nonzero values a cell, 8 bytes each.\n\n" + "\n".join(lines) + "\n"
+        f"- {BYTES_PER_CELL} bytes per cell in each process, the expression read from a file on "
+        f"disk of {NONZERO_PER_CELL} nonzero values per cell, 8 bytes each.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     (args.out / "scale_costs.md").write_text(page)
     print(page)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 import alphastomics as al
 
 NAMESPACES = ("datasets", "io", "metrics", "pl", "pp", "tl")
-API = Path(__file__).parents[1] / "docs" / "api.md"
-LISTED = re.findall(r"^   ([A-Za-z_]\w*(?:\.\w+)*)$", API.read_text(), re.MULTILINE)
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = "\n".join((DOCS / name).read_text() for name in ("api.md", "api-developers.md"))
+LISTED = re.findall(r"^   ([A-Za-z_]\w*(?:\.\w+)*)$", PAGES, re.MULTILINE)
 METHODS = [
     name
     for name, member in inspect.getmembers(al.AlphaSTomics, callable)
@@ -33,6 +35,11 @@ def found(name):
     raise AssertionError(name)
 
 
+def page(name):
+    """Text of a file of the repository."""
+    return (DOCS.parent / name).read_text()
+
+
 def has_sections(thing):
     """Sections that a docstring must have, and whether it has them."""
     text = inspect.getdoc(thing) or ""
@@ -47,7 +54,7 @@ def has_sections(thing):
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_public_names_are_on_the_page(namespace):
+def test_public_names_are_on_a_page(namespace):
     names = found(namespace).__all__
     missing = [name for name in names if f"{namespace}.{name}" not in LISTED]
     assert not missing
@@ -69,10 +76,57 @@ def test_the_page_lists_what_there_is():
 
 
 def test_files_of_the_architecture_exist():
-    docs = API.parent
-    page = (docs / "architecture.md").read_text()
-    root = docs.parent / "src" / "alphastomics"
-    named = re.findall(r"`((?:\w+/)?\w+\.py)`", page)
+    root = DOCS.parent / "src" / "alphastomics"
+    named = re.findall(r"`((?:\w+/)?\w+\.py)`", page("docs/architecture.md"))
     assert len(named) > 20
     for name in named:
-        assert (root / name).exists() or (docs.parent / name).exists(), name
+        assert (root / name).exists() or (DOCS.parent / name).exists(), name
+
+
+def test_the_citation_names_this_version():
+    version = tomllib.loads(page("pyproject.toml"))["project"]["version"]
+    assert f"\nversion: {version}\n" in page("CITATION.cff")
+    assert f"version = {{{version}}}" in page("docs/cite.md")
+
+
+TRANSLATIONS = {
+    "README.md": "docs/README.zh.md",
+    "QUICKSTART.md": "docs/QUICKSTART.zh.md",
+    "docs/faq.md": "docs/faq.zh.md",
+}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text):
+    """Language and lines of each block of code, without comments, which are translated."""
+    for language, code in BLOCK.findall(text):
+        lines = (re.sub(r"(^|\s+)# .*$", "", line) for line in code.splitlines())
+        yield language, [line for line in lines if line]
+
+
+def headings(text):
+    return re.findall(r"^(#+) ", BLOCK.sub("", text), re.MULTILINE)
+
+
+def images(text):
+    return [Path(image).name for image in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)]
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATIONS.items())
+def test_translations_have_the_same_commands_and_headings(english, chinese):
+    original, translated = page(english), page(chinese)
+    assert list(blocks(translated)) == list(blocks(original))
+    assert headings(translated) == headings(original)
+    assert images(translated) == images(original)
+    assert translated.count("\n|") == original.count("\n|"), "rows of tables"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "QUICKSTART.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))],
+)
+def test_commands_fit_the_page(name):
+    """A long command is divided by a backslash: the page is about 90 characters wide."""
+    commands = [code for language, code in BLOCK.findall(page(name)) if language == "bash"]
+    lines = [line for code in commands for line in code.splitlines()]
+    assert [line for line in lines if len(line) > 90] == []

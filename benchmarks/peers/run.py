@@ -3,7 +3,7 @@
     peers_env/bin/python benchmarks/peers/run.py tangram peers_inputs/map_*.npz
 
 Writes `<task>.<method>.npz` beside each task: the estimates by name, `seconds` of processor time of
-the whole method, imports included (the clock's in `waited`, which other jobs beside lengthen) and
+the whole method, imports included (the clock's in `waited`, which other jobs lengthen) and
 `peak_mb`, the highest memory of the process so far above that at its start: one section a call.
 Runs in an environment with anndata and the method alone; nothing here is imported by the package.
 """

@@ -227,7 +227,7 @@ def expression_known(obs: pd.DataFrame) -> Mask:
     if not _is_boolean(column):
         raise ValueError(
             f"adata.obs[{_keys.EXPRESSION_KNOWN!r}] must hold True or False only, found "
-            f"{sorted(map(str, pd.unique(column)))[:5]}: it says which cells' expression is known."
+            f"{sorted(map(str, pd.unique(column)))[:5]}: it marks the cells with known expression."
         )
     return column.to_numpy(dtype=bool)
 
@@ -246,19 +246,19 @@ def read_panels(adata: AnnData, section: NDArray[np.str_]) -> tuple[Mask, NDArra
     if not set(names) <= set(columns) or len(set(columns)) < len(columns):
         raise ValueError(
             f"adata.varm[{_keys.MEASURED!r}] must be a DataFrame with a boolean column for each "
-            f"section ({', '.join(map(repr, names[:5]))}, ...): it says which genes a section's "
-            "panel measures."
+            f"section ({', '.join(map(repr, names[:5]))}, ...): it marks the genes that the panel "
+            "of a section measures."
         )
     table = table.rename(columns=str)
     if not all(_is_boolean(table[name]) for name in names):
         raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] must hold True or False only: it says which genes a "
-            "section's panel measures."
+            f"adata.varm[{_keys.MEASURED!r}] must hold True or False only: it marks the "
+            "genes that the panel of a section measures."
         )
     panels = np.stack([table[name].to_numpy(dtype=bool) for name in names])
     empty = names[~panels.any(1)]
     if len(empty):
         raise ValueError(
-            f"adata.varm[{_keys.MEASURED!r}] says that section {empty[0]!r} measures no gene."
+            f"adata.varm[{_keys.MEASURED!r}] is empty: section {empty[0]!r} measures no gene."
         )
     return panels, pd.Index(names).get_indexer(pd.Index(section))

@@ -38,8 +38,8 @@ def quiet(logger: str | logging.Logger) -> Iterator[None]:
 
 
 @contextmanager
-def without_deprecations(*messages: str) -> Iterator[None]:
-    """Keep what other packages say to their developers, and some ``messages``, from users."""
+def without_deprecations() -> Iterator[None]:
+    """Suppress deprecation warnings of other packages."""
     with warnings.catch_warnings():
         for category in (
             DeprecationWarning,
@@ -48,8 +48,6 @@ def without_deprecations(*messages: str) -> Iterator[None]:
             SyntaxWarning,
         ):
             warnings.simplefilter("ignore", category)
-        for message in messages:
-            warnings.filterwarnings("ignore", message=message)
         yield
 
 
@@ -115,7 +113,7 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Import a module of an extra, or say for what ``purpose`` to install it."""
+    """Import a module of an extra; the error names the ``purpose`` for which to install it."""
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)

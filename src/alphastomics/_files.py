@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 def temporary(path: Path) -> Path:
-    """Random name beside ``path``, with its suffix, to write to before it gets its name."""
+    """Random name in the folder of ``path``, with its suffix, for a file that is renamed later."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
 
 
@@ -166,7 +166,7 @@ def _state(folder: Path) -> tuple[int, int] | None:
 
 
 def _is_being_replaced(folder: Path) -> bool:
-    """True if the name of a folder is free while another process writes beside it."""
+    """True if the name of a folder is free while another process writes in the same folder."""
     return not folder.exists() and any(folder.parent.glob(f"{TEMPORARY}*"))
 
 

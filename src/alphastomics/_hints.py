@@ -38,7 +38,7 @@ RENAMED: tuple[tuple[str, str, Callable[[pd.Index], pd.Index]], ...] = (
 
 
 def gene_hint(adata: AnnData, genes: pd.Index, name: str = "adata") -> str:
-    """Say how the genes of an AnnData come to match others; empty if no remedy is known.
+    """Hint how the genes of an AnnData can match others; empty if no remedy is known.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def coordinate_columns(columns: Iterable[object]) -> list[object]:
 
 
 def coordinate_hint(adata: AnnData, spatial_key: str, name: str = "adata") -> str:
-    """Say where an AnnData seems to have its coordinates; empty if nowhere."""
+    """Hint where an AnnData seems to have its coordinates; empty if nowhere."""
     if columns := coordinate_columns(adata.obs.select_dtypes("number")):
         return (
             f"coordinates seem to be in {name}.obs: "
@@ -100,7 +100,7 @@ def coordinate_hint(adata: AnnData, spatial_key: str, name: str = "adata") -> st
 
 
 def count_hint(adata: AnnData) -> str:
-    """Say where an AnnData has whole numbers, if its values are not; empty if nowhere."""
+    """Hint where an AnnData has whole numbers, if its values are not; empty if nowhere."""
     for key, layer in adata.layers.items():
         if _are_counts(layer):
             return f"adata.layers[{key!r}] holds whole numbers: adata.X = adata.layers[{key!r}]"

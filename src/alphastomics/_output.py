@@ -57,8 +57,8 @@ class Results:
     Parameters
     ----------
     adata
-        Where to write. What is there stays, unless ``.uns["alphastomics"]`` says that an earlier
-        call wrote it.
+        Destination. Existing values are not replaced, unless an earlier call wrote them according
+        to ``.uns["alphastomics"]``.
     """
 
     def __init__(self, adata: AnnData) -> None:

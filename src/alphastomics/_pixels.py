@@ -15,12 +15,12 @@ from alphastomics._compat import warn
 
 SAME_SIZE = 1.1  # pixels whose sizes differ less are taken for the same
 # 10x Genomics, Space Ranger, spatial outputs: "the diameter of a theoretical 65 µm spot", although
-# spots are 55 µm wide; Visium HD tells the size of a pixel itself.
+# spots are 55 µm wide; Visium HD has the size of a pixel.
 SPOT_DIAMETER = 65.0  # µm
 
 
 def pixel_sizes(adata: AnnData) -> dict[str, float | None]:
-    """µm in a pixel of the full image of every library; None where it is not told."""
+    """µm per pixel of the full image of each library; None where it is unknown."""
     libraries = adata.uns.get(_keys.SPATIAL, {})
     if not isinstance(libraries, dict):
         return {}
@@ -47,7 +47,7 @@ def micrometres_per_pixel(adata: AnnData, section_key: str | None) -> NDArray[np
     Raises
     ------
     ValueError
-        If ``.uns["spatial"]`` does not tell it.
+        If ``.uns["spatial"]`` has no scale.
     """
     sizes = pixel_sizes(adata)
     only = next(iter(sizes.values())) if len(sizes) == 1 else None

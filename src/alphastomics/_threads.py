@@ -44,7 +44,7 @@ def allowed_threads() -> int:
     Notes
     -----
     torch is not imported. A call of ``torch.set_num_threads`` that lies between these limits and
-    the number that OpenMP started with cannot be told from torch's default: the limits hold.
+    the number that OpenMP started with is indistinguishable from torch's default: the limits hold.
 
     Examples
     --------

@@ -97,7 +97,7 @@ def row_numbers(rows: Any, n_rows: int) -> NDArray[np.int64]:
         raise IndexError("ask for cells by a one-dimensional array of whole numbers.")
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < n_rows:
         raise IndexError(
-            f"cells {chosen.min()} to {chosen.max()} were asked for, but they are numbered from 0 "
+            f"cells {chosen.min()} to {chosen.max()} were requested, but they are numbered from 0 "
             f"to {n_rows - 1}."
         )
     return chosen.astype(np.int64)
@@ -201,7 +201,7 @@ def _check_piece(data: NDArray[np.floating], values: str, where: str) -> bool:
     off = np.abs(data - np.rint(data))
     if off.max(initial=0) > ROUNDING:
         raise ValueError(
-            f"{where} holds fractional values ({data[off > ROUNDING][0]:g} for one; the worst is "
+            f"{where} holds fractional values (such as {data[off > ROUNDING][0]:g}; the worst is "
             f"{off.max():.3g} from a whole number), but values='counts' expects whole numbers: "
             "name the layer with raw counts by layer=, or pass values='lognorm' (log-normalized) "
             "or values='intensity' (continuous, not yet logged)."

@@ -212,7 +212,7 @@ STORES = {
         CHECKSUM,
         f"{MISFIT}: it has 2D positions, not 3D",
     ),
-    "pickle": (decode_by_pickle, "asks for a decoder that preprocess does not use (pickle)", ""),
+    "pickle": (decode_by_pickle, "needs a decoder that preprocess does not use (pickle)", ""),
 }
 
 

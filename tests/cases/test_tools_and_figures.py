@@ -19,7 +19,7 @@ import alphastomics as al
 mpl.use("Agg")
 ROOT = Path(__file__).parents[2]
 # What readers of a message look for: an argument, or where the values are.
-NAMED = ("adata", "key", "n_neighbors", "section", "spatial_key", "labels", "seed", "cells")
+NAMED = ("adata", "key", "n_neighbors", "section", "spatial_key", "labels", "seed", "cells", "dims")
 
 
 @pytest.fixture(autouse=True)
@@ -522,6 +522,7 @@ def test_a435_nothing_was_placed(placed, unchanged):
     placed.obsm["spatial_predicted"][:70] = np.nan
     axes = al.pl.positions(placed)
     assert not axes[0, 1].axison
+    assert not axes[0, 1].collections
     assert len(axes[1, 1].collections[0].get_offsets()) == 50
     placed.obsm["spatial_predicted"][:] = np.nan
     placed.obs["spatial_predicted_radius"] = 1.0
@@ -542,7 +543,11 @@ def test_a435_nothing_was_placed(placed, unchanged):
         (lambda a: al.pl.displacement(a, section="section_0", dims=1), ValueError, "dims must be"),
         (lambda a: al.pl.displacement(a, n_arrows=-1), ValueError, "n_arrows must be at least 0"),
         (lambda a: al.pl.calibration(a, n_groups=0), ValueError, "n_groups must be at least 1"),
-        (lambda a: al.pl.expression(a, ["gene_0"]), KeyError, "gene .* is not in adata.var_names"),
+        (
+            lambda a: al.pl.expression(a, ["gene_0", "x"]),
+            KeyError,
+            "gene 'x' is not in adata.var_na",
+        ),
         (lambda a: al.pl.expression(a, "gene_0", "x"), KeyError, r"layers \['x'\] are not in"),
         (lambda a: al.pl.expression(a, "gene_0", smoothed=-1), ValueError, "smoothed must be at"),
         (lambda a: al.pl.history(a), TypeError, "model must be an AlphaSTomics, found AnnData"),
@@ -692,6 +697,20 @@ def test_neighbors_of_any_cells_work_or_name_what_is_wrong(unchanged, adata, n_n
     assert_works_or_names(
         lambda a: al.tl.neighbors(a, n_neighbors=n_neighbors, copy=True), adata, unchanged
     )
+
+
+FIGURES = {
+    "positions": lambda a, color: al.pl.positions(a, color=color, return_fig=True),
+    "displacement": lambda a, color: al.pl.displacement(a, return_fig=True),
+    "expression": lambda a, color: al.pl.expression(a, "0", None, return_fig=True),
+}
+
+
+@settings(ANY, max_examples=40)
+@given(any_placed(), st.sampled_from([None, "cell_type"]), st.sampled_from(sorted(FIGURES)))
+def test_figures_of_any_cells_are_drawn_or_name_what_is_wrong(unchanged, adata, color, figure):
+    assert_works_or_names(lambda a: FIGURES[figure](a, color).canvas.draw(), adata, unchanged)
+    plt.close("all")
 
 
 # --- lower bounds

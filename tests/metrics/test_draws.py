@@ -248,11 +248,11 @@ SAME_PLACE = np.ones((50, 2))
         (lambda: metrics.energy_distance(POINTS, POINTS * np.nan), "generated holds values that"),
         (
             lambda: metrics.energy_distance_by_type(POINTS, POINTS, ["a"]),
-            r"labels must have one entry a cell, shape \(50,\)",
+            r"labels must have one entry per cell, shape \(50,\)",
         ),
         (
             lambda: metrics.energy_distance_by_type(POINTS, POINTS[:9], ["a"] * 50),
-            r"generated_labels must have one entry a cell, shape \(9,\)",
+            r"generated_labels must have one entry per cell, shape \(9,\)",
         ),
         (lambda: metrics.density_coverage(POINTS[:5], POINTS), "k must be between 1 and .*= 4"),
         (lambda: metrics.density_coverage(SAME_PLACE, POINTS), "all true positions coincide"),

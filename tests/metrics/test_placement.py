@@ -121,7 +121,7 @@ def test_spread_of_a_shrunk_placement(true):
     [
         (lambda t: metrics.neighbor_recall(t, t, len(t)), "k must be between 1 and"),
         (lambda t: metrics.contact_precision(t, t, 1.5), "q must be between 0 and 1"),
-        (lambda t: metrics.niche_cosine(t, t, ["a"], 5), "labels must have one entry a cell"),
+        (lambda t: metrics.niche_cosine(t, t, ["a"], 5), "labels must have one entry per cell"),
         (lambda t: metrics.distance_spearman(t[:2], t[:2]), "at least 3 cells"),
     ],
 )

@@ -99,3 +99,21 @@ def test_the_tissue_radius_holds_its_share_of_the_cells(placer):
     share = (np.linalg.norm(centered, axis=1) < model.module.tissue_radius(0.9)).mean()
     assert share == pytest.approx(0.9, abs=0.05)
     assert al.metrics.rms_radius(centered) < model.module.tissue_radius(0.9)
+
+
+def test_cells_that_a_reference_does_not_cover_have_a_warning(placer):
+    model, cells = placer
+    common = cells.obs["cell_type"].value_counts().index[:3]
+    covered = cells.obs["cell_type"].isin(common).to_numpy()
+
+    def place(within, query):
+        reference, rest = cells[within].copy(), cells[query].copy()
+        reference.obs_names = [f"r{name}" for name in reference.obs_names]
+        model.predict(rest, reference=reference, mode="expr_to_pos", **QUIET)
+
+    half = np.arange(cells.n_obs) % 2 == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place(half, ~half)
+    with pytest.warns(UserWarning, match="is unlike the reference: .*covers them"):
+        place(covered, ~covered)

@@ -200,7 +200,7 @@ def test_bad_inputs_are_named_at_the_call():
         expression_baselines(P, X[:20], P)
     with pytest.raises(ValueError, match="same dimensions, found 2 and 1"):
         expression_baselines(P, X, P[:, :1])
-    with pytest.raises(ValueError, match="labels_hidden must have one entry a cell"):
+    with pytest.raises(ValueError, match="labels_hidden must have one entry per cell"):
         expression_baselines(P, X, P, labels)
     with pytest.raises(ValueError, match="positions coincide"):
         leave_one_out_bandwidth(np.zeros((30, 2)), X)

@@ -1,4 +1,4 @@
-"""Data sets to learn and test with."""
+"""Data sets for examples and tests."""
 
 from alphastomics.datasets._public import merfish, seqfish, slideseqv2, visium_hne
 from alphastomics.datasets._simulate import simulate_tissue

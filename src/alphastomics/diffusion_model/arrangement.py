@@ -101,7 +101,7 @@ def refine(arrangement: Tensor, places: list[Tensor]) -> Tensor:
 
 
 def smooth(arrangement: Tensor, features: Tensor) -> Tensor:
-    """Move each cell a part of the way to the mean of the 16 cells most similar in expression.
+    """Move each cell towards the mean of the 16 cells most similar in expression.
 
     Estimates of similar cells err independently in part, so that their mean errs less, and similar
     cells come to lie near each other (k-nearest-neighbor regression on the estimates themselves).

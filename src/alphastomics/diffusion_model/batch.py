@@ -66,7 +66,7 @@ class CellBatch(NamedTuple):
         return torch.ones_like(self.located) if self.cell_mask is None else self.cell_mask
 
     def label_condition(self) -> Tensor:
-        """Labels as a condition ``(B, N)``: where expression is known they say nothing new."""
+        """Labels as a condition ``(B, N)``, 0 where expression is known."""
         return self.label.masked_fill(self.expression_known, 0)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, those that a cell uses, and operations."""
+"""Cost of a network: parameters, active parameters per cell, and operations."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class ProcessedSection:
         return self.path
 
     def verify(self, n_dims: int, values: str) -> None:
-        """Raise if the store is not what the manifest says; reads all, a block at a time."""
+        """Raise if the store differs from the manifest; reads all values, block by block."""
         vars(self).pop("_intact", None)  # anew
         genes = self._read("var").index
         self._require(list(genes) == list(self.genes), "other genes")
@@ -186,7 +186,7 @@ class ProcessedData:
     def verify(
         self, sections: Sequence[ProcessedSection] | None = None, *, progress_bar: bool = False
     ) -> None:
-        """Raise if a store is not what ``preprocess`` wrote, or not what the manifest says.
+        """Raise if a store differs from what ``preprocess`` wrote, or from the manifest.
 
         Every byte is read and compared with the checksums of the manifest, and every value is read
         once, a few thousand cells at a time.

@@ -99,7 +99,7 @@ def read_sections(raw_dir: str | Path, **keys: Any) -> Iterator[ad.AnnData]:
     Returns
     -------
     iterator of AnnData
-        Sections, each read when it is its turn.
+        Sections, each read when the iterator reaches it.
 
     Raises
     ------

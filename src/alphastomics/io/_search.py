@@ -149,7 +149,7 @@ def _samples(folder: Path, files: Sequence[Path], bin_size: int | None) -> list[
 
 
 def _is_other(file: Path, prefix: str) -> bool:
-    """True for a file beside a matrix that could be taken for the data."""
+    """True for a file in the folder of a matrix that could be mistaken for the data."""
     name = file.name
     if file.suffix == ".h5ad":
         return not prefix
@@ -171,7 +171,7 @@ def _matrix_folder(path: Path, inside: Sequence[Path], bin_size: int | None) -> 
 
 
 def _belongs(entry: Path, samples: Sequence[Found]) -> bool:
-    """True for a file whose name starts with that of a sample beside it; AnnData stand alone."""
+    """True for a file whose name starts with that of a sample in its folder; not for AnnData."""
     return (
         entry.is_file()
         and entry.suffix != ".h5ad"

@@ -52,7 +52,7 @@ class RawSection:
     files
         Files that are read, where ``path`` is not all of them.
     note
-        What was read of an instrument's output, and what was left out.
+        Description of what was read from the output of an instrument, and what was excluded.
 
     Examples
     --------

@@ -233,7 +233,7 @@ class LazyRows:
     """Expression of the cells of one or more stores, read when indexed.
 
     ``rows[cells]`` is a CSR matrix of the given cells in the given order, duplicates allowed. Only
-    row pointers are in memory, 8 bytes a cell. Pickled or forked, every process opens the stores
+    row pointers are in memory, 8 bytes per cell. Pickled or forked, every process opens the stores
     for itself.
 
     Attributes

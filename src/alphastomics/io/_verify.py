@@ -63,7 +63,7 @@ def _check_array(file: Path, on_disk: int) -> None:
     if dtype is None or not codecs <= CODECS or (dtype.hasobject and not text):
         found = ", ".join(map(str, sorted(codecs - CODECS, key=str))) or array["dtype"]
         raise DataError(
-            f"{file} asks for a decoder that preprocess does not use ({found!s:.80}): {REMEDY}"
+            f"{file} needs a decoder that preprocess does not use ({found!s:.80}): {REMEDY}"
         )
     if max(sizes) * dtype.itemsize > EXPANSION * on_disk:
         raise DataError(

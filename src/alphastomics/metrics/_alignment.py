@@ -139,8 +139,8 @@ def generalized_procrustes(
 ) -> Array:
     """Superposition of several draws of the same cells.
 
-    Each draw is superposed (no scale) on the mean of all, which is then taken anew, until the mean
-    stays. The frame is that of the first draw.
+    Each draw is superposed (no scale) on the mean of all draws, and the mean is computed again,
+    until it converges. The frame is that of the first draw.
 
     Parameters
     ----------
@@ -240,9 +240,9 @@ def mirror_ambiguity(draws: ArrayLike) -> dict[str, Any]:
     """Evidence that draws of a tissue disagree by a mirror image.
 
     Along each principal axis of all draws, pairs of draws are compared cell by cell: the share of
-    cells on opposite sides of the center (0 when the side is certain, 0.5 when it is a coin toss),
-    and the rank correlation of the distances from it (0 when nothing is known along the axis). Both
-    high means a mirror: how far from the middle is known, on which side is not.
+    cells on opposite sides of the center (0 where the side is certain, 0.5 where it is random),
+    and the rank correlation of the distances from it (0 where positions along the axis are
+    random). If both are high, the distance from the center is known, but not the side.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def mirror_ambiguity(draws: ArrayLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of the axis with the most such evidence: ``"opposite_sides"``, ``"same_distance"``, and
+        For the axis with the strongest evidence: ``"opposite_sides"``, ``"same_distance"``, and
         ``"ambiguous"``, True when they are above 0.35 and 0.2.
 
     Examples

@@ -82,7 +82,7 @@ def checked_labels(labels: ArrayLike, n: int, name: str = "labels") -> Labels:
     """Check that there is a label for each of ``n`` cells and return them as text."""
     if np.shape(labels) != (n,):
         raise ValueError(
-            f"{name} must have one entry a cell, shape ({n},), found shape {np.shape(labels)}."
+            f"{name} must have one entry per cell, shape ({n},), found shape {np.shape(labels)}."
         )
     return label_text(labels, name)
 

@@ -56,7 +56,7 @@ def mmd2(x: ArrayLike, y: ArrayLike, bandwidth: float | None = None, *, seed: in
         The kernel's h, in the units of ``x``; by default the median Euclidean distance of two
         pooled rows (the mean distance where more than half of them coincide).
     seed
-        Of the 2,000 rows taken of a larger sample.
+        Random seed of the 2,000 rows taken from a larger sample.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def energy_distance(true: ArrayLike, generated: ArrayLike, *, seed: int = 0) -> 
     true, generated
         Coordinates in one frame, shapes ``(n, d)`` and ``(m, d)``.
     seed
-        Of the 2,000 cells taken of a larger section.
+        Random seed of the 2,000 cells sampled from a larger section.
 
     Returns
     -------

@@ -138,7 +138,7 @@ def neighborhood_composition(
     labels
         Cell types, shape ``(n_cells,)``; compared as strings.
     k
-        Neighbors of a cell, itself excluded.
+        Number of neighbors, excluding the cell.
     types
         Names of the columns, shape ``(n_types,)``; by default the sorted types in ``labels``.
 

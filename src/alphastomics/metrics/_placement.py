@@ -33,7 +33,7 @@ def distance_spearman_per_cell(true: ArrayLike, predicted: ArrayLike, *, seed: i
     true, predicted
         Coordinates of the same cells, shape ``(n, d)``.
     seed
-        Of the 2,000 cells that are scored where there are more, each against all cells.
+        Random seed of the 2,000 cells scored in larger sections, each against all cells.
 
     Returns
     -------
@@ -119,16 +119,16 @@ def procrustes_rmse(
 
 
 def neighbor_recall(true: ArrayLike, predicted: ArrayLike, k: int = 20, *, seed: int = 0) -> float:
-    """Mean share of a cell's k nearest true neighbors that are among its k nearest predicted.
+    """Mean share of the k nearest true neighbors of a cell among its k nearest predicted neighbors.
 
     Parameters
     ----------
     true, predicted
         Coordinates of the same cells, shape ``(n, d)``.
     k
-        Neighbors of a cell, itself excluded.
+        Number of neighbors, excluding the cell.
     seed
-        Of the 2,000 cells that are scored where there are more.
+        Random seed of the sample of 2,000 cells that is scored in larger sections.
 
     Returns
     -------
@@ -247,7 +247,7 @@ def spread(true: ArrayLike, predicted: ArrayLike) -> float:
     Returns
     -------
     float
-        1 where the tissue keeps its size, below 1 where positions are shrunk.
+        1 where the tissue has its true size, below 1 where positions are shrunk.
 
     Examples
     --------
@@ -266,7 +266,7 @@ def _errors_and_radii(
     r = as_floats(radius, "radius")
     if r.shape not in ((), (len(T),)):
         raise ValueError(
-            f"radius must be one number or have shape ({len(T)},), one a cell; found {r.shape}."
+            f"radius must be one number or have shape ({len(T)},), one per cell; found {r.shape}."
         )
     if not np.isfinite(r).all() or (r < 0).any():
         raise ValueError("radius must be finite and not negative in every cell.")

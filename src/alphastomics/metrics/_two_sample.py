@@ -213,13 +213,13 @@ def two_sample_auc(
     n_splits
         How often the sections are cut into halves.
     seed
-        Of the halves, the classifier, and the 2,000 cells taken of a larger section after their
-        surroundings were computed in the whole of it.
+        Random seed of the halves, the classifier, and the 2,000 cells that are sampled from a
+        larger section, whose surroundings are those in the whole section.
 
     Returns
     -------
     float
-        The mean over all folds: .5 where the classifier cannot tell them apart, 1 where it always
+        The mean over all folds: .5 where the classifier cannot separate them, 1 where it always
         can. Not cut off below .5.
 
     References

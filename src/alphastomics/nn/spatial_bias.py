@@ -31,7 +31,7 @@ class SpatialBias(nn.Module):
 
     The square is a scalar product, ``2 x_i.x_j - |x_i|^2 - |x_j|^2``, so it is written into
     ``position_dim + 3`` more entries of queries and keys and costs no matrix of distances. ``h``
-    is learned, one a head. A query of unknown position has no bias; a key of unknown position gets
+    is learned, one per head. A query of unknown position has no bias; a key of unknown position has
     a learned constant.
 
     Parameters

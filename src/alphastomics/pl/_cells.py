@@ -1,31 +1,19 @@
-"""Cells of one section, their axes and colors."""
+"""Cells to draw: those of a section, in two dimensions, with both of their positions."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 
-from alphastomics import _keys
 from alphastomics._anndata import section_names, sections_of
 from alphastomics._coordinates import Points, is_known, point_set
 from alphastomics._validate import require_adata
 from alphastomics.metrics import superpose_by
 from alphastomics.tl._coordinates import read_placed
-
-COLOR_MAP = "viridis"  # even in lightness, and distinct to the color-blind
-# Distinct to the color-blind (Okabe & Ito 2008), the palest last.
-FEW = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-RASTERIZED_FROM = 5000  # cells
 
 
 def cells_of(
@@ -79,81 +67,14 @@ def true_and_placed(
     return cells, true, placed
 
 
-def new_axes(ax: Axes | None, height: float = 4.2) -> Axes:
-    """Take the axes given, or make new ones."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5, height), layout="constrained")
-    return ax
-
-
-def panel_axes(
-    ax: Sequence[Axes] | NDArray[np.object_] | Axes | None,
-    shape: tuple[int, int],
-    panel: tuple[float, float],
-) -> NDArray[np.object_]:
-    """Axes of ``shape`` (rows, columns), given or new; a new one has a width and a height."""
-    (n_rows, n_columns), (width, height) = shape, panel
-    if ax is None:
-        size = (width * n_columns, height * n_rows)
-        _, ax = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
-    given = np.asarray(ax, dtype=object)
-    if given.size != n_rows * n_columns:
-        raise ValueError(f"ax holds {given.size} axes, but there are {n_rows * n_columns} panels.")
-    return given.reshape(n_rows, n_columns)
-
-
-def point_size(n_cells: int) -> float:
-    """Marker area in points squared, smaller for more cells."""
-    return float(np.clip(12_000 / max(n_cells, 1), 0.5, 40))
-
-
-def scatter(ax: Axes, points: Points, values: Points, **options: Any) -> PathCollection:
-    """Draw cells at ``(n, 2)`` without axes, the highest of their ``values (n,)`` on top."""
-    order = np.argsort(values, kind="stable")
-    options = {
-        "c": values[order],
-        "cmap": COLOR_MAP,
-        "s": point_size(len(points)),
-        "linewidths": 0,
-        "rasterized": len(points) >= RASTERIZED_FROM,
-        **options,
-    }
-    drawn = ax.scatter(points[order, 0], points[order, 1], **options)
-    ax.set_aspect("equal")
-    ax.set_axis_off()
-    return drawn
-
-
-def color_bar(ax: Axes, drawn: ScalarMappable, label: str) -> None:
-    """Add a color bar."""
-    ax.get_figure(root=True).colorbar(drawn, ax=ax, label=label, shrink=0.7)  # type: ignore[union-attr]
-
-
-def write(ax: Axes, save: str | os.PathLike[str] | None) -> None:
-    """Save the figure, if a file is named."""
-    if save is not None:
-        ax.get_figure(root=True).savefig(save, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
-
-
-def with_unit(adata: AnnData, label: str) -> str:
-    """Name the unit of coordinates, if it is known."""
-    unit = adata.uns.get(_keys.UNITS)
-    return label if unit is None else f"{label} ({str(unit).split(' ')[0]})"
-
-
-def palette(adata: AnnData, color: str) -> list[str] | None:
-    """Colors of the categories of a column: those in ``uns``, or the default; None of numbers."""
-    column = adata.obs[color]
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return None
-    n = len(column.astype("category").cat.categories)
-    given = list(adata.uns.get(f"{color}_colors", ()))
-    if len(given) >= n:
-        return given[:n]
-    if n <= len(FEW):
-        return list(FEW[:n])
-    from scanpy.plotting import palettes
-
-    choices = (palettes.default_20, palettes.default_28, palettes.default_102)
-    many = next((colors for colors in choices if n <= len(colors)), choices[-1])
-    return [many[i % len(many)] for i in range(n)]
+def reference_points(reference: AnnData, spatial_key: str, n_dims: int) -> Points:
+    """Positions of a reference, ``(n_cells, n_dims)``, NaN where there is none."""
+    points = point_set(reference, spatial_key, "spatial_key", where="reference")
+    if points.shape[1] != n_dims:
+        raise ValueError(
+            f"reference.obsm[{spatial_key!r}] has {points.shape[1]} columns, but the coordinates "
+            f"of the cells have {n_dims}: pass the reference that they were placed into."
+        )
+    if not is_known(points).any():
+        raise ValueError(f"reference.obsm[{spatial_key!r}] is NaN for every cell.")
+    return points

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 
 from alphastomics import _keys
 from alphastomics._validate import check_integer, require_adata, short
-from alphastomics.pl._cells import FEW, new_axes, write
+from alphastomics.pl._canvas import Figure, finish, new_axes
+from alphastomics.pl._colors import Palette, line_colors
 
 HEIGHT = 0.22  # of a bar, in inches
 
@@ -21,10 +22,13 @@ def gene_importance(
     *,
     key: str = _keys.POSITION_IMPORTANCE,
     gene_symbols: str | None = None,
+    palette: Palette = None,
     ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Axes:
-    """Draw the genes that matter most to the placement of cells.
+) -> Axes | Figure:
+    """Plot the genes that matter most to the placement of cells.
 
     Parameters
     ----------
@@ -36,15 +40,15 @@ def gene_importance(
         Name in ``.var`` of the importance.
     gene_symbols
         Name in ``.var`` of the names to show; by default those of the genes.
-    ax
-        Where to draw; new axes by default.
-    save
-        File to write.
+    palette
+        Colors; the first one is taken.
+    ax, show, return_fig, save
+        As in :func:`displacement`.
 
     Returns
     -------
-    Axes
-        A bar a gene, the most important one at the top.
+    Axes or Figure
+        One bar per gene, the most important gene at the top.
 
     Examples
     --------
@@ -67,14 +71,14 @@ def gene_importance(
         raise TypeError(f"adata.var[{key!r}] must hold numbers, found {adata.var[key].dtype}.")
     importance = adata.var[key].astype(float).dropna()
     if importance.empty:
-        raise ValueError(f"adata.var[{key!r}] has no value: the model knows none of these genes.")
+        raise ValueError(f"adata.var[{key!r}] has no value: none of these genes is in the model.")
     shown = importance.nlargest(n_genes)
     names = shown.index if gene_symbols is None else adata.var.loc[shown.index, gene_symbols]
+    (color,) = line_colors(palette, ["importance"])
     ax = new_axes(ax, 1 + HEIGHT * len(shown))
-    ax.barh(range(len(shown)), shown, color=FEW[0])
+    ax.barh(range(len(shown)), shown, color=color)
     ax.set_yticks(range(len(shown)), [str(name) for name in names])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_xlabel("placement error that the gene saves (RMS radii)")
-    ax.set_title("Genes that decide the position")
-    write(ax, save)
-    return ax
+    ax.set_title("Genes that decide the position", fontsize="medium")
+    return finish(ax, show=show, return_fig=return_fig, save=save)

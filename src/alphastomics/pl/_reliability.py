@@ -16,7 +16,8 @@ from scipy.stats import spearmanr
 from alphastomics import _keys
 from alphastomics._validate import check_integer, require_adata
 from alphastomics.metrics import pcc
-from alphastomics.pl._cells import color_bar, new_axes, write
+from alphastomics.pl._canvas import Figure, check_points, color_bar, finish, new_axes
+from alphastomics.pl._colors import Palette, colormap_of, line_colors
 
 LEVEL = 0.9
 ROUNDING = 1e-4
@@ -38,11 +39,15 @@ def reliability(
     truth: str | None = None,
     *,
     n_genes: int = 20,
+    palette: Palette = None,
+    size: float | None = None,
     ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
     **kwargs: Any,
-) -> Axes:
-    """Draw the expected correlation of genes, beside the true one where it is known.
+) -> Axes | Figure:
+    """Plot the expected correlation of genes, against the realized one where truth is known.
 
     Parameters
     ----------
@@ -57,17 +62,19 @@ def reliability(
     n_genes
         Number of bars; of more genes than that, one half are the most and one half the least
         reliable ones.
-    ax
-        Where to draw; new axes by default.
-    save
-        File to write.
+    palette
+        Colormap, or its name; of bars, whose first color is taken, also a list of colors.
+    size
+        Area of a marker, in points squared.
+    ax, show, return_fig, save
+        As in :func:`displacement`.
     **kwargs
         More options of :meth:`matplotlib.axes.Axes.scatter`, or
         :meth:`~matplotlib.axes.Axes.barh`.
 
     Returns
     -------
-    Axes
+    Axes or Figure
         A bar for each gene, or a point with its realized correlation over cells, colored by the
         share of true values in the 90 % interval.
 
@@ -87,12 +94,16 @@ def reliability(
     found = _estimated(adata, key)
     if truth is None:
         ax = new_axes(ax, height=max(3.0, 0.22 * min(n_genes, len(found.genes))))
-        _draw_bars(ax, found, n_genes, kwargs)
+        (color,) = line_colors(palette, ["reliability"])
+        _draw_bars(ax, found, n_genes, {"color": color, **kwargs})
     else:
+        check_points(size, kwargs)
+        true = _true_values(adata, truth, found.genes)
+        colormap = colormap_of("RdBu" if palette is None else palette)
+        options = {"cmap": colormap, "s": 25 if size is None else size, **kwargs}
         ax = new_axes(ax)
-        _draw_points(ax, found, _true_values(adata, truth, found.genes), kwargs)
-    write(ax, save)
-    return ax
+        _draw_points(ax, found, true, options)
+    return finish(ax, show=show, return_fig=return_fig, save=save)
 
 
 def _estimated(adata: AnnData, key: str) -> _Estimated:
@@ -142,10 +153,10 @@ def _draw_bars(ax: Axes, found: _Estimated, n_genes: int, options: dict[str, Any
         raise ValueError("no gene has a reliability: calibration had no cells that measured them.")
     if len(order) > n_genes:
         order = np.concatenate([order[: n_genes // 2], order[-(n_genes - n_genes // 2) :]])
-    ax.barh(np.arange(len(order)), found.reliability[order], **{"color": "0.5", **options})
+    ax.barh(np.arange(len(order)), found.reliability[order], **options)
     ax.set_yticks(np.arange(len(order)), found.genes[order])
     ax.set_xlabel("expected correlation over cells")
-    ax.set_title(f"Reliability of {len(order)} of {len(found.genes)} genes")
+    ax.set_title(f"Reliability of {len(order)} of {len(found.genes)} genes", fontsize="medium")
 
 
 def _draw_points(
@@ -164,8 +175,8 @@ def _draw_points(
     expected = found.reliability[genes]
     ends = [min(0.0, *expected, *realized), max(*expected, *realized)]
     ax.plot(ends, ends, color="0.6", linestyle="--", zorder=0)
-    options = {"c": coverage, "cmap": "RdBu", "vmin": 2 * LEVEL - 1, "vmax": 1.0, **options}
-    drawn = ax.scatter(expected, realized, **{"s": 25, "edgecolors": "0.3", **options})
+    options = {"c": coverage, "vmin": 2 * LEVEL - 1, "vmax": 1.0, **options}
+    drawn = ax.scatter(expected, realized, **{"edgecolors": "0.3", **options})
     color_bar(ax, drawn, "share of values in the 90 % interval")
     ax.set(xlabel="expected correlation over cells", ylabel="realized correlation")
     share = f"{within[:, genes][scored[:, genes]].mean():.0%}".replace("%", " %")
@@ -173,4 +184,4 @@ def _draw_points(
     rank = spearmanr(expected, realized).statistic if len(genes) > 2 else np.nan
     if np.isfinite(rank):
         title += f"; Spearman {rank:.2f}"
-    ax.set_title(title)
+    ax.set_title(title, fontsize="medium")

@@ -52,9 +52,9 @@ def filter_cells(
     adata
         Cells of one or more sections, ``(n_cells, n_genes)``.
     min_genes
-        Fewest genes that a cell expresses.
+        Minimum number of expressed genes per cell.
     min_counts
-        Least total of a cell, in the unit of the layer.
+        Minimum total per cell, in the unit of the layer.
     layer
         Layer to count in; by default ``.X``.
     section_key
@@ -65,7 +65,7 @@ def filter_cells(
     Returns
     -------
     AnnData or None
-        Cells that are left, in their order; ValueError if a section would lose all of its cells.
+        Remaining cells, in their order; ValueError if a section would lose all of its cells.
 
     Examples
     --------

@@ -82,7 +82,7 @@ def highly_variable_genes(
     key_added: str = _keys.HIGHLY_VARIABLE,
     copy: bool = False,
 ) -> AnnData | None:
-    """Find the genes that vary most within sections.
+    """Select the genes that vary most within sections.
 
     Genes are ranked in each section by the variance of their analytic Pearson residuals (Lause et
     al. 2021, :func:`scanpy.experimental.pp.highly_variable_genes`), and the ranks are combined, so
@@ -93,11 +93,11 @@ def highly_variable_genes(
     adata
         Cells of one or more sections, ``(n_cells, n_genes)``.
     n_top_genes
-        How many genes to choose; all of them when there are fewer.
+        Number of genes; all if there are fewer.
     values
-        What the layer holds: ``"counts"``, ``"lognorm"`` or ``"intensity"``.
+        Kind of values in the layer: ``"counts"``, ``"lognorm"`` or ``"intensity"``.
     sections
-        Sections to rank in. By default those that ``.obs["split"]`` trains on, so that held-out
+        Sections to rank in. By default the training sections of ``.obs["split"]``, so that held-out
         sections do not count, or all sections where there is no such column.
     layer, section_key, copy
         As in :func:`filter_cells`.

@@ -79,10 +79,10 @@ def intersect_genes(
     section_key: str = _keys.SECTION,
     copy: bool = False,
 ) -> AnnData | None:
-    """Bring sections to one list of genes.
+    """Restrict or extend several sections to the same genes.
 
     Separate AnnData, whose genes may differ, are joined into a new one. One AnnData, whose
-    ``.varm["measured"]`` says what each section measures, is changed in place.
+    ``.varm["measured"]`` marks the genes that each section measures, is changed in place.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def intersect_genes(
     -------
     AnnData or None
         Cells of all sections. Where some section lacks a gene, ``.varm["measured"]`` has a boolean
-        column per section, and unmeasured values are 0 in ``.X``: the model takes them as unknown.
+        column per section, and unmeasured values are 0 in ``.X``: the model treats them as unknown.
         Coordinates of sections without any are NaN; all others must be 2D, or all 3D.
 
     Examples

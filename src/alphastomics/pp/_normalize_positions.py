@@ -40,12 +40,12 @@ def normalize_positions(
     adata
         Cells with ``.obsm[spatial_key]`` ``(n_cells, n_dims)``, NaN rows where unknown.
     factor
-        What positions are multiplied by, such as the µm in a pixel. ``"visium"``: those of each
+        Factor of the positions, such as the µm per pixel. ``"visium"``: that of each
         section, by the scale factors in ``.uns["spatial"]`` (``microns_per_pixel`` of Visium HD, or
         ``spot_diameter_fullres``, which 10x defines as 65 µm); name another ``key_added``, because
         the image stays in pixels.
     units
-        Their unit after that, such as ``"µm"``; ``.uns["units"]`` is kept if None, and is µm for
+        Their unit after that, such as ``"µm"``. If None, ``.uns["units"]`` is unchanged, and µm for
         Visium.
     center
         Whether to move the mean of the known positions of each section to 0.

@@ -23,7 +23,7 @@ MAX_CELLS = 1024  # of a section to which the prior is fitted
 class AutocorrelationPrior(nn.Module):
     """Moran's I of the factors of expression in training sections.
 
-    Cells that are drawn each by itself are less like their neighbors than in a tissue.
+    Independently sampled cells are less similar to their neighbors than in a tissue.
     :meth:`exchange` lets nearby cells exchange their places until Moran's I of every factor is that
     of training: the stochastic reconstruction of random media from their correlation functions
     (Yeong & Torquato 1998, Phys. Rev. E 57, 495), without annealing.

@@ -94,7 +94,7 @@ class PositionMixture(NamedTuple):
     def spread_mode(self) -> Tensor:
         """Modes, moved apart where those of the valid cells fill too little of the known tissue.
 
-        Where expression says little of the place they lie in the middle, see :func:`spread_out`.
+        Where expression is uninformative, modes are near the center, see :func:`spread_out`.
         """
         mode = self.mode()
         used = self.log_weight.exp().sum(1) > 0  # (B, K), the known cells
@@ -199,7 +199,7 @@ class ReferenceMatcher(nn.Module):
         hidden_share
             Share of those cells whose position is hidden.
         seed
-            Of the noise, of what is hidden and of dropout.
+            Random seed of noise, hidden values and dropout.
         n_steps
             Number of steps.
         on_step
@@ -320,9 +320,9 @@ class StoredReference(DynamicBufferModule):
         found, expected = 0.0, torch.zeros(len(NEIGHBORHOODS))
         for i, section in enumerate(sections):
             others = torch.cat(sections[:i] + sections[i + 1 :])
-            found += float(1 - _most_similar(cells, others, 1).values.mean())
-            across = 1 - _most_similar(section, others, 1).values[:, 0]  # (M,)
-            near = _most_similar(cells, section, NEIGHBORHOODS[-1]).indices  # (N, 100)
+            found += float(1 - most_similar(cells, others, 1).values.mean())
+            across = 1 - most_similar(section, others, 1).values[:, 0]  # (M,)
+            near = most_similar(cells, section, NEIGHBORHOODS[-1]).indices  # (N, 100)
             expected += torch.stack([across[near[:, :k]].mean().cpu() for k in NEIGHBORHOODS])
         return float((found / expected.clamp_min(1e-6)).min())
 
@@ -341,7 +341,7 @@ class _Nearest(NamedTuple):
     indices: Tensor
 
 
-def _most_similar(cells: Tensor, others: Tensor, k: int) -> _Nearest:
+def most_similar(cells: Tensor, others: Tensor, k: int) -> _Nearest:
     """The ``k`` most similar of other cells ``(M, D)``, or all, for each cell ``(N, D)``."""
     found = [(rows @ others.T).topk(min(k, len(others))) for rows in torch.split(cells, ROWS)]
     return _Nearest(torch.cat([f.values for f in found]), torch.cat([f.indices for f in found]))

@@ -16,9 +16,9 @@ MAX_PLACES = 1024
 def transport(points: Tensor, places: Tensor) -> Tensor:
     """Spread points over places, each place taking an equal share of them.
 
-    The plan that minimizes the squared distance has both marginals uniform; every point goes to the
-    mean of the places that it is sent to. Conditional means are shrunk to the middle where
-    expression says little of the place: a plan of least squared distance is the same whatever their
+    The plan that minimizes the squared distance has both marginals uniform; each point moves to the
+    mean of the places assigned to it. Conditional means are shrunk to the center where
+    expression is uninformative: a plan of least squared distance is the same whatever their
     scale and center, and keeps their order, since it is a monotone map (Brenier 1991).
 
     Solved by Sinkhorn's iterations (Cuturi 2013, NeurIPS 26), as in novoSpaRc and moscot.
