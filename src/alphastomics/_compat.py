@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 PACKAGE = os.path.dirname(__file__)
+# Files whose frames lie between two of this package where a function is decorated.
+DECORATORS = (contextlib.__file__, os.path.join("torch", "utils", "_contextlib.py"))
 
 
 @contextmanager
@@ -47,6 +49,15 @@ def without_deprecations() -> Iterator[None]:
         ):
             warnings.simplefilter("ignore", category)
         yield
+
+
+def tqdm() -> Any:
+    """Class of progress bars, of widgets in notebooks that have them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm as bar
+
+    return bar
 
 
 def squidpy() -> Any:
@@ -115,13 +126,13 @@ def require(module: str, extra: str, purpose: str) -> Any:
     return importlib.import_module(module)
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line outside of this package that called it, through whatever decorators."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_internal(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _is_internal(filename: str) -> bool:
-    return filename.startswith(PACKAGE) or filename == contextlib.__file__
+    return filename.startswith(PACKAGE) or filename.endswith(DECORATORS)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from alphastomics._threads import limited_threads
+
 
 @contextmanager
 def own_torch_state() -> Iterator[None]:
-    """Single precision, tensors on the CPU, no autocast; global random numbers as before.
+    """Single precision, tensors on the CPU, no autocast, few threads; random numbers as before.
 
     A context or a decorator of every method that computes. ``torch.set_default_dtype``,
     ``torch.set_default_device`` and an outer ``torch.autocast`` have no effect inside, and the
-    state of the global generator of the CPU is restored.
+    state of the global generator of the CPU is restored. torch and BLAS use
+    :func:`~alphastomics._threads.limited_threads`.
 
     Examples
     --------
@@ -27,6 +30,7 @@ def own_torch_state() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     try:
         with ExitStack() as stack:
+            stack.enter_context(limited_threads())
             if torch.get_default_device().type != "cpu":
                 stack.enter_context(torch.device("cpu"))
             for kind in ("cpu", "cuda", "mps"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# Read, unless `setup_anndata` is told other names.
+# Read, unless `setup_anndata` gets other names.
 SPATIAL: Final = "spatial"
 SECTION: Final = "section"
 CELL_TYPE: Final = "cell_type"
@@ -31,6 +31,7 @@ UNITS: Final = "units"
 # Registry of the setup, beside scvi-tools' own `REGISTRY_KEYS.X_KEY`.
 POSITION_REGISTRY: Final = "position"
 CATEGORIES_REGISTRY: Final = "categories"
+UNITS_REGISTRY: Final = "units"
 
 # Written by `al.pp` and `preprocess`.
 SPLIT: Final = "split"  # obs, train, val or test

@@ -22,16 +22,19 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from alphastomics._settings import settings
+
 _ENVIRONMENT = ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
 
 
 def allowed_threads() -> int:
     """Return the number of CPU threads that torch may use in this process.
 
-    It is the smallest of ``OMP_NUM_THREADS``, ``SLURM_CPUS_PER_TASK``, the cores of the process's
-    affinity, the CPU quota of its cgroup and, once torch is imported, torch's own number: its
-    default or that of ``torch.set_num_threads``. A call of ``torch.set_num_threads`` above the
-    number that OpenMP started with is a choice of the user and is returned as it is.
+    It is ``settings.threads`` if that is set, else the smallest of ``OMP_NUM_THREADS``,
+    ``SLURM_CPUS_PER_TASK``, the cores of the process's affinity, the CPU quota of its cgroup and,
+    once torch is imported, torch's own number: its default or that of ``torch.set_num_threads``. A
+    call of ``torch.set_num_threads`` above the number that OpenMP started with is a choice of the
+    user and is returned as it is.
 
     Returns
     -------
@@ -48,6 +51,8 @@ def allowed_threads() -> int:
     >>> allowed_threads() >= 1
     True
     """
+    if settings.threads is not None:
+        return settings.threads
     limits = [*_environment_limits(), _affinity_limit(), _cgroup_limit()]
     if "torch" in sys.modules:
         own, initial = _torch_threads()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._compat import warn
+from alphastomics._settings import MAX_SEED, settings
 from alphastomics.config import MOST_SHOWN, Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 VALUES: tuple[str, ...] = get_args(Values)
 MIN_CELLS = 3
-MAX_SEED = 2**63 - 1  # of torch, and of HDF5
 PIECE = 10_000_000  # values checked at a time
 ROUNDING = 1e-3  # counts that are nearer to whole numbers are rounded
 LARGEST = 1e30  # squares of expression beyond this are not finite in single precision
@@ -38,7 +37,7 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if old in kwargs:
-                warnings.warn(f"{old} is now called {new}.", FutureWarning, stacklevel=2)
+                warn(f"{old} is now called {new}.", FutureWarning)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
@@ -79,7 +78,9 @@ def check_integer(name: str, value: object, least: int, most: int | None = None)
 
 
 def check_seed(seed: object) -> int:
-    """Raise unless NumPy, torch and a file can all take a seed; give it as ``int``."""
+    """Seed as ``int``, that of the settings for ``None``; raise unless NumPy and torch take it."""
+    if seed is None:
+        return settings.seed
     return check_integer("seed", seed, 0, MAX_SEED)
 
 

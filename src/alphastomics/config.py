@@ -33,6 +33,7 @@ GateType = Literal["none", "headwise", "elementwise"]
 Values = Literal["counts", "lognorm", "intensity"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 
 LONGEST_NAME = 200  # of a run; file systems allow 255 bytes
 DIFFUSION_STEPS = 1000  # Nichol & Dhariwal 2021
@@ -293,9 +294,10 @@ def check_devices_option(devices: int | list[int] | str) -> None:
     if isinstance(devices, str):
         right = bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)*,?", devices)) and devices != "0"
     elif isinstance(devices, list):
-        right = bool(devices) and min(devices) >= 0 and len(set(devices)) == len(devices)
+        whole = all(type(number) is int for number in devices)
+        right = whole and min(devices, default=-1) >= 0 and len(set(devices)) == len(devices)
     else:
-        right = devices >= 1 or devices == -1
+        right = type(devices) is int and (devices >= 1 or devices == -1)
     if not right:
         raise ValueError(
             "devices must be 'auto', how many devices to use (1 or more, -1 for all) or a list of "

@@ -44,9 +44,9 @@ def call(small_model, cells, unchanged):
             (
                 "A188",
                 "sample",
-                {"seed": None},
+                {"seed": "0"},
                 TypeError,
-                "seed must be a whole number, found None",
+                "seed must be a whole number, found '0'",
             ),
             ("A189", "sample", {"seed": 1.5}, TypeError, "seed must be a whole number, found 1.5"),
             ("A200", "sample", {"n_samples": 10**9}, ValueError, "n_samples=1000000000 .* GB"),

@@ -1,5 +1,6 @@
 """Habits of scvi-tools on the model: each works, or one error says what to use."""
 
+import inspect
 import re
 
 import numpy as np
@@ -221,3 +222,128 @@ def small_calibration(model):
             model.is_trained_ = False
 
     return call
+
+
+@pytest.mark.parametrize("owner", [al.AlphaSTomics, "model"])
+def test_what_cannot_work_is_not_listed(small_model, owner):
+    names = set(dir(small_model if owner == "model" else owner))
+    assert not names & ELSEWHERE.keys()
+    assert {"predict", "train", "setup_anndata", "get_latent_representation"} <= names
+
+
+COPYING = {
+    "predict": ("obsm", "spatial_predicted", QUIET),
+    "sample": ("obsm", "spatial_sampled", QUIET),
+    "impute": ("obsm", "expression_imputed", {"genes": ["gene_0"], "progress_bar": False}),
+    "register": ("obsm", "spatial_registered", {}),
+}
+
+
+@pytest.mark.parametrize("method", COPYING)
+def test_copy_leaves_the_cells_and_returns_others(small_model, cells, unchanged, method):
+    store, key, options = COPYING[method]
+    call = getattr(small_model, method)
+    with unchanged(cells):
+        copied = call(cells, copy=True, **options)
+    assert call(cells, **options) is None
+    written, expected = getattr(copied, store)[key], getattr(cells, store)[key]
+    np.testing.assert_array_equal(np.asarray(written), np.asarray(expected))
+    view = cells[:100]
+    assert call(view, copy=True, **options).n_obs == 100
+    assert view.is_view
+    with pytest.raises(TypeError, match="copy must be True or False, found 'yes'"):
+        call(cells, copy="yes", **options)
+
+
+COMPUTING = {
+    "predict": lambda m, c, **o: m.predict(c, **QUIET, **o),
+    "sample": lambda m, c, **o: m.sample(c, n_steps=2, **QUIET, **o),
+    "impute": lambda m, c, **o: m.impute(c, genes=["gene_0"], progress_bar=False, **o),
+    "predict_expression": lambda m, c, **o: m.predict_expression(
+        c.obsm["spatial"][:5], reference=c, progress_bar=False, **o
+    ),
+    "generate": lambda m, c, **o: m.generate(9, n_steps=2, progress_bar=False, **o),
+    "get_latent_representation": lambda m, c, **o: m.get_latent_representation(c, **o),
+    "register": lambda m, c, **o: m.register(c, **o),
+}
+
+
+@pytest.mark.parametrize("method", COMPUTING)
+def test_every_method_that_computes_takes_a_device(small_model, cells, method):
+    call = COMPUTING[method]
+    call(small_model, cells, accelerator="cpu", devices=1)
+    assert small_model.device.type == "cpu"
+    for options, message in (
+        ({"accelerator": "tpu"}, "accelerator must be one of 'auto', 'cpu', 'gpu'"),
+        ({"devices": 0}, "devices must be 'auto', how many devices"),
+        ({"devices": None}, "devices must be 'auto', how many devices"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(small_model, cells, **options)
+    with pytest.raises(TypeError, match=f"{method} takes no batch_size=8: "):
+        call(small_model, cells, batch_size=8)
+    with pytest.raises(TypeError, match=f"{method} takes no acelerator='cpu'. Did you mean acc"):
+        call(small_model, cells, acelerator="cpu")
+
+
+@pytest.mark.parametrize("method", ["impute", "register", "get_latent_representation"])
+def test_methods_of_one_device_refuse_several(small_model, cells, method):
+    with pytest.raises(ValueError, match=r"devices=2 are several, but this method computes on one"):
+        COMPUTING[method](small_model, cells, accelerator="cpu", devices=2)
+
+
+def test_a_network_that_was_moved_for_a_call_can_be_trained_further(atlas, cells):
+    model = new_model(atlas)
+    few = {"max_steps": 1, "set_size": 32, "batch_size": 2, "progress_bar": False}
+    model.train(**few)
+    model.predict(cells, accelerator="cpu", devices=1, **QUIET)
+    model.train(**few)
+    assert model.training_record.steps == 2
+
+
+def test_options_of_the_device_are_given_once(small_model, cells):
+    with pytest.raises(ValueError, match="devices is given twice, in distributed= too"):
+        small_model.predict(cells, devices=1, distributed={"devices": 1}, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameter", "shown"),
+    [
+        ("predict", "mode", "Literal['auto', 'expr_to_pos', 'pos_to_expr', 'joint']"),
+        ("sample", "point", "Literal['medoid', 'consensus']"),
+        ("train", "precision", "Literal['32-true', 'bf16-mixed', '16-mixed']"),
+        ("__init__", "frame", "Literal['learned', 'registered']"),
+    ],
+)
+def test_signatures_show_literal_types(method, parameter, shown):
+    signature = inspect.signature(getattr(al.AlphaSTomics, method))
+    assert shown in str(signature.parameters[parameter])
+
+
+def test_a_notebook_shows_a_table_of_the_model(small_model, atlas):
+    table = small_model._repr_html_()
+    for part in (
+        "3 steps on 400 cells",
+        "2 (section_0, section_1)",
+        "40 (gene_0, gene_1",
+        "d_model=16",
+        "not calibrated: model.calibrate()",
+        "counts in X",
+    ):
+        assert part in table
+    assert len(table) < 5000
+    assert "not trained" in new_model(atlas)._repr_html_()
+
+
+def test_names_in_the_table_are_escaped(atlas):
+    atlas.var_names = ["<script>", *atlas.var_names[1:]]
+    assert "<script>" not in new_model(atlas)._repr_html_()
+
+
+def test_warnings_name_the_line_of_the_user(small_model, cells):
+    with pytest.warns(UserWarning, match="is a view of another AnnData") as caught:
+        small_model.predict(cells[:50], **QUIET)
+    assert {w.filename for w in caught} == {__file__}
+    with pytest.warns(FutureWarning, match="max_set is now called") as caught:
+        small_model.predict(cells, max_set=100, **QUIET)
+    assert caught[0].filename == __file__

@@ -442,7 +442,7 @@ def test_superpose_never_replaces_the_truth(placed, unchanged):
         (lambda a: al.pp.normalize_positions(a, factor=np.nan), ValueError, "factor must be"),
         (lambda a: al.pp.normalize_positions(a, factor=True + 0j), ValueError, "factor must be"),
         (lambda a: al.pp.split_sections(a, test_ratio="0.5"), TypeError, "test_ratio must be a nu"),
-        (lambda a: al.pp.split_sections(a, test_ratio=0.4, seed=None), TypeError, "seed must be"),
+        (lambda a: al.pp.split_sections(a, test_ratio=0.4, seed="0"), TypeError, "seed must be"),
         (lambda a: al.pp.split_sections(a, key_added="section"), ValueError, "names of the sect"),
     ],
 )

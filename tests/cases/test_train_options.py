@@ -165,9 +165,9 @@ def test_labels_change_no_other_initial_weight(atlas):  # B071
 
 
 def test_a_model_needs_data_that_were_set_up(atlas, tmp_path):
-    with pytest.raises(TypeError, match=r"adata must be the AnnData .* found None; .*load\("):
+    with pytest.raises(TypeError, match=r"adata must be an AnnData .* found None; .*load\("):
         al.AlphaSTomics()  # A520
-    with pytest.raises(TypeError, match=r"adata must be the AnnData .* found 'path'"):
+    with pytest.raises(TypeError, match=r"adata must be an AnnData .* found 'path'"):
         al.AlphaSTomics("path")  # A523
     with pytest.raises(ValueError, match=r"not set up: call AlphaSTomics.setup_anndata\(adata"):
         al.AlphaSTomics(atlas)

@@ -211,14 +211,14 @@ def unmeasured(cells):
 def test_hiding_everything_is_refused_with_the_way_out(trained):
     model, cells = trained
     for query, mode, message in (
-        (unmeasured(cells), "expr_to_pos", "hides everything: no cell's expression is known"),
-        (without_positions(cells), "pos_to_expr", "hides everything: no cell has a position"),
-        (cells, "joint", r"mode='joint' hides everything.*model.sample"),
-        (unmeasured(without_positions(cells)), "auto", "mode='auto' hides everything"),
+        (unmeasured(cells), "expr_to_pos", "masks all values: no cell's expression is known"),
+        (without_positions(cells), "pos_to_expr", "masks all values: no cell has a position"),
+        (cells, "joint", r"mode='joint' masks all values.*model.sample"),
+        (unmeasured(without_positions(cells)), "auto", "mode='auto' masks all values"),
     ):
         with pytest.raises(ValueError, match=message):
             model.predict(query, mode=mode, progress_bar=False)
-    with pytest.raises(ValueError, match="hides everything: no cell has a position"):
+    with pytest.raises(ValueError, match="masks all values: no cell has a position"):
         model.sample(without_positions(cells), mode="pos_to_expr", progress_bar=False)
 
 
@@ -263,7 +263,9 @@ def test_labels_the_model_never_saw_are_named(trained):
     query = cells.copy()
     query.obs["cell_type"] = query.obs["cell_type"].astype(str)
     query.obs.iloc[0, query.obs.columns.get_loc("cell_type")] = "Neuroblast"
-    with pytest.raises(ValueError, match=r"labels_key\) holds 'Neuroblast', .* never saw.*'L1'"):
+    with pytest.raises(
+        ValueError, match=r"labels_key\) holds 'Neuroblast', .* not in the training data.*'L1'"
+    ):
         model.predict(query, mode="pos_to_expr", progress_bar=False)
     query.obs["cell_type"] = query.obs["cell_type"].where(np.arange(query.n_obs) > 0, np.nan)
     model.predict(query, mode="pos_to_expr", progress_bar=False)

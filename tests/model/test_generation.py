@@ -96,7 +96,10 @@ def test_generated_sections_have_the_size_of_the_tissue(trained, tissue):
         < al.metrics.rms_radius(new.obsm["spatial"]) / al.metrics.rms_radius(cells.obsm["spatial"])
         < 1.6
     )
-    assert not list(new.obs)  # a generated cell has no true position, so no radius
+    assert list(new.obs) == ["section", "cell_type"]  # no radius: there is no true position
+    assert set(new.obs["section"]) == {"generated"}
+    assert set(new.obs["cell_type"]) <= set(cells.obs["cell_type"])
+    assert new.uns["units"] == tissue.uns["units"] == "µm"
     again = model.generate(200, n_steps=6, **QUIET)
     np.testing.assert_array_equal(new.X, again.X)
     other = model.generate(200, n_steps=6, seed=1, **QUIET)
@@ -182,9 +185,12 @@ def test_cells_of_panels_none_of_which_has_all_genes_are_generated(tissue):
         (lambda m: m.generate(0), "n_cells must be at least 1, found 0"),
         (
             lambda m: m.generate(3, labels=["L1"]),
-            "labels must have one entry a cell",
+            "labels must have one entry per cell",
         ),
-        (lambda m: m.generate(2, labels=["L1", "Neuron"]), "'Neuron', which the model never saw"),
+        (
+            lambda m: m.generate(2, labels=["L1", "Neuron"]),
+            "'Neuron', which was not in the training data",
+        ),
         (
             lambda m: m.predict_expression(np.zeros((3, 3))),
             "positions must have shape",

@@ -79,3 +79,18 @@ def test_names_of_version_0_1_warn(task):
         assert getattr(al.tl, f"{task}_floors") is getattr(al.tl, f"{task}_baselines")
     with pytest.raises(AttributeError, match="no attribute 'other_floors'"):
         al.tl.other_floors  # noqa: B018
+
+
+def test_scores_in_the_frame_of_a_reference(tissue):
+    cells = tissue[tissue.obs["section"] == "section_0"].copy()
+    cells.obsm["spatial_predicted"] = cells.obsm["spatial"] + [30.0, 40.0]
+    aligned, in_frame = al.tl.score(cells), al.tl.score(cells, align=False)
+    assert aligned["rigid_rmse_units"].iloc[0] == pytest.approx(0, abs=1e-6)
+    assert in_frame["rmse_units"].iloc[0] == pytest.approx(50)
+    assert in_frame["median_error_units"].iloc[0] == pytest.approx(50)
+    radius = al.metrics.rms_radius(cells.obsm["spatial"])
+    assert in_frame["rmse"].iloc[0] == pytest.approx(50 / radius)
+    shared = aligned.columns.intersection(in_frame.columns)
+    assert not any("rigid" in name or "procrustes" in name for name in in_frame)
+    assert {"distance_spearman", "rssd", "n_cells"} <= set(shared)
+    np.testing.assert_array_equal(aligned[shared], in_frame[shared])

@@ -10,15 +10,17 @@ from pathlib import Path
 from anndata import AnnData
 
 from alphastomics._compat import quiet, squidpy
+from alphastomics._settings import DATA_VARIABLE, settings
 
 Folder = str | os.PathLike[str] | None
-FOLDER_VARIABLE = "ALPHASTOMICS_DATA_DIR"
 
 
-def _load(name: str, cache_dir: Folder, progress_bar: bool) -> AnnData:
+def _load(name: str, cache_dir: Folder, progress_bar: bool | None) -> AnnData:
     """Load a data set of squidpy, from a file in the folder if it is there."""
     sq = squidpy()
-    folder = cache_dir or os.environ.get(FOLDER_VARIABLE)
+    folder = cache_dir or settings.data_dir
+    if progress_bar is None:
+        progress_bar = settings.progress_bar
     path = None if folder is None else Path(folder).expanduser().absolute() / f"{name}.h5ad"
     hidden = contextlib.nullcontext() if progress_bar else contextlib.redirect_stderr(io.StringIO())
     try:
@@ -30,11 +32,11 @@ def _load(name: str, cache_dir: Folder, progress_bar: bool) -> AnnData:
         raise ConnectionError(
             f"{name}.h5ad could not be downloaded by squidpy. Without a connection, place it at "
             f"{path or 'a folder'}, named by cache_dir= or the environment variable "
-            f"{FOLDER_VARIABLE}."
+            f"{DATA_VARIABLE}."
         ) from error
 
 
-def merfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
+def merfish(*, cache_dir: Folder = None, progress_bar: bool | None = None) -> AnnData:
     """MERFISH of the mouse hypothalamic preoptic region, consecutive slices.
 
     Moffitt et al. 2018, https://doi.org/10.1126/science.aau5324, preprocessed by squidpy. To train
@@ -43,10 +45,10 @@ def merfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
     Parameters
     ----------
     cache_dir
-        Folder with the file, or to put it in; by default that of the environment variable
-        ``ALPHASTOMICS_DATA_DIR``, else squidpy's. A file that is there is not downloaded.
+        Folder with the file, or to put it in; by default ``al.settings.data_dir``, else squidpy's.
+        A file that is there is not downloaded.
     progress_bar
-        Whether to show a progress bar.
+        Whether to show a progress bar; ``None`` for ``al.settings.progress_bar``.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def merfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
     return _load("merfish", cache_dir, progress_bar)
 
 
-def seqfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
+def seqfish(*, cache_dir: Folder = None, progress_bar: bool | None = None) -> AnnData:
     """Subset of seqFISH of mouse embryos at the 8-12 somite stage.
 
     Lohoff et al. 2022, https://doi.org/10.1038/s41587-021-01006-2, preprocessed by squidpy.
@@ -87,7 +89,7 @@ def seqfish(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
     return _load("seqfish", cache_dir, progress_bar)
 
 
-def slideseqv2(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
+def slideseqv2(*, cache_dir: Folder = None, progress_bar: bool | None = None) -> AnnData:
     """Slide-seqV2 of the mouse hippocampus.
 
     Stickels et al. 2021, https://doi.org/10.1038/s41587-020-0739-1, preprocessed by squidpy.
@@ -110,7 +112,7 @@ def slideseqv2(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnDat
     return _load("slideseqv2", cache_dir, progress_bar)
 
 
-def visium_hne(*, cache_dir: Folder = None, progress_bar: bool = True) -> AnnData:
+def visium_hne(*, cache_dir: Folder = None, progress_bar: bool | None = None) -> AnnData:
     """Visium of a coronal section of an adult mouse brain, stained with hematoxylin and eosin.
 
     10x Genomics, Visium demonstration 1.1.0 ``V1_Adult_Mouse_Brain``, preprocessed by squidpy.

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.stats import special_ortho_group
 
 from alphastomics import _keys
-from alphastomics._validate import check_at_least
+from alphastomics._validate import check_at_least, check_seed
 
 Array = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ def simulate_tissue(
     n_genes: int = 60,
     *,
     n_dims: int = 2,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> ad.AnnData:
     """Simulate sections of one tissue, each on a slide of its own.
 
@@ -116,7 +116,7 @@ def simulate_tissue(
     n_dims
         2 for slices, 3 for volumes.
     seed
-        Same seed, same tissue.
+        Same seed, same tissue; ``None`` for ``al.settings.seed``.
 
     Returns
     -------
@@ -136,6 +136,7 @@ def simulate_tissue(
     check_at_least("n_genes", n_genes, 1)
     if n_dims not in (2, 3):
         raise ValueError(f"n_dims must be 2 or 3, found {n_dims}.")
+    seed = check_seed(seed)
     genes = _draw_genes(np.random.default_rng([seed]), n_genes)
     counts, positions, types = [], [], []
     for section in range(n_sections):

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics._anndata import Mask
+from alphastomics._progress import Reporter
 from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
@@ -126,6 +127,7 @@ class Calibrator:
         section: CellTable,
         patterns: tuple[str, ...] = ("unframed", "framed"),
         trained: Mask | None = None,
+        on_part: Callable[[], object] | None = None,
     ) -> None:
         """Hide values of a section from a network that was not trained on it.
 
@@ -139,20 +141,42 @@ class Calibrator:
             Patterns of placing that are calibrated.
         trained
             Cells that it was trained on, ``(n,)``, if only some of them are new.
+        on_part
+            Called after each of :attr:`n_parts`.
         """
+        on_part = on_part or (lambda: None)
         if self.radius:
             ratios = section_ratios(module, section, patterns, self.settings, self.seed)
             self._ratios.append(ratios)
+            on_part()
         if self.expression:
             if trained is None:
                 trained = np.zeros(len(section.names), dtype=bool)
             units = self.module.expression_transform
             found = estimates_of_hidden(module, section, trained, units, self.seed)
             self._scored.append(found)
+            on_part()
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of :meth:`add`: radius and expression."""
+        return self.radius + self.expression
 
     def calibration(self) -> Calibration:
         """Quantiles of the radius, by pattern and method."""
         return _quantiles(self._ratios)
+
+    def summary(self) -> str:
+        """Line that says what was learned."""
+        names = {"unframed": "without a reference", "framed": "among known cells"}
+        radius = ", ".join(
+            f"{quantiles['predict']:.2f} times its error scale {names[pattern]}"
+            for pattern, quantiles in self.calibration().items()
+        )
+        parts = [f"90 % radius of a cell: {radius}"] if radius else []
+        if self._scored:
+            parts.append(f"90 % intervals of {self.module.num_genes} genes")
+        return "; ".join(parts)
 
     def intervals(self) -> dict[str, dict[str, list[Any]]]:
         """Intervals of expression by pattern, as they are saved."""
@@ -179,12 +203,17 @@ class _Fold(NamedTuple):
     trained: Mask | None = None  # cells of the section that are trained on
 
 
+def located_sections(data: CellTable, sections: list[str]) -> list[str]:
+    """Sections with enough cells of known position and expression."""
+    return [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
+
+
 def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
     """Folds that leave out a section each, or half of a single section.
 
-    Half of a section says nothing about a new one, so only placing into a reference is calibrated.
+    Half of a section is not a new section, so only placement into a reference is calibrated.
     """
-    located = [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
+    located = located_sections(data, sections)
     if len(located) > 1:
         for left_out in located[:MAX_FOLDS]:
             rest = np.isin(data.section, sections) & (data.section != left_out)
@@ -209,14 +238,23 @@ def cross_validate(
     calibrator: Calibrator,
     data: CellTable,
     sections: list[str],
-    train: Callable[[CellTable], MaskedDiffusionModule],
-) -> None:
+    train: Callable[[CellTable, Reporter], MaskedDiffusionModule],
+    progress_bar: bool | None = None,
+) -> int:
     """Train on all but one section at a time and calibrate on the one left out.
 
-    ``train`` gives a new network that is trained on the given cells.
+    ``train`` returns a new network that is trained on the given cells, and reports its progress.
+    Returns the number of folds.
     """
-    for fold in _folds(data, sections, calibrator.seed):
-        calibrator.add(train(fold.training), fold.held_out, fold.patterns, fold.trained)
+    n_folds = min(len(located_sections(data, sections)), MAX_FOLDS)
+    for number, fold in enumerate(_folds(data, sections, calibrator.seed), 1):
+        reporter = Reporter.of(progress_bar, f"fold {number} of {n_folds}, ")
+        network = train(fold.training, reporter)
+        with reporter.bar("evaluation", calibrator.n_parts, "parts") as progress:
+            calibrator.add(
+                network, fold.held_out, fold.patterns, fold.trained, on_part=progress.update
+            )
+    return n_folds
 
 
 def on_sections(calibrator: Calibrator, data: CellTable, sections: list[str]) -> None:

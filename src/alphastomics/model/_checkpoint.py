@@ -379,7 +379,7 @@ def to_checkpoint(payload: dict[str, Any]) -> str:
 
 
 def replace_payload(path: Path, payload: dict[str, Any]) -> None:
-    """Write a checkpoint anew with another payload, whole or not at all."""
+    """Replace the payload of a checkpoint, atomically."""
     checkpoint = _load_checkpoint(path)
     checkpoint[CHECKPOINT_KEY]["model"] = to_checkpoint(payload)
     content = io.BytesIO()  # torch does not say why a file cannot be written
@@ -432,11 +432,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
 
 
 def progress_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Number of epochs that the trainer of a checkpoint had ended, and of batches it had seen."""
+    """Number of epochs that the trainer of a checkpoint had ended, and of its batches."""
     checkpoint = _load_checkpoint(Path(path))
     epoch, batches = checkpoint.get("epoch"), checkpoint[CHECKPOINT_KEY].get("batches_seen")
     if not (isinstance(epoch, int) and isinstance(batches, int) and min(epoch, batches) >= 0):
-        raise ValueError(f"{path} does not say how far its training was: train anew.")
+        raise ValueError(f"{path} lacks the state of its training: train a new model.")
     return epoch, batches
 
 

@@ -260,14 +260,14 @@ def require_seen_labels(
     categories: Categories,
     cells: Mask | slice = slice(None),
 ) -> None:
-    """Raise if cells for which the label is an input have one that the model never saw."""
+    """Raise if a label that is an input was not in the training data."""
     key, names = setup.labels_key, categories.labels
     unseen = np.flatnonzero(category_numbers(adata, key, names, "labels_key")[cells] < 0)
     if len(unseen):
         found = adata.obs[key].to_numpy(dtype=object)[cells][unseen[0]]
         raise ValueError(
-            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which the model "
-            f"never saw; it knows {', '.join(map(repr, names))}. Rename it, or set it to NaN."
+            f"adata.obs[{key!r}] (labels_key) holds {found!r}, which was not in the "
+            f"training data; these had {', '.join(map(repr, names))}. Rename it, or set it to NaN."
         )
 
 
@@ -280,8 +280,8 @@ def _warn_of_unseen_batches(
         found = ", ".join(map(repr, as_names(adata.obs[key][unseen]).unique()[:5]))
         warn(
             f"{name}.obs[{key!r}] (batch_key) holds {found} in {int(unseen.sum())} of "
-            f"{adata.n_obs} cells, which the model never saw; it knows "
-            f"{', '.join(map(repr, names))}. These cells are treated as of no batch."
+            f"{adata.n_obs} cells, which was not in the training data; these "
+            f"had {', '.join(map(repr, names))}. These cells are treated as of no batch."
         )
 
 
@@ -304,7 +304,7 @@ def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
         names = np.fromiter(labels, dtype=object)
     if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
         raise ValueError(
-            f"labels must have one entry a cell, the names of the types of {n_cells} cells, found "
+            f"labels must have one entry per cell, the types of {n_cells} cells, found "
             f"{short(labels)} ({type(labels).__name__})."
         )
     return names
@@ -474,4 +474,27 @@ def _read(
         label=category_numbers(adata, setup.labels_key, categories.labels, "labels_key").clip(0),
         batch=category_numbers(adata, setup.batch_key, categories.batches, "batch_key").clip(0),
         block=np.zeros(adata.n_obs, dtype=np.int64),
+    )
+
+
+def units_of(adata: AnnData) -> str:
+    """Unit of coordinates in ``.uns["units"]``, empty if there is none."""
+    units = adata.uns.get(_keys.UNITS)
+    return units if isinstance(units, str) else ""
+
+
+def described(table: CellTable, setup: SetupArgs) -> str:
+    """Line that says what a setup found."""
+    sections = pd.unique(table.section)
+    located = int(table.has_position.sum())
+    text = (
+        f"setup_anndata: {len(table.names):,} cells, {table.panels.shape[1]:,} genes "
+        f"({setup.values}), {len(sections)} section{'s' * (len(sections) != 1)}, "
+        f"{table.position.shape[1]}D positions of {located:,} cells in obsm[{setup.spatial_key!r}]"
+    )
+    n_labels = len(np.unique(table.label[table.label > 0]))
+    return (
+        text
+        if setup.labels_key is None
+        else f"{text}, {n_labels} types in obs[{setup.labels_key!r}]"
     )

@@ -105,11 +105,11 @@ class SetOptions:
     Attributes
     ----------
     training_mode, position_mask_ratio
-        What is asked for, see :func:`~alphastomics.diffusion_model.masking.draw_task`.
+        Distribution of the tasks, see :func:`~alphastomics.diffusion_model.masking.draw_task`.
     set_size
-        Most cells in a set.
+        Maximum number of cells per set.
     sets_per_section
-        Number of sets an epoch draws from each section.
+        Number of sets per section and epoch.
     seed
         Item ``i`` of epoch ``e`` is drawn from the generator of ``(seed, e, i)``.
     """
@@ -226,7 +226,7 @@ class SetDataModule(L.LightningDataModule):
     first_epoch
         Number of epochs already trained, so that going on draws new sets.
     batches_done
-        Tells how many batches of the coming epochs were seen before an interruption.
+        Returns the number of batches of the coming epochs that were done before an interruption.
     num_workers
         Processes that prepare sets; the sets do not depend on it.
     """

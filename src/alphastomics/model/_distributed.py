@@ -272,7 +272,7 @@ def require_devices(options: Devices) -> None:
 
 
 def plugins_for(options: Devices) -> list[Any]:
-    """Plugins of a Trainer; on SLURM with one that does not requeue the job, unless one is given.
+    """Plugins of a Trainer; on SLURM an environment that does not requeue the job by default.
 
     Lightning's requeueing writes checkpoints of its own into the folder of a run.
     """
@@ -288,7 +288,7 @@ def require_script(trainer: L.Trainer) -> None:
     """Raise if several processes would be copies of this one, whose results would be lost."""
     if copies_process(trainer):
         raise ValueError(
-            "Several devices were asked for in a notebook, or by a strategy that starts copies of "
+            "Several devices were requested in a notebook, or by a strategy that starts copies of "
             "this process: put the lines in a script and run it, with strategy='auto' or 'ddp'."
         )
 

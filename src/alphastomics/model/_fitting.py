@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from alphastomics._progress import Reporter
 from alphastomics._validate import MIN_CELLS
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import LEAST_STD, Rows
@@ -22,6 +23,7 @@ MAX_CELLS_IN_ALL = 24_000
 MAX_SECTIONS = 12  # that closed-form priors are fitted to
 MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
 STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
+STAGE_1 = "stage 1 of 2: cell similarity"
 MORE_CELLS = 12_288  # stored besides, to impute genes by
 
 
@@ -35,7 +37,7 @@ def fit_statistics(
     learns_frame: bool,
     matching_steps: int,
     seed: int,
-    progress_bar: bool,
+    reporter: Reporter,
 ) -> None:
     """Fit everything that is not learned by the network, on the CPU.
 
@@ -53,8 +55,8 @@ def fit_statistics(
         Steps of the fit of the reference matching.
     seed
         Of all that is random.
-    progress_bar
-        Whether to show progress.
+    reporter
+        Of the progress.
     """
     fit_transforms(module, data, sections)
     if learns_frame:
@@ -77,7 +79,7 @@ def fit_statistics(
             position_mask_ratio,
             seed,
             n_steps=matching_steps,
-            progress_bar=progress_bar,
+            reporter=reporter,
         )
         store_reference(module, data, sections, seed)
 
@@ -230,7 +232,7 @@ def fit_matcher(
     seed: int,
     *,
     n_steps: int,
-    progress_bar: bool,
+    reporter: Reporter,
 ) -> None:
     """Fit the reference matching; without a ``position_mask_ratio`` there is nothing to learn."""
     groups = [placed_cells(data, section) for section in sections]
@@ -243,9 +245,10 @@ def fit_matcher(
         cells = data.shuffle(groups[step % len(groups)], rng, MATCHED_CELLS)[:MATCHED_CELLS]
         return sample_of(module, data, cells)
 
-    module.matcher.fit(
-        draw_cells, position_mask_ratio, seed, n_steps=n_steps, progress_bar=progress_bar
-    )
+    with reporter.bar(STAGE_1, n_steps, "steps") as progress:
+        module.matcher.fit(
+            draw_cells, position_mask_ratio, seed, n_steps=n_steps, on_step=progress.update
+        )
 
 
 def store_reference(

@@ -77,8 +77,8 @@ def importance_by_gradients(
 ) -> NDArray[np.float64]:
     """Integrated gradients of the placement error (Sundararajan et al. 2017, eq. 3), ``(G,)``.
 
-    The path runs from the mean of training, where the network knows that genes were measured and
-    nothing of their values, to the measured values; ``n_passes`` points of it are midpoints of
+    The path runs from the mean of training, where genes are marked as measured
+    but have no information, to the measured values; ``n_passes`` points of it are midpoints of
     equal parts. The sum over genes is the error at the beginning minus that at the end.
 
     Parameters

@@ -54,7 +54,7 @@ def impute_missing(
     imputed: Genes,
     *,
     max_cells: int,
-    progress_bar: bool,
+    progress_bar: bool | None,
 ) -> Estimates:
     """Conditional means of the genes to impute.
 

@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from alphastomics._compat import warn
-from alphastomics._threads import limited_threads
+from alphastomics._progress import Reporter
 from alphastomics.diffusion_model.alignment import Pose, superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.heads import require_finite
@@ -274,7 +273,7 @@ def predict_missing(
     *,
     arrange: bool,
     max_cells: int,
-    progress_bar: bool,
+    progress_bar: bool | None,
     devices: Devices | None = None,
 ) -> Estimates:
     """Conditional means; where no position is known and ``arrange``, arrangements."""
@@ -466,7 +465,7 @@ def draw_missing(
     n_samples: int,
     seed: int,
     max_cells: int,
-    progress_bar: bool,
+    progress_bar: bool | None,
     devices: Devices | None = None,
 ) -> list[Estimates]:
     """Draws of all unknown values.
@@ -537,7 +536,6 @@ def _relax(
         estimates.position[cells[~known]] = moved[~known] * scale
 
 
-@limited_threads()
 def _estimate_in_sets(
     module: MaskedDiffusionModule,
     task: InferenceTask,
@@ -547,7 +545,7 @@ def _estimate_in_sets(
     n_draws: int = 1,
     shared_context: bool = False,
     description: str,
-    progress_bar: bool,
+    progress_bar: bool | None,
     devices: Devices | None = None,
 ) -> list[Estimates]:
     """Estimate set by set, ``n_draws`` times.
@@ -573,7 +571,7 @@ def _estimate_in_sets(
     while True:
         sets = list(inference_sets(task, max_cells, shared_context=shared_context))
         try:
-            with tqdm(total=total, desc=description, disable=not progress_bar) as bar:
+            with Reporter.of(progress_bar).bar(description, total) as bar:
                 draws = _estimate_all(
                     module, task, estimator_for(sets), sets, n_draws, devices, bar.update
                 )

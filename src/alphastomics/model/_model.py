@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from numpy.typing import ArrayLike
-from scipy import sparse
+from numpy.typing import ArrayLike, NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField, ObsmField
@@ -23,8 +23,9 @@ from alphastomics import __version__, _keys
 from alphastomics._anndata import gene_names
 from alphastomics._compat import quiet
 from alphastomics._computing import own_torch_state
-from alphastomics._hints import coordinate_hint
-from alphastomics._output import INTERVAL, METHOD, Results, check_key
+from alphastomics._output import METHOD, Results
+from alphastomics._progress import Reporter, duration
+from alphastomics._settings import logger, settings
 from alphastomics._validate import (
     check_adata,
     check_choice,
@@ -33,6 +34,7 @@ from alphastomics._validate import (
     check_seed,
     read_points,
     renamed_argument,
+    require_adata,
     short,
 )
 from alphastomics.config import (
@@ -63,20 +65,29 @@ from alphastomics.model._checkpoint import (
     weights_fingerprint,
     write_model,
 )
+from alphastomics.model._compute import DeviceNumbers, computing_on
 from alphastomics.model._data import (
     Categories,
     CellTable,
     SetupArgs,
-    category_numbers,
+    described,
     new_cells,
     read_categories,
-    read_query,
     read_training,
-    require_seen_labels,
+    units_of,
     without_genes,
 )
-from alphastomics.model._distributed import Devices, check_devices, check_trainer_options
+from alphastomics.model._distributed import Devices, check_trainer_options
+from alphastomics.model._generation import (
+    draw_donors,
+    exchanged,
+    generated_obs,
+    log_normalized,
+    unplaced_section,
+    uns_of_new,
+)
 from alphastomics.model._imputation import impute_missing
+from alphastomics.model._imputed import ImputedWriter
 from alphastomics.model._inference import (
     Estimates,
     draw_missing,
@@ -85,9 +96,14 @@ from alphastomics.model._inference import (
     registered_positions,
 )
 from alphastomics.model._intervals import LEVEL
-from alphastomics.model._novelty import mark_novel
-from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
+from alphastomics.model._platform import Standardize
 from alphastomics.model._plausibility import warn_implausible
+from alphastomics.model._reader import CellReader, Mode
+from alphastomics.model._requests import (
+    warn_of_positions,
+    warn_of_short_folds,
+    warn_of_training_cells,
+)
 from alphastomics.model._results import (
     BOUNDS,
     OUTPUTS,
@@ -95,51 +111,54 @@ from alphastomics.model._results import (
     Output,
     Point,
     ResultWriter,
-    known_and_estimated,
     superpose_draws,
 )
 from alphastomics.model._saved import check_stored, new_module
 from alphastomics.model._scvi import (
+    ELSEWHERE,
     FOLDER,
     LATENT,
     LOAD,
+    NEW_CELLS,
+    QUERY,
     SAVE,
     TRAIN,
+    HidesInherited,
     chosen_cells,
     hide_inherited,
     move,
     stopping_options,
     without_options,
 )
+from alphastomics.model._signatures import literal_signatures
+from alphastomics.model._summary import Summary
 from alphastomics.model._task import (
     MAX_PLACED_SET,
     MAX_SET,
     MIN_SET,
-    MODES,
     InferenceTask,
     genes_to_impute,
     imputation_task,
-    make_task,
     require_direction,
 )
 from alphastomics.model._training import History, TrainingRecord, fit
 
-Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
 MAX_STEPS = 100_000  # of the diffusion heads
 BYTES_OF_NAME = 128  # of a cell in an index
 
 
+@literal_signatures
 @hide_inherited
-class AlphaSTomics(BaseModelClass):
-    """Model of the architecture of a tissue, which estimates what is unknown of its cells.
+class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
+    """Masked diffusion model of tissue architecture: positions and expression of cells.
 
-    A masked transformer over the cells of a section turns the known values into a context vector
-    for each cell, and diffusion heads turn that into distributions of the unknown ones (masked
-    autoregressive diffusion, Li et al. 2024). :meth:`predict` estimates missing values in one pass
-    of the network, :meth:`sample` draws them from the learned tissue. Both write into the AnnData
-    and return ``None``.
+    A masked transformer over the cells of a section turns the observed values into a context
+    vector per cell, and diffusion heads turn that into distributions of the missing ones (masked
+    autoregressive diffusion, Li et al. 2024). :meth:`predict` returns point estimates in one
+    forward pass, :meth:`sample` random samples from the learned distribution. Both write into the
+    AnnData and return ``None``, or with ``copy=True`` leave it as it is and return a copy.
 
     Parameters
     ----------
@@ -147,15 +166,15 @@ class AlphaSTomics(BaseModelClass):
         Training cells, registered by :meth:`setup_anndata`.
     training_mode
         What to learn: ``"expr_to_pos"``, positions given expression; ``"pos_to_expr"``, expression
-        given positions; ``"joint"``, every pattern of known and unknown.
+        given positions; ``"joint"``, every combination of observed and missing values.
     d_model
-        Width of a token.
+        Width of the tokens.
     num_heads
         Attention heads per block; must divide ``d_model``.
     num_layers
         Number of transformer blocks.
     d_ff
-        Inner width of the feed-forward of a block.
+        Inner width of the feed-forward network of a block.
     dropout
         Dropout probability in training.
     attention
@@ -163,37 +182,39 @@ class AlphaSTomics(BaseModelClass):
     gate_type
         Gate on the output of attention: ``"none"``, ``"headwise"`` or ``"elementwise"``.
     num_experts, moe_top_k
-        Number of experts in the place of each feed-forward, 0 for a dense one, and how many of
-        them a cell goes through.
+        Number of experts per block, which replace the feed-forward network (0 for none), and
+        number of experts per cell.
     expert_width
         Inner width of an expert; by default ``d_ff / num_experts``.
     router_noise
-        Standard deviation of noise on the choice of experts in training.
+        Standard deviation of the noise on the router's logits in training.
     expression_mask_ratio
-        Mean share of hidden genes in training sets in which no whole cell lacks expression, in
-        [0, 1); each set draws its own.
+        Mean share of masked genes in training sets without cells of missing expression, in [0, 1);
+        the share is random per set.
     expression_noise
-        Standard deviation of the noise added to standardized expression of cells that are to be
-        placed, in training.
+        Standard deviation of the noise that is added in training to the standardized expression of
+        the cells to place.
     expression_shift
-        Standard deviation of a shift of each gene that all cells of a set to place have in common,
-        as those of another animal have, in training.
+        Standard deviation of a random shift per gene, common to the cells to place of a training
+        set, such as between animals.
     position_mask_ratio
-        Mean share of hidden positions in training sets with known and hidden positions, in [0, 1).
-        With 0 there are no such sets, and the model does not learn to place cells among others.
+        Mean share of masked positions in training sets with observed and masked positions, in
+        [0, 1). With 0 there are no such sets, and the model does not learn to place cells into a
+        reference.
     frame
-        ``"learned"``: sections come in arbitrary rotations, and the network settles on a frame of
-        its own, into which it registers the training sections. ``"registered"``: sections share the
-        frame of their coordinates, and cells are placed in it.
+        ``"learned"``: sections have arbitrary orientations, and the network learns a common frame,
+        into which it registers the training sections. ``"registered"``: sections are registered
+        already, and cells are placed into the frame of their coordinates.
     allow_reflection
-        Whether sections may also be mirror images of each other.
+        Whether sections may be mirror images of each other.
     schedule
-        Noise levels of training and sampling: ``"edm"`` (Karras et al. 2022) or ``"cosine"``
+        Noise schedule of training and sampling: ``"edm"`` (Karras et al. 2022) or ``"cosine"``
         (Nichol & Dhariwal 2021).
     diffusion_steps
         Number of noise levels of training, if the schedule is ``"cosine"``.
     seed
-        Seed of the initial weights and of training.
+        Seed of the initial weights and of training; ``None`` for ``al.settings.seed``, which is 0
+        unless it is set. ``scvi.settings.seed`` has no effect.
     registry
         Setup of a saved model; used by :meth:`load`.
 
@@ -236,10 +257,10 @@ class AlphaSTomics(BaseModelClass):
         allow_reflection: bool = True,
         schedule: Schedule = "edm",
         diffusion_steps: int = DIFFUSION_STEPS,
-        seed: int = 0,
+        seed: int | None = None,
         registry: dict[str, Any] | None = None,
     ) -> None:
-        given = locals()
+        given = {**locals(), "seed": settings.seed if seed is None else seed}
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
         self._require_setup(adata, registry)
         super().__init__(adata, registry)
@@ -256,7 +277,7 @@ class AlphaSTomics(BaseModelClass):
             return
         if not isinstance(adata, AnnData):
             raise TypeError(
-                "adata must be the AnnData that setup_anndata was called with, found "
+                "adata must be an AnnData that was registered by setup_anndata, found "
                 f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
             )
         try:
@@ -299,7 +320,9 @@ class AlphaSTomics(BaseModelClass):
         labels_key: str | None = None,
         batch_key: str | None = None,
     ) -> None:
-        """Name the parts of an AnnData that the model reads.
+        """Register an AnnData: the keys of expression, positions, sections and labels.
+
+        A line of the logger says what was found.
 
         Parameters
         ----------
@@ -319,7 +342,8 @@ class AlphaSTomics(BaseModelClass):
             Name in ``.obs`` of cell types, for scores and colors; never an input to placement.
         batch_key
             Name in ``.obs`` of donor or platform, a condition of training and of queries that have
-            it.
+            it. It is not the section: for that, which scvi-tools and squidpy call sample, batch or
+            library, pass ``section_key``.
 
         Examples
         --------
@@ -328,8 +352,10 @@ class AlphaSTomics(BaseModelClass):
         setup_args = cls._get_setup_method_args(**locals())
         setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
         setup.check()
-        warn_implausible(read_training(adata, setup), setup)
+        cells = read_training(adata, setup)
+        warn_implausible(cells, setup)
         setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
+        setup_args[_keys.UNITS_REGISTRY] = units_of(adata)
         manager = AnnDataManager(
             fields=[
                 LayerField(
@@ -342,6 +368,7 @@ class AlphaSTomics(BaseModelClass):
         with quiet("scvi.data"):
             manager.register_fields(adata)
         cls.register_manager(manager)
+        logger.info(described(cells, setup))
 
     @property
     def genes(self) -> pd.Index:
@@ -371,7 +398,7 @@ class AlphaSTomics(BaseModelClass):
         activation_checkpointing: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
-        progress_bar: bool = True,
+        progress_bar: bool | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model; called again, train it further.
@@ -379,20 +406,20 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         max_epochs, max_steps
-            Length of training, the shorter one if both are given; by default as many steps as show
-            every training cell about 100 times, 250 to 600. An epoch draws ``sets_per_section``
-            sets from every training section; a step takes a batch of every process, or
+            Length of training, the shorter one if both are given; by default 250 to 600 steps, in
+            which every training cell occurs about 100 times. An epoch has ``sets_per_section``
+            random sets per training section; a step takes one batch per process, or
             ``accumulate_grad_batches`` of them.
         val_sections
-            Names of sections to hold out and validate on after every epoch.
+            Names of sections to leave out of training and to validate on after every epoch.
         batch_size
-            Sets in a batch.
+            Sets of cells per batch.
         set_size
-            Most cells in a set.
+            Maximum number of cells per set.
         sets_per_section
-            Sets an epoch draws from every section.
+            Sets per section and epoch.
         lr, weight_decay
-            Highest learning rate and weight decay of AdamW.
+            Maximum learning rate, and weight decay, of AdamW.
         accelerator, devices, precision
             As in :class:`lightning.pytorch.Trainer`; the precision is ``"32-true"``,
             ``"bf16-mixed"`` or ``"16-mixed"``. Training on several devices equals training
@@ -404,15 +431,16 @@ class AlphaSTomics(BaseModelClass):
             Whether to compile the transformer with :func:`torch.compile`: takes a minute at the
             beginning and a C++ compiler, and makes steps faster, mostly on a GPU.
         activation_checkpointing
-            Whether to keep only what goes into each block and compute the rest again in the
-            backward pass: less memory for a third more time. The gradients are the same.
+            Whether to store only the inputs of the blocks and to recompute the rest in the backward
+            pass: less memory for a third more time. The gradients are the same.
         checkpoint_dir
             Folder in which to write ``last.ckpt`` every minute, and ``best.ckpt``.
         ckpt_path
-            Checkpoint of an interrupted training of a model like this one, to go on from. The same
-            options give the same weights as an uninterrupted training.
+            Checkpoint of an interrupted training of an equal model, to resume from. With the same
+            options the weights equal those of an uninterrupted training.
         progress_bar
-            Whether to show a progress bar.
+            Whether to show progress; ``None`` for ``al.settings.progress_bar``. Where there is no
+            terminal, a few lines are logged instead of a bar.
         **trainer_kwargs
             More options of :class:`scvi.train.Trainer`, such as ``accumulate_grad_batches``,
             ``num_nodes`` or ``strategy``. ``early_stopping=True`` stops when the validation loss
@@ -454,7 +482,7 @@ class AlphaSTomics(BaseModelClass):
             self._payload,
             val_sections=held_out,
             ckpt_path=ckpt_path,
-            enable_progress_bar=progress_bar,
+            reporter=Reporter.of(progress_bar),
             **trainer_kwargs,
         )
         self.training_record, self.history_, self.trainer, _ = trained
@@ -493,36 +521,36 @@ class AlphaSTomics(BaseModelClass):
         self,
         *,
         max_steps: int | None = None,
-        progress_bar: bool = True,
+        progress_bar: bool | None = None,
         **train_options: Any,
     ) -> None:
-        """Learn how far off estimates are, from cells that are left out of training.
+        """Calibrate the uncertainty of estimates on cells that are left out of training.
 
-        Each training section in turn (four at most) is left out, and a model like this one is
-        trained on the others. Takes about as long as training, times the number of sections. With a
-        single section, half of its cells are left out instead, and of positions only placing
-        into a reference is calibrated.
+        The model is retrained once per left-out section, up to four times, which takes up to four
+        times the training time. With a single section, half of its cells are left out instead, and
+        only placement into a reference is calibrated. A line of the logger says what was found.
 
-        A model that places cells gets the radius within which 90 % of the cells of a new section
-        lie: the ratio of error to the network's error scale that holds for 90 % of the cells left
-        out turns every scale into a radius (split conformal prediction).
+        Placement: the 90 % radius, within which 90 % of the cells of a new section lie. It is the
+        error scale that the network predicts for a cell, times the 90 % quantile of error / scale
+        of the cells left out (split conformal prediction). Coverage is only guaranteed for sections
+        that are exchangeable with those of training.
 
-        A model that estimates expression gets 90 % intervals for every gene and cell, and a
-        reliability of every gene, for three kinds of estimates: genes from other genes of the
-        cell, with its position and without, and all genes at positions among measured cells.
-        Known values of the cells left out are hidden, a fifth of the genes at a time, and estimated
-        (see the page *Intervals of expression*).
+        Expression: 90 % intervals per gene and cell, and a reliability per gene, for three kinds of
+        estimates: genes from other genes of the cell, with its position and without, and all genes
+        at positions among measured cells. Observed values of the cells left out are masked, a fifth
+        of the genes at a time, and estimated (see the page *Intervals of expression*).
 
-        Sections named as ``val_sections`` of :meth:`train` calibrate the model without this.
+        If :meth:`train` had ``val_sections``, the model is calibrated on these already.
 
         Parameters
         ----------
         max_steps
-            Steps of each training; by default as many as this model took, for as many cells.
+            Steps of each training; by default as many as this model took, for as many cells. With
+            fewer, radius and intervals may not hold 90 %, which a warning says.
         progress_bar
-            Whether to show a progress bar.
+            As in :meth:`train`.
         **train_options
-            Those given to :meth:`train`.
+            Those given to :meth:`train`, such as ``accelerator`` and ``devices``.
 
         Raises
         ------
@@ -546,28 +574,34 @@ class AlphaSTomics(BaseModelClass):
         training = TrainConfig(**options, max_steps=max_steps)
         check_trainer_options(train_options, sorted({*names, "progress_bar"}))
         data, done = self._training_cells(), self.training_record
+        began = time.monotonic()
 
-        def train(fold: CellTable) -> MaskedDiffusionModule:
+        def train(fold: CellTable, reporter: Reporter) -> MaskedDiffusionModule:
             module = self._new_module()
-            steps = max_steps or max(1, round(done.steps * len(fold.names) / done.n_cells))
+            steps = max(1, round(done.steps * len(fold.names) / done.n_cells))
+            if reporter.prefix.startswith("fold 1 "):
+                warn_of_short_folds(max_steps, steps)
             fit(
                 module,
                 fold,
                 self.config,
-                training.replace(max_steps=steps),
+                training.replace(max_steps=max_steps or steps),
                 TrainingRecord(),
                 {},
                 self._payload,
-                enable_progress_bar=progress_bar,
+                reporter=reporter,
                 **train_options,
             ).hand_on()
             return module
 
         calibrator = self._calibrator()
-        cross_validate(calibrator, data, done.train_sections, train)
+        n_folds = cross_validate(calibrator, data, done.train_sections, train, progress_bar)
         self._keep(calibrator)
+        taken = duration(time.monotonic() - began)
+        logger.info(f"calibrate: {calibrator.summary()} (folds: {n_folds}, {taken})")
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def predict(
         self,
@@ -581,72 +615,81 @@ class AlphaSTomics(BaseModelClass):
         layer_added: str = _keys.EXPRESSION_PREDICTED,
         standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
         distributed: Devices | None = None,
-        progress_bar: bool = True,
-    ) -> None:
-        """Fill in missing values with their expectation, in one pass of the network.
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
+        """Predict missing positions or expression, as point estimates in one forward pass.
 
-        The conditional mean has the least squared error of all estimates, and shrinks where the
-        data leave a value open; :meth:`sample` has the spread of the tissue instead. Cells of a
-        section attend to each other. Known values stay as they are, bit for bit. Labels are an
-        input only where expression is estimated of cells without any, never to placement.
+        Expression is the conditional mean, which has the least squared error and too little
+        variance; :meth:`sample` has the variance of the tissue instead. Positions depend on
+        ``estimate``. The cells of a section attend to each other. Observed values are returned
+        unchanged. Labels are an input only for cells without measured expression whose expression
+        is predicted, never for placement.
 
         Parameters
         ----------
         adata
-            Cells to fill in; those of the training when ``None``. Genes are matched by name;
+            Cells to predict for; those of the training when ``None``. Genes are matched by name;
             missing ones are treated as unknown. Cells are one section unless the section key is
             in ``.obs``. A position is missing where its row of the coordinates is NaN or there are
-            none; a cell's expression where ``.obs["expression_known"]`` is False.
+            no coordinates; the expression of a cell where ``.obs["expression_known"]`` is False.
         mode
-            ``"auto"``: fill in missing positions, missing expression or both; an error if nothing
-            is missing. ``"expr_to_pos"``: hide all positions and place every cell.
-            ``"pos_to_expr"``: hide all expression and predict it. ``"joint"``: hide both.
+            ``"auto"``: predict what is missing, positions, expression or both; an error if nothing
+            is missing. ``"expr_to_pos"``: mask all positions and place every cell.
+            ``"pos_to_expr"``: mask all expression and predict it. ``"joint"``: mask both.
         reference
-            Cells with known positions, all in one frame, such as the other half of the section or
-            the two neighboring slices: the query is filled in given them, in their frame and
-            units. Coordinates of the query must be in the same frame.
+            Measured cells with positions in one frame, such as the other half of the section or the
+            two neighboring slices. The query is placed into their frame, in their units. Known
+            coordinates of the query must be in the same frame.
         estimate
             How cells are placed. ``"mean"``: the conditional mean, which has the least squared
-            error. ``"arrangement"``: where no position is known, so that their distances to each
-            other rank as the true ones are expected to, turned and scaled onto the mean; among
-            known cells, the likeliest place instead of the mean of several.
+            error and shrinks towards the center where expression is uninformative.
+            ``"arrangement"``: without any known position, positions whose pairwise distances rank
+            as expected, superposed on the mean; within a reference, the most likely position
+            (the mode).
         output
-            Expression is written ``"lognorm"``, log-normalized as the network reads it, values
-            below zero set to zero unless those of training are; or as ``"counts"``, inverted and
-            rounded, of cells of the median depth of training. Known counts, or values that come
-            log-normalized, are written in 64 bits if 32 do not hold them.
+            Scale of expression: ``"lognorm"``, log-normalized as the network reads it, with
+            negative values set to zero unless training values are negative; or ``"counts"``,
+            inverted and rounded, at the median depth of training. Observed values are written in 64
+            bits if 32 do not hold them.
         key_added, layer_added
-            Where to write positions and expression. What is there already is replaced only if an
-            earlier call wrote it.
+            Names in ``.obsm`` and ``.layers`` of positions and expression. An entry of that name is
+            replaced only if an earlier call wrote it.
         standardize
             ``"training"``: genes of the query are standardized with the statistics of training.
-            ``"query"``: with those of their own section, for cells of another platform
-            that are of the same composition; only for placing cells. ``"auto"``: the latter for
-            sections of counts whose depth is more than 2.5 times that of training, or less than
-            1 / 2.5, with a warning.
+            ``"query"``: with those of their own section, for cells of another platform with the
+            same composition of cell types; only for placement. ``"auto"``: the latter, with a
+            warning, for sections of counts whose depth is more than 2.5 times that of training, or
+            less than 1 / 2.5.
         max_cells_per_set
-            Sections with more cells than this are cut into parts that are filled in one by one, so
-            that memory stays bounded; by default 2,048 for placing cells, else 8,192.
-            If memory does not suffice, all is done again in parts of half the size.
+            Maximum number of cells that attend to each other. Larger sections are divided into
+            parts, so that memory stays bounded; by default 2,048 for placement, else 8,192. If
+            memory does not suffice, parts of half the size are tried.
+        accelerator, devices
+            As in :class:`lightning.pytorch.Trainer`: another device than that of the model, which
+            ``"auto"`` uses (see :meth:`to_device`), or several, which share the parts. Every
+            process has the same result as a single one. The script runs once for each device, so
+            let one process write files.
         distributed
-            Options of :class:`lightning.pytorch.Trainer`, such as ``{"devices": 8}`` or
-            ``{"devices": 8, "num_nodes": 2}``, to share the parts between several devices; by
-            default the device of the model is used. Every process has the same result as a single
-            one. The script runs once for each device, so let one process write files. Parts are
-            exchanged in ``default_root_dir``, which all nodes must share.
+            More options of the Trainer, such as ``{"num_nodes": 2}``. Parts are exchanged in
+            ``default_root_dir``, which all nodes must share.
+        copy
+            Whether to leave ``adata`` as it is and to return a copy with the results.
         progress_bar
-            Whether to show a progress bar.
+            As in :meth:`train`.
 
         Returns
         -------
-        None
-            Writes, where positions are missing, ``.obsm[key_added]``, shape
-            ``(n_cells, n_dims)``, in the units of training, and, if the model was calibrated,
-            ``.obs[key_added + "_radius"]``, within which the true position lies with a probability
-            of 90 %. Without any known position the frame is that of the model, centered on the
-            origin. Cells without counts whose position is unknown have NaN, which a warning says.
-            Where expression is missing, ``.layers[layer_added]``, shape
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes, where positions are missing,
+            ``.obsm[key_added]``, shape ``(n_cells, n_dims)``, in the units of training, and, if the
+            model was calibrated, ``.obs[key_added + "_radius"]``, within which the true position
+            lies with a probability of 90 %. Without any known position the frame is that of the
+            model, centered on the origin. Cells without counts whose position is unknown have NaN,
+            with a warning. Where expression is missing, ``.layers[layer_added]``, shape
             ``(n_cells, n_genes)``, NaN for genes the model does not know; if the model was
             calibrated and the cells have other genes, or a position among measured cells, also
             ``.layers[layer_added + "_lower"]`` and ``"_upper"``, between which the true value lies
@@ -660,8 +703,8 @@ class AlphaSTomics(BaseModelClass):
         RuntimeError
             If the model is not trained.
         ValueError
-            If nothing is missing or the mode hides everything, if the model was not trained for
-            the mode, if no gene is shared with the model, or coordinates are of another dimension.
+            If nothing is missing or the mode masks everything, if the model was not trained for
+            the mode, if no gene is shared with the model, or if coordinates have another dimension.
 
         Examples
         --------
@@ -669,24 +712,29 @@ class AlphaSTomics(BaseModelClass):
         >>> cells.obsm["spatial_predicted"].shape
         (200, 2)
         """
-        self._check_output(output, key_added=key_added, layer_added=layer_added)
+        self._reader.check_output(output, key_added=key_added, layer_added=layer_added)
         check_choice("estimate", estimate, ESTIMATES)
-        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
-        adata, task = self._task(adata, mode, reference, standardize, predicts=True)
-        details = {"method": "predict", "mode": mode, "estimate": estimate}
-        writer = self._writer(adata, reference, task, output, details)
-        writer.reserve(key_added, layer_added)
-        estimates = predict_missing(
-            self.module,
-            task,
-            arrange=estimate == "arrangement",
-            max_cells=n_most or self._set_size(task),
-            progress_bar=progress_bar,
-            devices=devices,
-        )
-        writer.write(estimates, key_added, layer_added)
+        n_most = self._check_set_size(max_cells_per_set)
+        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
+        with device as shared:
+            adata = self._cells_to_write(adata, copy)
+            _, task = self._task(adata, mode, reference, standardize, predicts=True)
+            details = {"method": "predict", "mode": mode, "estimate": estimate}
+            writer = self._writer(adata, reference, task, output, details)
+            writer.reserve(key_added, layer_added)
+            estimates = predict_missing(
+                self.module,
+                task,
+                arrange=estimate == "arrangement",
+                max_cells=n_most or self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            writer.write(estimates, key_added, layer_added)
+        return adata if copy else None
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def sample(
         self,
@@ -701,48 +749,52 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         key_added: str = _keys.SAMPLED,
         layer_added: str = _keys.EXPRESSION_SAMPLED,
-        seed: int = 0,
+        seed: int | None = None,
         standardize: Standardize = "auto",
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
         distributed: Devices | None = None,
-        progress_bar: bool = True,
-    ) -> None:
-        """Fill in missing values with draws from the learned tissue.
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
+        """Sample missing positions or expression from the learned distribution.
 
-        Without any known position, several draws of a section are superposed by generalized
-        Procrustes analysis; a known position gives the frame.
+        Without any known position, several samples of a section are superposed by generalized
+        Procrustes analysis; known positions fix the frame.
 
         Parameters
         ----------
         adata, mode, reference, output, layer_added
             As in :meth:`predict`.
-        standardize, max_cells_per_set, distributed, progress_bar
+        standardize, max_cells_per_set, accelerator, devices, distributed, copy, progress_bar
             As in :meth:`predict`.
         n_samples
-            Number of draws.
+            Number of samples.
         n_rounds
-            Rounds of a draw, one pass of the transformer each. In a round a random share of the
-            cells is drawn, which are known in the next one. With one round the cells of a section
-            are independent of each other given what is known; at most one round a cell. By default
-            1 for positions and 4 for expression.
+            Rounds per sample, one forward pass of the transformer each. In a round a random share
+            of the cells is sampled, which are known in the next round. With one round the cells of
+            a section are conditionally independent given the observed values; at most one round per
+            cell. By default 1 for positions and 4 for expression.
         n_steps
-            Steps of the diffusion heads, which take no pass of the transformer.
+            Steps of the diffusion heads, which need no forward pass of the transformer.
         point
-            Estimate from several draws of positions: ``"medoid"``, the draw nearest to all
-            others; ``"consensus"``, their mean; ``None``, all of them. Of expression that
-            of the medoid, or the mean.
+            Summary of several samples of positions: ``"medoid"``, the sample nearest to all
+            others; ``"consensus"``, their mean; ``None``, all samples. Expression is that of the
+            medoid, or the mean.
         key_added
-            Where to write.
+            Name in ``.obsm`` of positions.
         seed
-            Same seed, same draws, whatever the order of the cells.
+            Same seed, same samples, for any order of the cells; ``None`` for ``al.settings.seed``.
 
         Returns
         -------
-        None
+        AnnData or None
             As :meth:`predict`, or with ``point=None`` positions in
-            ``.obsm[key_added + "_draws"]``, ``(n_cells, n_samples, n_dims)``, and the first draw of
-            expression. In ``.uns["alphastomics"]`` how it was made, and for several draws without
-            a known position whether they disagree by a mirror image, see
+            ``.obsm[key_added + "_draws"]`` (``.obsm[key_added]`` if it ends with ``"draws"``),
+            ``(n_cells, n_samples, n_dims)``, and expression in ``.layers[layer_added + "_0"]`` and
+            so on, a layer per draw. In ``.uns["alphastomics"]``, provenance, and for several draws
+            without a known position whether they disagree by a mirror image, see
             :func:`alphastomics.metrics.mirror_ambiguity`.
 
         Examples
@@ -751,40 +803,45 @@ class AlphaSTomics(BaseModelClass):
         >>> cells.obsm["spatial_sampled_draws"].shape
         (200, 2, 2)
         """
-        self._check_output(output, key_added=key_added, layer_added=layer_added)
+        self._reader.check_output(output, key_added=key_added, layer_added=layer_added)
         n_samples, seed = check_integer("n_samples", n_samples, 1), check_seed(seed)
-        settings = self._draw_settings(n_steps, n_rounds)
+        rounds = self._draw_settings(n_steps, n_rounds)
         if not (point is None or isinstance(point, str)) or point not in POINTS:
             raise ValueError(f"point must be 'medoid', 'consensus' or None, found {short(point)}.")
-        devices, n_most = check_devices(distributed), self._check_set_size(max_cells_per_set)
-        adata, task = self._task(adata, mode, reference, standardize, predicts=False)
-        check_memory(
-            n_samples * Estimates.n_bytes(self.module, task),
-            f"n_samples={n_samples} of {task.n} cells",
-            "draw fewer at a time",
-        )
+        n_most = self._check_set_size(max_cells_per_set)
         details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
         details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
         details["point"] = str(point)
-        writer = self._writer(adata, reference, task, output, details)
-        writer.reserve(key_added, layer_added, n_samples if point is None else None)
-        draws = draw_missing(
-            self.module,
-            task,
-            settings,
-            n_samples=n_samples,
-            seed=seed,
-            max_cells=n_most or self._set_size(task),
-            progress_bar=progress_bar,
-            devices=devices,
-        )
-        if n_samples > 1 and task.fill_position and task.unframed_sections():
-            writer.details["mirror"] = superpose_draws(
-                draws, task, allow_reflection=self.module.allow_reflection
+        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
+        with device as shared:
+            adata = self._cells_to_write(adata, copy)
+            _, task = self._task(adata, mode, reference, standardize, predicts=False)
+            check_memory(
+                n_samples * Estimates.n_bytes(self.module, task),
+                f"n_samples={n_samples} of {task.n} cells",
+                "draw fewer at a time",
             )
-        writer.write_draws(draws, point, key_added, layer_added)
+            writer = self._writer(adata, reference, task, output, details)
+            writer.reserve(key_added, layer_added, n_samples if point is None else None)
+            draws = draw_missing(
+                self.module,
+                task,
+                rounds,
+                n_samples=n_samples,
+                seed=seed,
+                max_cells=n_most or self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            if n_samples > 1 and task.fill_position and task.unframed_sections():
+                writer.details["mirror"] = superpose_draws(
+                    draws, task, allow_reflection=self.module.allow_reflection
+                )
+            writer.write_draws(draws, point, key_added, layer_added)
+        return adata if copy else None
 
     @renamed_argument("max_set", "max_cells_per_set")
+    @without_options(QUERY)
     @own_torch_state()
     def impute(
         self,
@@ -796,48 +853,53 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         key_added: str = _keys.EXPRESSION_IMPUTED,
         n_steps: int = N_STEPS,
-        seed: int = 0,
+        seed: int | None = None,
         max_cells_per_set: int | None = None,
-        progress_bar: bool = True,
-    ) -> None:
-        """Estimate genes that a panel lacks, given its genes and positions if known.
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        copy: bool = False,
+        progress_bar: bool | None = None,
+    ) -> AnnData | None:
+        """Impute genes that a panel lacks, given its genes, and positions if there are any.
 
-        The mean stacks ridge regressions, similar training cells and averages over the cells
-        around, with weights learned by hiding visible genes (Breiman 1996), for each section of at
-        least 100 cells and 10 known genes by itself: sections may be of another platform than
-        training. The mean of a gene over the section, other sections, cells without counts and
-        draws are the network's.
+        Estimates stack ridge regressions, similar training cells and spatial averages, with weights
+        learned by masking measured genes (Breiman 1996), separately for each section of at least
+        100 cells and 10 measured genes, which may come from another platform than training. The
+        network estimates the mean of a gene over the section, smaller sections, cells without
+        counts, and random values (``draw=True``).
 
         Parameters
         ----------
-        adata, reference, output, max_cells_per_set, progress_bar
+        adata, reference, output, max_cells_per_set, copy, progress_bar
             As in :meth:`predict`.
         genes
-            Genes of the model to estimate, the columns of the result in this order; those that
-            ``adata`` lacks when ``None``. A gene that ``adata`` has is hidden first, so that
-            nothing of it leaks.
+            Genes of the model to impute, the columns of the result in this order; those that
+            ``adata`` lacks when ``None``. Genes that ``adata`` has are masked first. The model has
+            learned from the values of its training cells, so a warning is raised for these.
         draw
-            Whether to draw values instead of taking their mean.
+            Whether to sample values instead of their mean.
         key_added
-            Where to write.
+            Name in ``.obsm`` of the table.
         n_steps, seed
-            Of the draw, as in :meth:`sample`.
+            As in :meth:`sample`, for ``draw=True``.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
 
         Returns
         -------
-        None
-            Writes ``.obsm[key_added]``, a DataFrame ``(n_cells, n_genes)`` with the genes as its
-            columns. If the model was calibrated, also ``.obsm[key_added + "_lower"]`` and
-            ``"_upper"``, between which the true value lies with a probability of 90 %, and
-            ``.uns["alphastomics"][key_added]["reliability"]``, the correlation over cells of
-            estimates and truth that is expected of each of these genes. Cells without counts are
-            imputed from their position; if that is unknown, too, they have NaN, which a warning
-            says.
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes ``.obsm[key_added]``, a DataFrame
+            ``(n_cells, n_genes)`` with the genes as its columns. If the model was calibrated, also
+            ``.obsm[key_added + "_lower"]`` and ``"_upper"``, between which the true value lies with
+            a probability of 90 %, and ``.uns["alphastomics"][key_added]["reliability"]``, the
+            correlation over cells of estimates and truth that is expected of each of these genes.
+            Cells without counts are imputed from their position; if that is unknown, too, they have
+            NaN, with a warning.
 
         Raises
         ------
         ValueError
-            If a gene was not in the training data, or nothing is to be filled in.
+            If a gene was not in the training data, or no gene is missing.
 
         Examples
         --------
@@ -846,60 +908,42 @@ class AlphaSTomics(BaseModelClass):
         ['gene_0', 'gene_1']
         """
         self._require_trained()
-        self._check_output(output, key_added=key_added)
-        settings, seed = self._draw_settings(n_steps, None), check_seed(seed)
+        self._reader.check_output(output, key_added=key_added)
+        rounds, seed = self._draw_settings(n_steps, None), check_seed(seed)
         require_direction(self.config.training_mode, position=False, expression=True)
         n_most = self._check_set_size(max_cells_per_set)
-        adata = self._require_adata(adata)
+        device = computing_on(self.module, accelerator, devices)
+        adata = self._cells_to_write(adata, copy)
         check_adata(adata)
-        results = Results(adata)
+        results, reader = Results(adata), self._reader
         results.reserve("obsm", key_added, "key_added")
         imputed = genes_to_impute(self.genes, gene_names(adata), genes)
+        query = reader.query(adata)
+        self._warn_of_training_cells(adata, query, imputed)
         task = imputation_task(
-            without_genes(self._read_query(adata), np.isin(np.arange(len(self.genes)), imputed)),
-            self._read_reference(reference),
+            without_genes(query, np.isin(np.arange(len(self.genes)), imputed)),
+            reader.reference(reference),
         )
-        self._check_labels(adata, task)
-        bounds = None if draw else self._bounds(task)
-        for suffix in BOUNDS if bounds else ():
-            results.reserve("obsm", key_added, "key_added", suffix, INTERVAL)
+        reader.check_labels(adata, task)
+        warn_of_positions(self.module, task)
+        writer = ImputedWriter(results, key_added, None if draw else self._bounds(task))
         options: dict[str, Any] = {
             "max_cells": n_most or self._set_size(task),
             "progress_bar": progress_bar,
         }
-        if draw:
-            (estimates,) = draw_missing(
-                self.module, task, settings, n_samples=1, seed=seed, **options
-            )
-        else:
-            estimates = impute_missing(self.module, task, imputed, **options)
-        assert estimates.expression is not None
-        cells = np.arange(task.n_query)
-        values = {"": estimates.expression[cells]}
-        details: dict[str, Any] = {METHOD: "impute", "draw": draw, "seed": seed, "output": output}
-        if bounds:
-            around = bounds.around(cells, values[""], estimates.depth[cells])
-            values |= dict(zip(BOUNDS, around, strict=True))
-            details |= {INTERVAL: True, _keys.RELIABILITY: bounds.reliability[imputed]}
-        elif results.wrote_with(key_added, INTERVAL):  # of other estimates
-            for suffix in BOUNDS:
-                results.drop("obsm", key_added + suffix)
-        for suffix, logged in values.items():
-            filled = known_and_estimated(
-                task,
-                cells,
-                logged,
-                estimates.depth[cells],
-                self.module.expression_transform,
-                output,
-            )
-            table = pd.DataFrame(
-                filled[:, imputed], index=adata.obs_names, columns=list(self.genes[imputed])
-            )
-            results.put("obsm", key_added + suffix, table)
-        results.record(key_added, **details, model=self._fingerprint())
-        results.write()
+        with device:
+            if draw:
+                (estimates,) = draw_missing(
+                    self.module, task, rounds, n_samples=1, seed=seed, **options
+                )
+            else:
+                estimates = impute_missing(self.module, task, imputed, **options)
+        transform = self.module.expression_transform
+        details = {"draw": draw, "seed": seed, "model": self._fingerprint()}
+        writer.write(task, estimates, imputed, self.genes, transform, output, details)
+        return adata if copy else None
 
+    @without_options(NEW_CELLS)
     @own_torch_state()
     def predict_expression(
         self,
@@ -909,45 +953,55 @@ class AlphaSTomics(BaseModelClass):
         reference: AnnData | None = None,
         draw: bool = False,
         output: Output = "lognorm",
-        seed: int = 0,
-        progress_bar: bool = True,
+        seed: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        progress_bar: bool | None = None,
     ) -> AnnData:
         """Predict the expression of cells at given positions.
+
+        Positions need a frame: that of a ``reference``, or that of all sections if the model has
+        ``frame="registered"``. Without one, estimates are near the mean of the tissue, and a
+        warning is raised.
 
         Parameters
         ----------
         positions
             Coordinates in the units of training, shape ``(n_cells, n_dims)``; in the frame of the
-            reference if there is one.
+            reference if there is one. Those of another section are not, unless both sections were
+            registered.
         labels
-            Cell type of each cell, if known; the model must have been set up with ``labels_key``.
+            Cell type of each cell, if known; needs ``labels_key`` in :meth:`setup_anndata`.
         reference
-            Measured cells around them, such as the rest of the section or the slices before and
-            behind.
+            Measured cells with positions in the same frame, such as the rest of the section or the
+            neighboring slices.
         draw
-            Whether to draw expression instead of taking its mean.
+            Whether to sample expression instead of its mean.
         output
             As in :meth:`predict`.
         seed
-            Of the draw.
-        progress_bar
-            Whether to show a progress bar.
+            As in :meth:`sample`, for ``draw=True``.
+        accelerator, devices, progress_bar
+            As in :meth:`predict`.
 
         Returns
         -------
         AnnData
             ``n_cells`` new cells with the genes of the model, expression in ``.X``, positions in
-            ``.obsm`` under the spatial key. Of a calibrated model, with a reference and without
+            ``.obsm`` under the spatial key, their unit in ``.uns["units"]`` if the training data
+            had one. Of a calibrated model, with a reference and without
             ``draw``, also the bounds and the reliability of :meth:`predict`, whose names begin
             with ``"expression_predicted"``.
 
         Examples
         --------
-        >>> model.predict_expression([[0.0, 0.0], [50.0, 20.0]], progress_bar=False).shape
+        >>> section = atlas[atlas.obs["section"] == "section_0"].copy()
+        >>> new = model.predict_expression([[0.0, 0.0], [50.0, 20.0]], reference=section)
+        >>> new.shape
         (2, 60)
         """
         self._require_trained()
-        check_seed(seed)
+        seed = check_seed(seed)
         points = read_points(positions, self.module.position_dim)
         check_memory(*self._size_of_new(len(points), f"expression at {len(points):,} positions"))
         key = self._setup.spatial_key
@@ -958,6 +1012,8 @@ class AlphaSTomics(BaseModelClass):
             "reference": reference,
             "output": output,
             "layer_added": layer,
+            "accelerator": accelerator,
+            "devices": devices,
             "progress_bar": progress_bar,
         }
         if draw:
@@ -971,9 +1027,10 @@ class AlphaSTomics(BaseModelClass):
             var=cells.var,
             obsm={key: points},
             layers={name: cells.layers[name] for name in bounds},
-            uns={_keys.UNS: cells.uns[_keys.UNS]},
+            uns=uns_of_new(cells, self._units),
         )
 
+    @without_options(NEW_CELLS)
     @own_torch_state()
     def generate(
         self,
@@ -983,16 +1040,18 @@ class AlphaSTomics(BaseModelClass):
         output: Output = "lognorm",
         n_rounds: int | None = None,
         n_steps: int = N_STEPS,
-        seed: int = 0,
-        progress_bar: bool = True,
+        seed: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        progress_bar: bool | None = None,
     ) -> AnnData:
-        """Draw a new section: training cells at new positions.
+        """Generate a synthetic section: training cells at new positions.
 
         The chain rule ``p(e, x) = p(e) p(x | e)``: expression is that of random training cells
-        (:class:`~alphastomics.priors.donors.DonorCells`), which are placed by a draw of the
-        network. Nearby cells then exchange their places until expression is as autocorrelated as
+        (:class:`~alphastomics.priors.donors.DonorCells`), whose positions are sampled by the
+        network. Nearby cells then exchange their positions until expression is as autocorrelated as
         in training (:class:`~alphastomics.priors.autocorrelation.AutocorrelationPrior`).
-        ``sample(mode="joint")`` draws expression by the network too; sections made so are less like
+        ``sample(mode="joint")`` samples expression by the network, too; such sections are less like
         real ones (see the notes on draws).
 
         Parameters
@@ -1000,20 +1059,21 @@ class AlphaSTomics(BaseModelClass):
         n_cells
             Number of cells.
         labels
-            Cell type of each cell, if wanted; the model must have been set up with ``labels_key``.
+            Cell type of each cell, if it is to be fixed; needs ``labels_key`` in
+            :meth:`setup_anndata`.
         output
-            ``"counts"``, counts of training cells as they were measured; ``"lognorm"``, those
+            ``"counts"``, the measured counts of training cells; ``"lognorm"``, the same
             log-normalized.
-        n_rounds, n_steps, seed
+        n_rounds, n_steps, seed, accelerator, devices, progress_bar
             As in :meth:`sample`.
-        progress_bar
-            Whether to show a progress bar.
 
         Returns
         -------
         AnnData
             Expression in ``.X``, positions in ``.obsm`` under the spatial key, in the units of
-            training, centered on the origin.
+            training, centered on the origin. ``.obs`` has the section, ``"generated"``, and cell
+            types if the model was set up with ``labels_key``: those given, or those of the training
+            cells that were drawn. ``.uns["units"]`` is that of the training data, if they had one.
 
         Examples
         --------
@@ -1023,63 +1083,52 @@ class AlphaSTomics(BaseModelClass):
         self._require_trained()
         n_cells, seed = check_integer("n_cells", n_cells, 1), check_seed(seed)
         check_choice("output", output, OUTPUTS)
-        settings = self._draw_settings(n_steps, n_rounds)
+        rounds = self._draw_settings(n_steps, n_rounds)
         require_direction(self.config.training_mode, position=True, expression=True)
         check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
         setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
         new = new_cells(n_cells, self.genes, setup, labels)
-        require_seen_labels(new, setup, self._categories)
-        label = category_numbers(new, setup.labels_key, self._categories.labels, "labels_key")
-        missing = set(label) - set(donors.label.tolist()) - {0}
-        if missing:
-            names = [self._categories.labels[number - 1] for number in sorted(missing)]
-            raise ValueError(
-                f"labels asks for {names}, of which the model has no cell with all genes: leave "
-                "them out."
-            )
-        donor = donors.bootstrap(torch.from_numpy(label), torch.Generator().manual_seed(seed))
+        donor = draw_donors(self.module, new, setup, self._categories, seed)
         values = self.module.measured_expression(donor)
-        cells = AnnData(sparse.csr_matrix(values.numpy()), obs=new.obs[[]], var=new.var)
-        if setup.layer is not None:
-            cells.layers[setup.layer] = cells.X
-        # Measured cells without counts have a place, too.
-        _, task = self._task(
-            cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
-        )
-        draws = draw_missing(
-            self.module,
-            task,
-            settings,
-            n_samples=1,
-            seed=seed,
-            max_cells=self._set_size(task),
-            progress_bar=progress_bar,
-        )
+        cells = unplaced_section(values, new, setup)
         details: dict[str, Any] = {METHOD: "sample", "mode": "expr_to_pos", "seed": seed}
         details |= {"n_samples": 1, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
-        writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
-        description = donors.description[donor].cpu().double().numpy()
-        positions = self.module.autocorrelation.exchange(
-            cells.obsm[key],
-            description[:, : self.module.factors.n_factors],
-            np.random.default_rng(seed),
-        )
+        with computing_on(self.module, accelerator, devices, shares=True) as shared:
+            # Measured cells without counts have a place, too.
+            _, task = self._task(
+                cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
+            )
+            draws = draw_missing(
+                self.module,
+                task,
+                rounds,
+                n_samples=1,
+                seed=seed,
+                max_cells=self._set_size(task),
+                progress_bar=progress_bar,
+                devices=shared,
+            )
+            writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
+            writer.quantile = None  # no cell has a true position
+            writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
+            positions = exchanged(self.module, cells.obsm[key], donor, seed)
         if output == "lognorm":
-            everything = torch.ones_like(values, dtype=torch.bool).to(self.module.device)
-            logged = self.module.expression_transform.log(values.to(everything.device), everything)
-            values = logged.cpu()
+            values = log_normalized(self.module, values)
+        logger.info(
+            f"generate: {n_cells:,} cells with {len(self.genes):,} genes ({output}), drawn from "
+            f"{len(donors.label):,} training cells, with positions in obsm[{setup.spatial_key!r}]"
+        )
         return AnnData(
             values.numpy(),
-            obs=new.obs.drop(columns=_keys.EXPRESSION_KNOWN),
+            obs=generated_obs(new, donor, donors.label, setup, self._categories),
             var=new.var,
             obsm={setup.spatial_key: positions},
-            uns={_keys.UNS: cells.uns[_keys.UNS]},
+            uns=uns_of_new(cells, self._units),
         )
 
     @renamed_argument("max_set", "max_cells_per_set")
-    @own_torch_state()
     @without_options(LATENT)
+    @own_torch_state()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -1087,19 +1136,26 @@ class AlphaSTomics(BaseModelClass):
         *,
         mode: Mode | None = None,
         max_cells_per_set: int | None = None,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Embed cells in the context of their section: the last tokens of the network.
+        """Latent representation of cells in the context of their section.
+
+        These are the tokens of the last block of the transformer.
 
         Parameters
         ----------
         adata, max_cells_per_set
             As in :meth:`predict`.
         indices
-            Cells to return, by number or by a mask; their whole section is the context in any case.
+            Cells to return, as numbers or as a mask; the context is their whole section in any
+            case.
         mode
-            Values to hide: ``"expr_to_pos"`` (the default of a model that places cells) embeds
-            expression, ``"pos_to_expr"`` positions, ``"auto"`` hides nothing and embeds everything
-            that is known.
+            Values to mask: ``"expr_to_pos"`` (the default of a model that places cells) embeds
+            expression, ``"pos_to_expr"`` positions, ``"auto"`` masks nothing and embeds all
+            observed values.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
 
         Returns
         -------
@@ -1114,19 +1170,31 @@ class AlphaSTomics(BaseModelClass):
         (200, 32)
         """
         n_most = self._check_set_size(max_cells_per_set)
-        task = self._embedding_task(adata, mode)
-        cells = chosen_cells(np.arange(task.n_query) if indices is None else indices, task.n_query)
-        tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
-        for cell_set, encoding in encode_sets(self.module, task, n_most or self._set_size(task)):
-            tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
+        with computing_on(self.module, accelerator, devices):
+            task = self._embedding_task(adata, mode)
+            n = task.n_query
+            cells = chosen_cells(np.arange(n) if indices is None else indices, n)
+            tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
+            sets = encode_sets(self.module, task, n_most or self._set_size(task))
+            for cell_set, encoding in sets:
+                tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
         return tokens[cells]
 
+    @without_options(QUERY)
     @own_torch_state()
-    def register(self, adata: AnnData | None = None, *, key_added: str = _keys.REGISTERED) -> None:
-        """Bring sections with coordinates into the common frame of the model.
+    def register(
+        self,
+        adata: AnnData | None = None,
+        *,
+        key_added: str = _keys.REGISTERED,
+        accelerator: Accelerator = "auto",
+        devices: DeviceNumbers = "auto",
+        copy: bool = False,
+    ) -> AnnData | None:
+        """Register sections with coordinates to the common frame of the model.
 
         Each section is rotated, mirrored if that is allowed, and shifted onto the positions that
-        the expression of its cells predicts. Distances within a section stay.
+        are predicted from the expression of its cells. Distances within a section are preserved.
 
         Parameters
         ----------
@@ -1134,13 +1202,17 @@ class AlphaSTomics(BaseModelClass):
             Cells with coordinates and expression, of any number of sections; those of the training
             when ``None``.
         key_added
-            Where to write.
+            Name in ``.obsm`` of the registered coordinates.
+        accelerator, devices
+            As in :meth:`predict`, but one device only.
+        copy
+            As in :meth:`predict`.
 
         Returns
         -------
-        None
-            Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, in the units of training; NaN for
-            cells without a position.
+        AnnData or None
+            ``None``, or the copy if ``copy=True``. Writes ``.obsm[key_added]``,
+            ``(n_cells, n_dims)``, in the units of training; NaN for cells without a position.
 
         Raises
         ------
@@ -1155,20 +1227,22 @@ class AlphaSTomics(BaseModelClass):
         (400, 2)
         """
         self._require_trained()
-        self._check_output(OUTPUTS[0], key_added=key_added)
+        self._reader.check_output(OUTPUTS[0], key_added=key_added)
         if not self.module.poses.is_fitted:
             raise ValueError(
                 "This model has no common frame: it is learned with frame='learned' by a "
                 "training_mode that places cells."
             )
-        adata = self._require_adata(adata)
+        adata = self._cells_to_write(adata, copy)
         check_adata(adata)
         results = Results(adata)
         results.reserve("obsm", key_added, "key_added")
-        position = registered_positions(self.module, self._read_query(adata))
+        with computing_on(self.module, accelerator, devices):
+            position = registered_positions(self.module, self._read_query(adata))
         results.put("obsm", key_added, position)
         results.record(key_added, **{METHOD: "register"}, model=self._fingerprint())
         results.write()
+        return adata if copy else None
 
     @without_options(SAVE)
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -1177,9 +1251,9 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         dir_path
-            Folder to write; made when absent.
+            Folder to write, created if it does not exist.
         overwrite
-            Whether a model already there may be replaced.
+            Whether to replace a model in that folder.
 
         Examples
         --------
@@ -1197,15 +1271,15 @@ class AlphaSTomics(BaseModelClass):
     def load(
         cls, dir_path: str | os.PathLike[str], adata: AnnData | Literal[False] | None = None
     ) -> Self:
-        """Load a model that :meth:`save` wrote, or a checkpoint. Nothing in it is run.
+        """Load a model that :meth:`save` wrote, or a checkpoint. No code in it is executed.
 
         Parameters
         ----------
         dir_path
             The folder, or a checkpoint (``.ckpt``) of the command ``train``.
         adata
-            Sections to train further on; they must have all genes of the model, in any order.
-            Placing other cells needs none, which ``False`` says, too.
+            Sections to train further on; they must have all genes of the model, in any order. Not
+            needed for other cells: ``None`` or ``False``.
 
         Returns
         -------
@@ -1282,9 +1356,9 @@ class AlphaSTomics(BaseModelClass):
         Parameters
         ----------
         adata
-            Cells that were set up; those of the training when ``None``.
+            Registered cells; those of the training when ``None``.
         hide_state_registries
-            Whether to leave out the details.
+            Whether to omit the details.
 
         Examples
         --------
@@ -1298,12 +1372,12 @@ class AlphaSTomics(BaseModelClass):
         manager.view_registry(hide_state_registries=hide_state_registries)
 
     def deregister_manager(self, adata: AnnData | None = None) -> None:
-        """Forget the setup of an AnnData, so that its memory can be freed.
+        """Remove the registration of an AnnData, so that its memory can be freed.
 
         Parameters
         ----------
         adata
-            Cells that were set up; all but those of the training when ``None``.
+            Registered cells; all but those of the training when ``None``.
 
         Examples
         --------
@@ -1381,49 +1455,45 @@ class AlphaSTomics(BaseModelClass):
             )
         return adata
 
+    def _cells_to_write(self, adata: AnnData | None, copy: bool) -> AnnData:
+        """Cells that a call writes into: those given, or a copy of them."""
+        adata = self._require_adata(adata)
+        require_adata(adata)
+        if not isinstance(copy, bool):
+            raise TypeError(f"copy must be True or False, found {short(copy)}.")
+        if not copy:
+            return adata
+        return adata.to_memory() if adata.isbacked else adata.copy()
+
+    def _warn_of_training_cells(
+        self, adata: AnnData, table: CellTable, imputed: NDArray[np.int64]
+    ) -> None:
+        """Warn if genes are imputed that the model was trained on in the same cells."""
+        known = self.adata
+        if known is None or not known.obs_names.isin(adata.obs_names).any():
+            return
+        try:
+            training = table if adata is known else self._training_cells()
+        except (KeyError, ValueError):  # changed since training, so no longer the same cells
+            return
+        warn_of_training_cells(training, self.training_record.train_sections, table, imputed)
+
     def _training_cells(self) -> CellTable:
         """Training cells: of ``adata``, or on disk."""
         if self._table is not None:
             return self._table
         return self._read_training(self._require_adata(None))
 
+    @property
+    def _reader(self) -> CellReader:
+        """Reader of the cells of a call."""
+        return CellReader(self.module, self.config, self._setup, self._categories, self.genes)
+
     def _read_training(self, adata: AnnData) -> CellTable:
-        """Read training cells, which must have the genes and the dimension of the model."""
-        n_dims = self.module.position_dim
-        return read_training(adata, self._setup, self._categories, self.genes, n_dims)
+        return self._reader.training(adata)
 
-    def _read_query(self, adata: AnnData, name: str = "adata") -> CellTable:
-        """Read a query or reference, which must have the dimension of the model."""
-        n_dims = self.module.position_dim
-        return read_query(adata, self._setup, self._categories, self.genes, n_dims, name)
-
-    def _read_reference(self, reference: AnnData | None) -> CellTable | None:
-        """Read the cells of a reference that have a position."""
-        if reference is None:
-            return None
-        data = self._read_query(reference, "reference")
-        if not data.has_position.any():
-            hint = coordinate_hint(reference, self._setup.spatial_key, "reference")
-            raise ValueError(
-                f"reference has no coordinates in reference.obsm[{self._setup.spatial_key!r}]"
-                f"{f' ({hint})' if hint else ''}: a reference is what the query is placed into; "
-                "leave it out to place cells in the model's own frame."
-            )
-        return data.subset(np.flatnonzero(data.has_position))
-
-    def _check_output(self, output: Output, **keys: object) -> None:
-        """Raise if results cannot be stored under a key, or would replace what the model reads."""
-        setup = self._setup
-        read = {
-            "key_added": {
-                setup.spatial_key: "the true coordinates are",
-                _keys.UNS: "the provenance of results is",
-            },
-            "layer_added": {} if setup.layer is None else {setup.layer: "the model reads"},
-        }
-        for argument, key in keys.items():
-            check_key(argument, key, read[argument])
-        check_choice("output", output, OUTPUTS)
+    def _read_query(self, adata: AnnData) -> CellTable:
+        return self._reader.query(adata)
 
     def _task(
         self,
@@ -1431,41 +1501,17 @@ class AlphaSTomics(BaseModelClass):
         mode: Mode,
         reference: AnnData | None,
         standardize: Standardize,
-        *,
-        predicts: bool,
-        embed: bool = False,
-        leave_out_blank: bool = True,
+        **options: bool,
     ) -> tuple[AnnData, InferenceTask]:
-        """Read the cells of a call, and make its task."""
+        """Cells of a call, and its task."""
         self._require_trained()
-        check_choice("mode", mode, MODES)
-        check_choice("standardize", standardize, STANDARDIZE)
         adata = self._require_adata(adata)
-        task = make_task(
-            self._read_query(adata),
-            self._read_reference(reference),
-            mode,
-            training_mode=self.config.training_mode,
-            spatial_key=self._setup.spatial_key,
-            predicts=predicts,
-            embed=embed,
-            leave_out_blank=leave_out_blank,
-            hint=coordinate_hint(adata, self._setup.spatial_key),
-        )
-        self._check_labels(adata, task)
-        task = standardize_query(self.module, task, standardize)
-        return adata, task if embed else mark_novel(self.module, task)
-
-    def _check_labels(self, adata: AnnData, task: InferenceTask) -> None:
-        """Raise if labels are an input, and the model never saw one."""
-        cells = task.reads_label[: task.n_query]
-        require_seen_labels(adata, self._setup, self._categories, cells)
+        return adata, self._reader.task(adata, mode, reference, standardize, **options)
 
     def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
         """Task of an embedding: by default what the model places, or else expression."""
         if mode is None:
-            places_cells = self.config.places_cells
-            mode = "expr_to_pos" if places_cells else "pos_to_expr"
+            mode = "expr_to_pos" if self.config.places_cells else "pos_to_expr"
         return self._task(adata, mode, None, "training", predicts=True, embed=True)[1]
 
     def _check_set_size(self, max_cells_per_set: int | None) -> int | None:
@@ -1521,22 +1567,22 @@ class AlphaSTomics(BaseModelClass):
         """Calibrated bounds of the expression that a task estimates."""
         return ExpressionBounds.of_task(task, self.training_record.intervals, self.module)
 
+    @property
+    def _units(self) -> str:
+        """Unit of the coordinates of training, empty if it is not known."""
+        return str(self.registry_.get(_keys.UNITS_REGISTRY, ""))
+
+    @property
+    def _summary(self) -> Summary:
+        record = self.training_record if self.is_trained_ else None
+        return Summary(self.config, self._setup, self.genes, self.module, record)
+
     def __repr__(self) -> str:
-        setup, done = self._setup, self.training_record
-        parameters = sum(p.numel() for p in self.module.parameters())
-        config = self.config
-        trained = "not trained"
-        if self.is_trained_:
-            trained = (
-                f"trained {done.steps} steps on {done.n_cells:,} cells of "
-                f"{len(done.train_sections)} sections ({', '.join(done.train_sections)})"
-            )
-            if done.val_sections:
-                trained += f", validated on {', '.join(done.val_sections)}"
-        return (
-            f"AlphaSTomics ({config.training_mode}): {trained}\n"
-            f"  data: {len(self.genes):,} genes ({setup.values}), "
-            f"{self.module.position_dim}D positions in obsm[{setup.spatial_key!r}]\n"
-            f"  network: {parameters:,} parameters, d_model={config.d_model}, "
-            f"num_heads={config.num_heads}, num_layers={config.num_layers}, d_ff={config.d_ff}"
-        )
+        return self._summary.text()
+
+    def _repr_html_(self) -> str:
+        """Table of a notebook."""
+        return self._summary.table()
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - ELSEWHERE.keys())

@@ -21,6 +21,7 @@ from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._bounds import ExpressionBounds
 from alphastomics.model._inference import Array, Estimates
+from alphastomics.model._requests import warn_wide_radius
 from alphastomics.model._task import InferenceTask
 
 Output = Literal["lognorm", "counts"]
@@ -33,6 +34,11 @@ INTERVAL_PARTS: list[tuple[Store, str]] = [
     *(("layers", suffix) for suffix in BOUNDS),
     ("var", _keys.RELIABILITY_SUFFIX),
 ]
+
+
+def draws_key(key_added: str) -> str:
+    """Key of all draws: ``key_added`` with the suffix ``"_draws"``, unless it ends with "draws"."""
+    return key_added if key_added.endswith("draws") else key_added + _keys.DRAWS_SUFFIX
 
 
 def superpose_draws(
@@ -136,7 +142,7 @@ class ResultWriter:
         """Raise if the results, or ``n_draws`` of them, would replace something of the user."""
         places: list[tuple[Store, str, str]] = []
         if self.task.fill_position:
-            key = key_added if n_draws is None else key_added + _keys.DRAWS_SUFFIX
+            key = key_added if n_draws is None else draws_key(key_added)
             places.append(("obsm", key, "key_added"))
         if self.task.fill_expression:
             layers = [layer_added]
@@ -174,7 +180,7 @@ class ResultWriter:
             positions = [self._with_known(draw.position) for draw in draws]
             if point is None:
                 stacked = np.stack(positions, axis=1)  # (n_query, S, d)
-                self._put_positions(key_added + _keys.DRAWS_SUFFIX, stacked, draws[0].scale)
+                self._put_positions(draws_key(key_added), stacked, draws[0].scale)
             else:
                 estimate = point_estimate(positions, chosen, point)
                 self._put_positions(key_added, estimate, draws[0].scale)
@@ -199,6 +205,8 @@ class ResultWriter:
         results.put("obsm", key, position)
         if self.quantile is not None:
             radius = self._widened(self.quantile * scale[:n], position)
+            if self.task.novel is None:  # else a warning says so
+                warn_wide_radius(radius[~self.task.position_known[:n]], self.tissue_radius)
             results.put("obs", column, np.where(self.task.position_known[:n], 0.0, radius))
         elif results.wrote_with(key, RADIUS):  # of other positions
             results.drop("obs", column)

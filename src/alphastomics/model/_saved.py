@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class _Open(BaseModel):
-    """Part that scvi-tools writes, of which only some is read."""
+    """Part that scvi-tools writes, with fields that are not read."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -99,6 +99,7 @@ class _Registry(_Open):
     field_registries: _Fields
     setup_args: _Setup
     categories: _Categories = Field(alias=_keys.CATEGORIES_REGISTRY)
+    units: str = ""
     setup_method_name: Literal["setup_anndata"] = "setup_anndata"
     model_name: Literal["AlphaSTomics"] = "AlphaSTomics"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,8 +11,10 @@ import numpy as np
 import rich.pretty  # noqa: F401  # AnnDataManager prints by it, but does not import it
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scvi.model.base import BaseModelClass
 
 from alphastomics._validate import short
+from alphastomics.config import nearest_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Model = TypeVar("Model")
@@ -57,6 +60,7 @@ LOAD = {
     "datamodule": "cells come from an AnnData, or from the command preprocess",
     "allowed_classes_names_list": "nothing in a saved model is run",
 }
+DEVICE = {"use_gpu": "pass accelerator='gpu' or 'cpu'"}
 TRAIN = {
     "train_size": "name sections to hold out by val_sections=",
     "validation_size": "name sections to hold out by val_sections=",
@@ -64,12 +68,22 @@ TRAIN = {
     "external_indexing": "name sections to hold out by val_sections=",
     "datasplitter_kwargs": "name sections to hold out by val_sections=",
     "plan_kwargs": "pass lr= and weight_decay= themselves",
-    "use_gpu": "pass accelerator='gpu' or 'cpu'",
+    **DEVICE,
     "load_sparse_tensor": "sets of cells are made dense as they are drawn",
     "datamodule": "cells come from an AnnData, or from the command preprocess",
 }
+PARTS = {
+    **DEVICE,
+    "batch_size": "pass max_cells_per_set=, the most cells that are read at once",
+}
+QUERY = {
+    **PARTS,
+    "indices": "pass a part of the cells, such as adata[indices].copy()",
+    "inplace": "pass copy=True for a new AnnData",
+}
+NEW_CELLS = {**DEVICE, "batch_size": "many cells are divided into parts automatically"}
 LATENT = {
-    "batch_size": "pass max_cells_per_set=, into which large sections are cut",
+    **PARTS,
     "give_mean": "the embedding is not drawn",
     "mc_samples": "the embedding is not drawn",
     "return_dist": "the embedding is not drawn",
@@ -100,10 +114,23 @@ def hide_inherited(model: type[Model]) -> type[Model]:
     return model
 
 
+class HidesInherited(type(BaseModelClass)):  # type: ignore[misc]
+    """Metaclass of a model whose class does not list the attributes :data:`ELSEWHERE`."""
+
+    def __dir__(cls) -> list[str]:
+        return sorted(set(super().__dir__()) - ELSEWHERE.keys())
+
+
 def without_options(instead: dict[str, str]) -> Callable[[Function], Function]:
-    """Let a method refuse options of scvi-tools, saying what to use ``instead``, unless unset."""
+    """Let a method refuse options of scvi-tools, saying what to use ``instead``, unless unset.
+
+    Of other options that it lacks, the error names the nearest one that it has.
+    """
 
     def decorate(function: Function) -> Function:
+        parameters = inspect.signature(function).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             for name in instead.keys() & kwargs.keys():
@@ -112,6 +139,12 @@ def without_options(instead: dict[str, str]) -> Callable[[Function], Function]:
                     raise TypeError(
                         f"{function.__name__} takes no {name}={short(value)}: {instead[name]}."
                     )
+            for name in [] if takes_all else sorted(kwargs.keys() - parameters.keys()):
+                own = [known for known in parameters if known not in ("self", "cls")]
+                raise TypeError(
+                    f"{function.__name__} takes no {name}={short(kwargs[name])}."
+                    f"{nearest_name(name, own)} Options are {', '.join(own)}."
+                )
             return function(*args, **kwargs)
 
         return wrapped  # type: ignore[return-value]
@@ -120,7 +153,7 @@ def without_options(instead: dict[str, str]) -> Callable[[Function], Function]:
 
 
 def stopping_options(options: dict[str, Any], *, validates: bool) -> dict[str, Any]:
-    """Options of a trainer, with our defaults where ``early_stopping`` is asked for."""
+    """Options of a trainer, with our defaults for ``early_stopping``."""
     if not options.get("early_stopping"):
         return options
     options = {**EARLY_STOPPING, **options}

@@ -175,9 +175,9 @@ def make_task(
         fill_expression = not expression_known.all() or _panels_differ(query)
         if not (fill_position or fill_expression or embed):
             raise ValueError(
-                f"mode='auto' fills in what is missing, but nothing is missing: every cell has a "
-                f"position in {where} and its expression. Pass mode='expr_to_pos' to hide the "
-                "positions and place every cell anew, or mode='pos_to_expr' to hide expression."
+                f"mode='auto' predicts what is missing, but nothing is missing: every cell has a "
+                f"position in {where} and its expression. Pass mode='expr_to_pos' to mask the "
+                "positions and place every cell, or mode='pos_to_expr' to mask expression."
             )
     else:
         fill_position, fill_expression = mode != "pos_to_expr", mode != "expr_to_pos"
@@ -242,18 +242,18 @@ def _require_something_known(
     """Raise if no position is known, or no expression of the query, where it takes one."""
     if mode == "expr_to_pos" and not expression:
         raise ValueError(
-            "mode='expr_to_pos' hides everything: no cell's expression is known "
+            "mode='expr_to_pos' masks all values: no cell's expression is known "
             "(adata.obs['expression_known'] is False throughout). Use model.sample(mode='joint')."
         )
     if mode == "pos_to_expr" and not position:
         raise ValueError(
-            f"mode='pos_to_expr' hides everything: no cell has a position in {where}. "
+            f"mode='pos_to_expr' masks all values: no cell has a position in {where}. "
             "Use mode='expr_to_pos' to place the cells."
         )
     if predicts and not (position or expression):
         raise ValueError(
-            f"mode={mode!r} hides everything, and the mean of every tissue says nothing: use "
-            "model.sample or model.generate to draw one, or pass reference=."
+            f"mode={mode!r} masks all values, and the mean over all tissues is uninformative: use "
+            "model.sample or model.generate, or pass reference=."
         )
 
 
@@ -279,7 +279,7 @@ def genes_to_impute(
         if not len(chosen):
             raise ValueError(
                 "adata has all genes of the model, so there is nothing to impute: name by "
-                "genes= those to hide and fill in."
+                "genes= those to mask and impute."
             )
         return chosen
     if not isinstance(genes, Iterable) or isinstance(genes, bytes | Mapping | AnnData):
@@ -359,9 +359,9 @@ def inference_sets(
     Every section of the query is filled in by itself, with the whole reference as its context.
     Cells are taken in the order of their names, so that the order of the input changes nothing.
 
-    A section that does not fit one set is dealt at random into parts of equal size, each a fair
+    A section that does not fit one set is divided at random into parts of equal size, each a fair
     sample of it, with a sample of the known cells; where all positions are known and some
-    expression is, it is cut into windows instead, because near cells tell most.
+    expression is, it is cut into windows instead, because near cells are the most informative.
 
     With ``shared_context``, the first part of a section without known positions is a sample of a
     quarter of a set, which is the context of all other parts.

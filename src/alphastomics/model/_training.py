@@ -21,7 +21,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alphastomics._compat import epoch_logger, quiet
-from alphastomics._threads import limited_threads
+from alphastomics._progress import Reporter
 from alphastomics.config import ModelConfig, TrainConfig
 from alphastomics.diffusion_model.batch import CellBatch
 from alphastomics.diffusion_model.losses import Losses, training_losses, validation_error
@@ -43,6 +43,7 @@ from alphastomics.model._distributed import (
     world_size,
 )
 from alphastomics.model._fitting import fit_places, fit_statistics
+from alphastomics.model._step_progress import StepProgress, has_own_bar
 from alphastomics.model._stopping import Stopping, end
 
 EMA_DECAY = 0.995  # of weights; averages place better than the last ones
@@ -54,6 +55,7 @@ BETAS = (0.9, 0.99)  # a training has hundreds of steps, too few for .999
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
 MATCHING_STEPS = 250
+STAGE_2, TRAINING = "stage 2 of 2: network", "training"
 
 History = dict[str, pd.DataFrame]
 
@@ -96,7 +98,7 @@ class DenoisingPlan(L.LightningModule):
     Attributes
     ----------
     saved
-        Gives the content of a checkpoint beside the weights, as plain values.
+        Returns the content of a checkpoint other than the weights, as plain values.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class DenoisingPlan(L.LightningModule):
         self.first_batch = self.batches_seen = first_batch
         self.saved: Callable[[], dict[str, Any]] = dict
         self.pose_statistics = torch.zeros(())  # of the batches of a step
+        self.last_loss = torch.zeros(())
 
     def training_step(self, sets: CellBatch, batch_idx: int) -> Tensor:
         """Loss of a batch of sets."""
@@ -139,6 +142,7 @@ class DenoisingPlan(L.LightningModule):
             del named["train_loss_routing"]
         # The scale only learns from, and does not change, the other errors.
         named["train_loss"] = total.detach() - losses.scale.detach()
+        self.last_loss = named["train_loss"]
         for name, value in named.items():
             self.log(
                 name,
@@ -416,7 +420,6 @@ class _Progress:
         return joined
 
 
-@limited_threads()
 def fit(
     module: MaskedDiffusionModule,
     data: CellTable,
@@ -428,6 +431,7 @@ def fit(
     *,
     val_sections: Sequence[str] = (),
     ckpt_path: str | os.PathLike[str] | None = None,
+    reporter: Reporter = Reporter(),  # noqa: B008  # frozen
     **trainer_options: Any,
 ) -> Trained:
     """Train a network, which gets the averaged weights, or its own again if that fails.
@@ -441,9 +445,11 @@ def fit(
     record, history
         Of earlier calls.
     payload
-        Content of a checkpoint beside the weights, given record and history.
+        Content of a checkpoint other than the weights, given record and history.
     val_sections, ckpt_path
         As in ``AlphaSTomics.train``.
+    reporter
+        Of the progress of both stages.
     **trainer_options
         Options of :class:`scvi.train.Trainer`.
     """
@@ -458,7 +464,7 @@ def fit(
     if ckpt_path is not None:
         history = history_from_json(read_checkpoint(ckpt_path)[1]["history"])
         length = _resumed(length, ckpt_path, record, len(train_sets), training, trainer_options)
-    stopping = Stopping()
+    stopping, steps = Stopping(), StepProgress()
     trainer = _trainer(
         {
             "check_val_every_n_epoch": 1 if val_sections else None,
@@ -466,14 +472,17 @@ def fit(
             "precision": training.precision,
             "max_epochs": length.epochs,
             "max_steps": length.steps,
+            "callbacks": [*trainer_options.get("callbacks", []), steps],
         },
         stopping,
     )
+    two_stages = ckpt_path is None and not record.steps
+    if has_own_bar(trainer_options):
+        reporter = Reporter()
 
     with _restored_on_error(module):
         if ckpt_path is None:
-            show = trainer_options.get("enable_progress_bar", True)
-            _fit_priors(module, data, sections, config, record, length.steps, show)
+            _fit_priors(module, data, sections, config, record, length.steps, reporter)
         plan = DenoisingPlan(
             module, config, training, total_steps=length.steps, first_batch=record.steps
         )
@@ -495,6 +504,9 @@ def fit(
         with (
             transformer.compiled() if training.compile else nullcontext(),
             transformer.recomputing() if training.activation_checkpointing else nullcontext(),
+            reporter.bar(
+                STAGE_2 if two_stages else TRAINING, length.steps, "steps"
+            ) as steps.progress,
         ):
             stopped = _run(trainer, stopping, plan, loaders, ckpt_path)
         if stopped and not trainer.global_step:
@@ -511,7 +523,7 @@ def _fit_priors(
     config: ModelConfig,
     record: TrainingRecord,
     steps: int,
-    progress_bar: bool,
+    reporter: Reporter,
 ) -> None:
     """Fit transforms and priors before the first training; new sections need new poses."""
     learns_frame = config.frame == "learned" and config.places_cells
@@ -526,7 +538,7 @@ def _fit_priors(
             learns_frame=learns_frame,
             matching_steps=matching_steps(steps),
             seed=config.seed,
-            progress_bar=progress_bar,
+            reporter=reporter,
         )
         module.to(home)
     elif module.poses.is_fitted and sections != record.train_sections:
@@ -555,6 +567,8 @@ def _trainer(options: Mapping[str, Any], stopping: Stopping) -> Trainer:
         "log_every_n_steps": 1,
         "logger": epoch_logger(),  # else scvi-tools writes files where there are several processes
         **options,
+        "enable_progress_bar": has_own_bar(options),
+        "simple_progress_bar": False,
         "callbacks": [*options.get("callbacks", []), stopping],
         "plugins": plugins_for(options),
         "reload_dataloaders_every_n_epochs": 1,
@@ -578,7 +592,11 @@ def _quiet_trainer() -> Iterator[None]:
     """Let a trainer neither draw global random numbers nor warn of what is harmless here."""
     with torch.random.fork_rng(), quiet("lightning.pytorch"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*treespec.*")
-        for message in (".*in eval mode.*", ".*dataloader is not resumable.*"):
+        for message in (
+            ".*in eval mode.*",
+            ".*dataloader is not resumable.*",
+            ".*across ranks is zero.*",  # validation without sections to validate on
+        ):
             warnings.filterwarnings("ignore", message=message, module="lightning")
         # Harmless warnings of torch.distributed: views of outputs, the gloo backend.
         for message in (".*returned a view.*", ".*_get_pg_default.*", ".*Multiple backends.*"):

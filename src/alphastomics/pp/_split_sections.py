@@ -66,7 +66,7 @@ def split_sections(
     val_sections: Sequence[str] | str = (),
     test_ratio: float = 0.0,
     val_ratio: float = 0.0,
-    seed: int = 0,
+    seed: int | None = None,
     spatial_key: str = _keys.SPATIAL,
     section_key: str = _keys.SECTION,
     key_added: str = _keys.SPLIT,
@@ -84,7 +84,7 @@ def split_sections(
         Shares of the sections with coordinates to hold out at random instead, in [0, 1); at least
         one section if above 0.
     seed
-        Same seed and names, same split.
+        Same seed and names, same split; ``None`` for ``al.settings.seed``.
     spatial_key
         Name in ``.obsm`` of the positions; sections without any are trained on unless named.
     section_key

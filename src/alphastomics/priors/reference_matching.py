@@ -9,7 +9,6 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from tqdm.auto import trange
 
 from alphastomics.nn.dynamic_buffers import DynamicBufferModule
 from alphastomics.priors import SectionSample
@@ -186,7 +185,7 @@ class ReferenceMatcher(nn.Module):
         seed: int,
         *,
         n_steps: int = FIT_STEPS,
-        progress_bar: bool = False,
+        on_step: Callable[[], object] | None = None,
     ) -> None:
         """Learn which cells lie near each other from their expression.
 
@@ -203,12 +202,12 @@ class ReferenceMatcher(nn.Module):
             Random seed of noise, hidden values and dropout.
         n_steps
             Number of steps.
-        progress_bar
-            Whether to show a progress bar.
+        on_step
+            Called after every step.
         """
         self.train().requires_grad_(True)
         try:
-            self._learn(draw_cells, hidden_share, seed, n_steps, progress_bar)
+            self._learn(draw_cells, hidden_share, seed, n_steps, on_step)
         finally:
             self.eval().requires_grad_(False)
 
@@ -218,7 +217,7 @@ class ReferenceMatcher(nn.Module):
         hidden_share: float,
         seed: int,
         n_steps: int,
-        progress_bar: bool,
+        on_step: Callable[[], object] | None,
     ) -> None:
         weights = [*self.linear.parameters(), *self.network.parameters()]
         optimizer = torch.optim.AdamW(weights, fused=True)
@@ -228,13 +227,14 @@ class ReferenceMatcher(nn.Module):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIT_LR, n_steps)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            bar = trange(n_steps, desc="Stage 1 of 2: matching", disable=not progress_bar)
-            for step in bar:
+            for step in range(n_steps):
                 loss = self._loss(draw_cells(step), hidden_share)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
+                if on_step is not None:
+                    on_step()
 
     def _loss(self, cells: SectionSample, hidden_share: float) -> Tensor:
         """Negative log-likelihood of the positions of the first cells, given those of the rest."""

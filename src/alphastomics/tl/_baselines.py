@@ -1,4 +1,4 @@
-"""Simple methods of placing and drawing cells, scored like the model."""
+"""Baselines of placement and of sampled sections, scored like the model."""
 
 from __future__ import annotations
 
@@ -134,31 +134,32 @@ def placement_baselines(
     spatial_key: str = _keys.SPATIAL,
     section_key: str | None = _keys.SECTION,
     labels_key: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
-    """Score simple methods of placing cells.
+    """Score baselines of placement.
 
     Random positions; true positions shuffled within cell type; and cosine k-nearest-neighbor
-    (k = 1, 10, 50), ridge (alpha = 1000) and a small neural network (64 hidden units, L2 penalty
-    30), each fitted on all sections of the atlas pooled and on every single one, because sections
-    that are not registered to each other handicap pooling. Both penalties are strong because that
-    raises the baselines on real sections. All use the expression that the model receives.
+    regression (k = 1, 10, 50), ridge regression (alpha = 1000) and a small neural network (64
+    hidden units, L2 penalty 30), each fitted to all sections of the atlas together and to each
+    section alone, because sections are not registered to each other. Both penalties are strong,
+    which was measured to be best on real sections. All use the expression that the model receives.
 
     Parameters
     ----------
     cells
-        One section with true coordinates, to be placed; rows of NaN are left out. Not changed.
+        One section with true coordinates to place; rows of NaN are left out. Not changed.
     atlas
-        Sections to fit on.
+        Sections to fit the baselines to.
     layer, values, spatial_key, section_key, labels_key
         As in :meth:`alphastomics.AlphaSTomics.setup_anndata`.
     seed
-        Of the random positions, the shuffling and the neural network.
+        Of the random positions, the shuffling and the neural network; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------
     DataFrame
-        A row per baseline, named by the method and the section it was fitted on, with the columns
+        A row per baseline, named by the method and the section it was fitted to, with the columns
         of :func:`score`.
 
     Examples
@@ -287,19 +288,20 @@ def draw_baselines(
     values: str = "counts",
     allow_reflection: bool = True,
     n_similar: int = 20,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
-    """Score simple draws and real tissue, to read :func:`score_draws` against.
+    """Score baselines of sampled sections and real tissue, for comparison with :func:`score_draws`.
 
-    - ``similar cells (<section>)``: every cell at the place of a random one of its 20 most similar
-      cells in one training section, by cosine of expression, standardized over all training cells.
+    - ``similar cells (<section>)``: every cell at the position of a random one of its 20 most
+      similar cells in one training section, by cosine similarity of expression, standardized over
+      all training cells.
     - ``shuffled within type``: the true positions, shuffled within each cell type.
     - ``halves of the truth``: one random half of the true cells against the other.
-    - ``real section (<section>)``: a training section as it is, not scaled. In 2D its center is put
-      on the true one and it is turned to the least energy distance by cell type among 72 rotations
-      and their mirror images; in 3D it is not, and scores that need a common frame are NaN.
+    - ``real section (<section>)``: a training section, not scaled. In 2D it is centered on the true
+      section and rotated to the least energy distance by cell type among 72 rotations and their
+      mirror images; in 3D it is not, and scores that need a common frame are NaN.
 
-    The last two hold other cells, so that scores of a cell's own place are NaN.
+    The last two consist of other cells, so that scores of the position of a cell are NaN.
 
     Parameters
     ----------
@@ -312,9 +314,9 @@ def draw_baselines(
     allow_reflection
         Whether a section may be mirrored.
     n_similar
-        Similar cells to choose from.
+        Number of similar cells to choose from.
     seed
-        Of choices, shuffling, halves, and as in :func:`score_draws`.
+        Of choices, shuffling and halves; as in :func:`score_draws`.
 
     Returns
     -------

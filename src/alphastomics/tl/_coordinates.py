@@ -1,4 +1,4 @@
-"""Generated coordinates: their frame, their neighbors and the spread of their draws."""
+"""Generated coordinates: superposition, spatial neighbors and spread of samples."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ def superpose(
     key
         Name in ``.obsm`` of the generated coordinates ``(n_cells, n_dims)``.
     spatial_key
-        Name in ``.obsm`` of the true coordinates; rows of NaN do not count, but are moved along.
+        Name in ``.obsm`` of the true coordinates; cells with rows of NaN are moved with the others.
     section_key
         Name in ``.obs`` of the section; all cells are one section when it is None, or when there
         is no column ``"section"``.
     allow_reflection
-        Whether a mirror image may be taken.
+        Whether to allow a mirror image.
     key_added
-        Where to write; ``key + "_superposed"`` by default.
+        Name in ``.obsm``; ``key + "_superposed"`` by default.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
     Returns
     -------
     AnnData or None
-        Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``; never scaled. Sections without a true
-        position stay as they are.
+        Writes ``.obsm[key_added]``, ``(n_cells, n_dims)``, not scaled. Sections without a true
+        position are not moved.
 
     Examples
     --------
@@ -128,9 +128,9 @@ def neighbors(
     adata, key, section_key, copy
         As in :func:`superpose`.
     n_neighbors
-        Number of neighbors of a cell; all others in a section of fewer cells.
+        Number of neighbors per cell; all other cells in smaller sections.
     key_added
-        Prefix of what is written; ``key`` by default. It is the ``connectivity_key`` of squidpy.
+        Prefix of the results, ``key`` by default: the ``connectivity_key`` of squidpy.
     **kwargs
         More options of squidpy: ``percentile``, ``transform``, ``set_diag``; with ``radius`` or
         ``delaunay`` the graph is that of :func:`squidpy.gr.spatial_neighbors_radius` or
@@ -153,7 +153,7 @@ def neighbors(
     n_neighbors = check_integer("n_neighbors", n_neighbors, 1)
     if unknown := sorted(set(kwargs) - set(GRAPH_OPTIONS)):
         raise TypeError(
-            f"neighbors has no option {unknown[0]!r}, but n_neighbors and, as squidpy, "
+            f"neighbors has no option {unknown[0]!r}: options are n_neighbors and, as in squidpy, "
             f"{', '.join(GRAPH_OPTIONS)}."
         )
     name = _name_added(key_added, key, "")
@@ -236,14 +236,14 @@ def uncertainty(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Measure how far the draws of a cell's position lie from their mean.
+    """Compute the spread of the samples of a cell's position.
 
     Parameters
     ----------
     adata
-        Cells with several draws, ``model.sample(..., n_samples=8, point=None)``.
+        Cells with several samples, ``model.sample(..., n_samples=8, point=None)``.
     key
-        Name in ``.obsm`` of the draws, ``(n_cells, n_draws, n_dims)``, in one frame.
+        Name in ``.obsm`` of the samples, ``(n_cells, n_samples, n_dims)``, in one frame.
     key_added
         Column of ``.obs`` to write; ``key + "_uncertainty"`` by default.
     copy
@@ -252,8 +252,8 @@ def uncertainty(
     Returns
     -------
     AnnData or None
-        Writes ``.obs[key_added]``, the root mean squared distance of a cell's draws from their
-        mean, in the unit of the coordinates; 0 where the position was known.
+        Writes ``.obs[key_added]``, the root mean squared distance of the samples of a cell from
+        their mean, in the unit of the coordinates; 0 where the position was known.
 
     Examples
     --------

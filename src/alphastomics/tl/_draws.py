@@ -1,4 +1,4 @@
-"""Scores of drawn sections as distributions of cells."""
+"""Scores of sampled sections as distributions of cells."""
 
 from __future__ import annotations
 
@@ -126,31 +126,32 @@ def score_draws(
     layer: str | None = None,
     values: str = "counts",
     allow_reflection: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
-    """Score drawn coordinates against true ones as distributions, section by section.
+    """Score sampled coordinates against true ones as distributions, section by section.
 
-    Each drawn section is first superposed on the true one by shift, rotation and, by option, mirror
-    image, but not scale. Read the scores beside those of :func:`draw_baselines`.
+    Each sampled section is first superposed on the true one by shift, rotation and, by option,
+    mirror image, without scaling. Compare the scores with those of :func:`draw_baselines`.
 
     Parameters
     ----------
     adata
-        Cells with expression, true and drawn coordinates.
+        Cells with expression, true and sampled coordinates.
     key, spatial_key, section_key
         As in :func:`score`.
     labels_key
         Name in ``.obs`` of cell types, for ``energy_distance_by_type`` and ``niche_cosine@20``;
-        cells without are left out of these.
+        cells without a type are left out of these.
     layer
         Layer with the expression values; ``None`` for ``.X``.
     values
-        What they are: ``"counts"`` (taken at log1p of counts per median total of the section),
-        ``"lognorm"`` (as they are) or ``"intensity"`` (at log1p).
+        Kind of the values: ``"counts"`` (log1p of counts per median total of the section),
+        ``"lognorm"`` (unchanged) or ``"intensity"`` (log1p).
     allow_reflection
-        Whether a drawn section may be mirrored.
+        Whether a sampled section may be mirrored.
     seed
-        Of the cells that are scored of larger sections, and of the classifier.
+        Of the cells that are scored of larger sections, and of the classifier; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Simple predictors of expression: of hidden cells by place, and of hidden genes by a reference."""
+"""Baselines of expression: hidden cells by their position, hidden genes by a reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestNeighbors
 
+from alphastomics._validate import check_seed
 from alphastomics.metrics._arrays import (
     MAX_ROWS,
     Array,
@@ -69,7 +70,9 @@ def gaussian_smooth(
     return smooth
 
 
-def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed: int = 0) -> float:
+def leave_one_out_bandwidth(
+    positions: ArrayLike, expression: ArrayLike, *, seed: int | None = None
+) -> float:
     """Bandwidth with which a Gaussian kernel best predicts each cell from the others.
 
     Least squared error over z-scored genes, one bandwidth for all genes. Candidates are the median
@@ -101,7 +104,7 @@ def leave_one_out_bandwidth(positions: ArrayLike, expression: ArrayLike, *, seed
     X = expression_matrix(expression, "expression")
     _check_same_cells(P, X, "positions", "expression")
     Z, n = z_scores(X), len(P)
-    rows = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ROWS])
+    rows = np.sort(np.random.default_rng(check_seed(seed)).permutation(n)[:MAX_ROWS])
     ranks = [k for k in BANDWIDTH_NEIGHBORS if k < n]
     distances = KDTree(P).query(P[rows], k=[k + 1 for k in ranks])[0]  # the 1st is the cell itself
     candidates = [float(b) for b in np.unique(np.median(distances, axis=0)) if b > 0]
@@ -174,15 +177,15 @@ def expression_baselines(
     labels_known: ArrayLike | None = None,
     labels_hidden: ArrayLike | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict the expression of hidden cells from their places by simple methods.
+    """Baseline predictions of the expression of hidden cells from their positions.
 
     - ``"constant"``: the mean of the known cells.
-    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many nearest known cells.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of the 5, 20 or 50 nearest known cells.
     - ``"gaussian"``: a Gaussian kernel with the bandwidth of :func:`leave_one_out_bandwidth`.
-    - ``"donor"``: one of the 20 nearest known cells at random, the fair baseline of a draw.
-    - ``"cell-type mean"``, with labels: an oracle, as it knows the types of the hidden cells.
+    - ``"donor"``: one of the 20 nearest known cells at random, for comparison with a sample.
+    - ``"cell-type mean"``, with labels: an oracle, which has the types of the hidden cells.
 
     Parameters
     ----------
@@ -193,13 +196,14 @@ def expression_baselines(
     labels_known, labels_hidden
         Cell types, shapes ``(n,)`` and ``(m,)``; both or neither.
     seed
-        Of the donors, and of the cells left out in large sections.
+        Of the donors, and of the cells left out in large sections; ``None`` for
+        ``al.settings.seed``.
 
     Returns
     -------
     iterator
-        Pairs of a name and the predicted expression ``(m, n_genes)``. Methods that need more known
-        cells than there are are left out.
+        Pairs of a name and the predicted expression ``(m, n_genes)``, of the methods for which
+        there are enough known cells.
 
     Examples
     --------
@@ -224,7 +228,7 @@ def expression_baselines(
             checked_labels(np.asarray(labels_known), len(P), "labels_known"),
             checked_labels(np.asarray(labels_hidden), len(Q), "labels_hidden"),
         )
-    return _expression_predictions(P, X, Q, labels, seed)
+    return _expression_predictions(P, X, Q, labels, check_seed(seed))
 
 
 # Apart from the public functions, so that these check their input at the call.
@@ -247,20 +251,21 @@ def imputation_baselines(
     reference_visible: ArrayLike,
     reference_hidden: ArrayLike,
     *,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Iterator[tuple[str, Array]]:
-    """Predict genes outside a panel from dissociated cells by simple methods.
+    """Baseline predictions of genes outside a panel from dissociated cells.
 
     - ``"constant"``: the reference mean.
     - ``"visible mean"``: the mean of a cell's visible genes for each hidden gene; no reference.
-    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of so many reference cells nearest by cosine.
+    - ``"knn5"``, ``"knn20"``, ``"knn50"``: the mean of the 5, 20 or 50 reference cells nearest by
+      cosine similarity.
     - ``"donor"``: one of the 20 nearest at random.
-    - ``"ridge"``: from the visible genes to the hidden ones, fitted on the reference with a penalty
-      chosen per gene by leave-one-out.
+    - ``"ridge"``: ridge regression of the hidden genes on the visible ones, fitted to the reference
+      with a penalty per gene chosen by leave-one-out.
     - ``"spage"``: SpaGE (Abdelaal et al. 2020), the 50 nearest reference cells by the factors that
-      both data sets have.
+      both data sets share.
 
-    Genes are z-scored in each data set by itself, but for ``"visible mean (plain)"`` and
+    Genes are z-scored in each data set separately, except in ``"visible mean (plain)"`` and
     ``"knn… (plain)"``.
 
     Parameters
@@ -277,8 +282,8 @@ def imputation_baselines(
     Returns
     -------
     iterator
-        As of :func:`expression_baselines`, shape ``(n_cells, n_hidden)``, in units of the
-        reference, but for ``"visible mean"``: z-scores, or plain the units of the section.
+        As of :func:`expression_baselines`, shape ``(n_cells, n_hidden)``, in the units of the
+        reference; ``"visible mean"`` as z-scores, its plain variant in the units of the section.
 
     Examples
     --------
@@ -298,7 +303,7 @@ def imputation_baselines(
             f"{S.shape[1]} and {R.shape[1]}."
         )
     _check_same_cells(R, H, "reference_visible", "reference_hidden")
-    return _imputation_predictions(S, R, H, seed)
+    return _imputation_predictions(S, R, H, check_seed(seed))
 
 
 def _imputation_predictions(S: Array, R: Array, H: Array, seed: int) -> Iterator[tuple[str, Array]]:

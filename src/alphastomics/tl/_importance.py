@@ -1,4 +1,4 @@
-"""Genes that decide where the model places cells."""
+"""Importance of genes for placement."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def gene_importance(
     n_cells: int = 2000,
     n_passes: int | None = None,
     key_added: str = _keys.POSITION_IMPORTANCE,
-    seed: int = 0,
+    seed: int | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Measure how much each gene helps the model to place cells.
+    """Compute the importance of each gene for placement.
 
-    Every cell is placed by its expression, and the placement error is its distance from the true
-    position; in sections without a true position from the one that all genes predict.
+    Every cell is placed by its expression. The placement error is its distance from the true
+    position, or in sections without true positions from the position predicted with all genes.
 
     Parameters
     ----------
@@ -47,19 +47,19 @@ def gene_importance(
         Cells to place, such as those of the training; genes are matched by name.
     method
         ``"gradients"``: integrated gradients of the error (Sundararajan et al. 2017, ICML), from
-        the mean of each gene in training to its value. They add up to what the values of all genes
-        do to the error. ``"hiding"``: increase of the error when a gene is unknown, the mean over
-        random halves of the other genes that are unknown, too (Banzhaf value), so that genes that
-        say the same share their importance; slower, and for a few hundred genes at most.
+        the mean of each gene in training to its value. They add up to the effect of all genes on
+        the error. ``"hiding"``: increase of the error when a gene is masked, the mean over random
+        halves of the other genes that are masked, too (Banzhaf value), so that redundant genes
+        share their importance; slower, and for a few hundred genes at most.
     n_cells
         Cells to place, a random sample of ``adata`` if it has more.
     n_passes
         Passes of the network: points of the path of integrated gradients, 16 by default, or random
         halves of genes, an even number, 200 by default.
     key_added
-        Where to write. What is there already is replaced only if an earlier call wrote it.
+        Name in ``.var``. An entry of that name is replaced only if an earlier call wrote it.
     seed
-        Of the sample of cells and of the halves.
+        Of the sample of cells and of the halves; ``None`` for ``al.settings.seed``.
     copy
         Whether to return a copy instead of writing into ``adata``.
 
@@ -67,8 +67,8 @@ def gene_importance(
     -------
     AnnData or None
         Writes ``.var[key_added]``, ``(n_genes,)``, in RMS radii of the training sections: the mean
-        over cells of the error that a gene saves, negative if it misleads, 0 if it did not
-        vary in training, NaN if the model does not know it. In ``.uns["alphastomics"]``,
+        decrease of the error over cells, negative for an increase, 0 for genes that did not vary in
+        training, NaN for genes that the model lacks. In ``.uns["alphastomics"]``,
         provenance.
 
     Raises

@@ -24,11 +24,16 @@ LEAST = 3  # cells of a section that can be scored
 
 
 def placement_scores(
-    true: ArrayLike, predicted: ArrayLike, labels: ArrayLike | None = None, *, seed: int = 0
+    true: ArrayLike,
+    predicted: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    align: bool = True,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """All placement metrics of one section, by name; ``n_cells`` with them.
+    """All placement metrics of one section, by name, and ``n_cells``.
 
-    ``labels`` are as of :func:`read_labels`.
+    ``labels`` are as of :func:`read_labels`; ``align`` is as of :func:`score`.
     """
     n = len(np.asarray(true))
     per_cell = metrics.distance_spearman_per_cell(true, predicted, seed=seed)
@@ -37,12 +42,7 @@ def placement_scores(
     scores = {
         "distance_spearman": float(per_cell.mean()),
         "distance_spearman_median": float(np.median(per_cell)),
-        "procrustes_rmse": metrics.procrustes_rmse(true, predicted),
-        "procrustes_rmse_units": metrics.procrustes_rmse(true, predicted, relative=False),
-        "rigid_rmse": metrics.procrustes_rmse(true, predicted, allow_scale=False),
-        "rigid_rmse_units": metrics.procrustes_rmse(
-            true, predicted, allow_scale=False, relative=False
-        ),
+        **(superposed_errors(true, predicted) if align else errors_in_frame(true, predicted)),
         "neighbor_recall@20": metrics.neighbor_recall(true, predicted, near, seed=seed),
         "neighbor_recall@1%": metrics.neighbor_recall(true, predicted, share, seed=seed),
         "contact_precision@1%": metrics.contact_precision(true, predicted, 0.01, seed=seed),
@@ -54,6 +54,30 @@ def placement_scores(
     if labels is not None:
         scores |= niche_score(true, predicted, labels, seed)
     return {**scores, "n_cells": n}
+
+
+def superposed_errors(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Root mean squared errors after superposition, with a scale and without."""
+    return {
+        "procrustes_rmse": metrics.procrustes_rmse(true, predicted),
+        "procrustes_rmse_units": metrics.procrustes_rmse(true, predicted, relative=False),
+        "rigid_rmse": metrics.procrustes_rmse(true, predicted, allow_scale=False),
+        "rigid_rmse_units": metrics.procrustes_rmse(
+            true, predicted, allow_scale=False, relative=False
+        ),
+    }
+
+
+def errors_in_frame(true: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Errors of positions as they are, relative to the RMS radius of the section and in units."""
+    T, P = (np.asarray(points, dtype=np.float64) for points in (true, predicted))
+    distance = np.linalg.norm(P - T, axis=1)
+    rmse = float(np.sqrt(np.square(distance).mean()))
+    return {
+        "rmse": rmse / metrics.rms_radius(T),
+        "rmse_units": rmse,
+        "median_error_units": float(np.median(distance)),
+    }
 
 
 def niche_score(
@@ -153,7 +177,8 @@ def score(
     spatial_key: str = _keys.SPATIAL,
     section_key: str | None = _keys.SECTION,
     labels_key: str | None = None,
-    seed: int = 0,
+    align: bool = True,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Score generated coordinates against true ones, section by section.
 
@@ -168,9 +193,15 @@ def score(
     section_key
         Name in ``.obs`` of the section; ``None`` when all cells are one section.
     labels_key
-        Name in ``.obs`` of cell types, for ``niche_cosine@20``; cells without are left out of it.
+        Name in ``.obs`` of cell types, for ``niche_cosine@20``; cells without a type are left out.
+    align
+        Whether to superpose the generated coordinates on the true ones for the squared errors, as
+        for cells that were placed without a frame. ``False`` for cells that were placed into a
+        reference: columns ``rmse`` (in RMS radii of the section), ``rmse_units`` and
+        ``median_error_units`` replace ``procrustes_rmse``, ``rigid_rmse`` and their ``_units``. All
+        other columns are the same in every frame.
     seed
-        Of the 2,000 cells that are scored of larger sections.
+        Of the 2,000 cells that are scored of larger sections; ``None`` for ``al.settings.seed``.
 
     Returns
     -------
@@ -191,7 +222,7 @@ def score(
     rows = {}
     for name, generated, cells, points in scored:
         types = None if labels is None else labels[cells]
-        rows[generated, name] = placement_scores(true[cells], points, types, seed=seed)
+        rows[generated, name] = placement_scores(true[cells], points, types, align=align, seed=seed)
     return score_table(rows)
 
 
@@ -203,10 +234,10 @@ def expression_scores(
     *,
     moran_neighbors: int = MORAN_NEIGHBORS,
 ) -> dict[str, float]:
-    """All expression metrics of one section, by name.
+    """Expression metrics of one section, by name.
 
-    Pass the hidden cells (or the hidden genes) only: a section that is mostly known hides every
-    difference. Genes that are constant in ``true`` have nothing to predict and are left out.
+    Pass the hidden cells or the hidden genes only: known values would hide the differences between
+    methods. Genes that are constant in ``true`` are left out.
 
     Parameters
     ----------
