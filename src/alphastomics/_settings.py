@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 Verbosity = Literal["error", "warning", "info", "debug"]
 LEVELS: tuple[Verbosity, ...] = get_args(Verbosity)
-DATA_VARIABLE = "ALPHASTOMICS_DATA_DIR"
+DATA_VARIABLE = "ALPHASTOMICS_DATA"
+EARLIER_VARIABLE = "ALPHASTOMICS_DATA_DIR"  # of version 0.1
 MAX_SEED = 2**63 - 1  # of torch, and of HDF5
 
 logger = logging.getLogger("alphastomics")
@@ -71,7 +72,7 @@ class Settings:
         torch's own number.
     data_dir
         Folder of :mod:`alphastomics.datasets`: by default that of the environment variable
-        ``ALPHASTOMICS_DATA_DIR``, or else ``None``, the folder of squidpy.
+        ``ALPHASTOMICS_DATA``, or else ``None``, the folder of squidpy.
 
     Examples
     --------
@@ -155,7 +156,7 @@ class Settings:
     @property
     def data_dir(self) -> Path | None:
         """Folder of the public data sets."""
-        folder = self._data_dir or os.environ.get(DATA_VARIABLE)
+        folder = self._data_dir or os.environ.get(DATA_VARIABLE) or os.environ.get(EARLIER_VARIABLE)
         return Path(folder).expanduser().absolute() if folder else None
 
     @data_dir.setter

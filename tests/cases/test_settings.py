@@ -102,8 +102,10 @@ def test_methods_of_a_model_keep_to_the_number_of_threads(small_model, cells):
 
 
 def test_the_data_folder_is_a_setting_or_a_variable(monkeypatch, tmp_path):
-    monkeypatch.setenv("ALPHASTOMICS_DATA_DIR", str(tmp_path / "variable"))
-    assert al.settings.data_dir == tmp_path / "variable"
+    monkeypatch.delenv("ALPHASTOMICS_DATA", raising=False)
+    for name in ("ALPHASTOMICS_DATA_DIR", "ALPHASTOMICS_DATA"):  # the name of version 0.1, first
+        monkeypatch.setenv(name, str(tmp_path / name))
+        assert al.settings.data_dir == tmp_path / name
     al.settings.data_dir = tmp_path
     assert al.settings.data_dir == tmp_path
 

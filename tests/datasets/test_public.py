@@ -16,7 +16,7 @@ def file(tmp_path, monkeypatch):
     """A file in the folder named by the environment variable; nothing can be downloaded."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    monkeypatch.setenv("ALPHASTOMICS_DATA_DIR", str(folder))
+    monkeypatch.setenv("ALPHASTOMICS_DATA", str(folder))
 
     def refuse(*args, **kwargs):
         raise OSError("no connection")
@@ -49,7 +49,7 @@ def test_without_a_connection_it_is_said_where_to_place_the_file(file):
     file.unlink()
     with pytest.raises(ConnectionError) as told:
         al.datasets.merfish(progress_bar=False)
-    for part in (f"place it at {file}", "cache_dir=", "ALPHASTOMICS_DATA_DIR"):
+    for part in (f"place it at {file}", "cache_dir=", "ALPHASTOMICS_DATA"):
         assert part in str(told.value)
     file.write_bytes(content)
     assert al.datasets.merfish(progress_bar=False).shape == (3, 3)
@@ -72,7 +72,7 @@ def test_squidpy_loads_them_with_or_without_progress(name, monkeypatch, tmp_path
         print("100%", file=sys.stderr)
 
     monkeypatch.setattr(sq.datasets, squidpys, load)
-    monkeypatch.delenv("ALPHASTOMICS_DATA_DIR", raising=False)
+    monkeypatch.delenv("ALPHASTOMICS_DATA", raising=False)
     getattr(al.datasets, name)(cache_dir=tmp_path, progress_bar=False)
     assert capfd.readouterr().err == ""
     getattr(al.datasets, name)()
