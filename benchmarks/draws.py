@@ -104,22 +104,29 @@ def to_markdown(table: pd.DataFrame, seconds: pd.DataFrame) -> str:
 def picture(cells: ad.AnnData, atlas: ad.AnnData, shown: dict[str, np.ndarray], path: Path) -> None:
     """True section, another real section and draws side by side, superposed on the truth."""
     import matplotlib.pyplot as plt
+    from matplotlib.colors import ListedColormap
 
     true = np.asarray(cells.obsm["spatial"], dtype=float)
     other = atlas[atlas.obs["section"] == atlas.obs["section"].iloc[0]]
     panels = {"true": (true, cells), "another section": (np.asarray(other.obsm["spatial"]), other)}
     panels |= {n: (al.metrics.superpose(points, true), cells) for n, points in shown.items()}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 4))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4 * len(panels), 4), sharex=True, sharey=True
+    )
+    palette = ListedColormap(al.pl.PALETTE)
     for ax, (name, (points, adata)) in zip(axes, panels.items(), strict=True):
-        color = None
+        color, limits = None, {}
         if "cell_type" in adata.obs:
             color = adata.obs["cell_type"].astype("category").cat.codes
-        ax.scatter(points[:, 0], points[:, 1], c=color, cmap="tab20", s=3)
+            limits = {"cmap": palette, "vmin": 0, "vmax": palette.N - 1}
+        x, y = (points - points.mean(0)).T
+        ax.scatter(x, y, c=color, s=3, **limits)
         ax.set_title(name)
         ax.set_aspect("equal")
         ax.axis("off")
+    axes[0].invert_yaxis()  # as in squidpy
     figure.tight_layout()
-    figure.savefig(path, dpi=70)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import squidpy as sq
 from common import make_parser, start
+from matplotlib.colors import ListedColormap
 from scipy.spatial import KDTree
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import KNeighborsClassifier
@@ -110,19 +111,24 @@ def main() -> None:
 def draw(sections: dict[str, Section], path: Path) -> None:
     """Cell types in every section, by squidpy."""
     types = np.unique(np.concatenate([one.labels for one in sections.values()]))
-    figure, axes = plt.subplots(1, len(sections), figsize=(4.5 * len(sections), 4.5))
+    figure, axes = plt.subplots(
+        1, len(sections), figsize=(4 * len(sections), 3), sharex=True, sharey=True
+    )
     for ax, (name, one) in zip(axes, sections.items(), strict=True):
         shown = ad.AnnData(
             np.zeros((len(one.points), 1)),
             obs=pd.DataFrame({"type": pd.Categorical(one.labels, types)}).rename(index=str),
-            obsm={"spatial": one.points},
+            obsm={"spatial": one.points - one.points.mean(0)},
         )
-        sq.pl.spatial_scatter(shown, shape=None, color="type", size=12, ax=ax, title=name)
+        palette = ListedColormap(al.pl.PALETTE[: len(types)])
+        sq.pl.spatial_scatter(
+            shown, shape=None, color="type", palette=palette, size=12, ax=ax, title=name
+        )
         ax.set(xlabel="", ylabel="")
         if ax is not axes[-1]:
             ax.get_legend().remove()
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

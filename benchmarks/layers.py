@@ -152,7 +152,7 @@ def draw_types(section: ad.AnnData, types: np.ndarray, placed: np.ndarray, path:
     placed, types = placed[has_place], types[has_place]
     nearest = KNeighborsClassifier(1).fit(true, region).predict(placed)
     shown = pd.Series(measured).value_counts().index[:SHOWN_TYPES]
-    colors = dict(zip(shown, plt.get_cmap("tab10").colors, strict=False))
+    colors = dict(zip(shown, al.pl.PALETTE, strict=False))
 
     def colored(values: np.ndarray) -> list:
         return [colors.get(value, (0.8, 0.8, 0.8)) for value in values]
