@@ -149,7 +149,7 @@ def while_unchanged(folder: Path, read: Callable[[], Result]) -> Result:
         before = _state(folder)
         try:
             return read()
-        except (OSError, ValueError):
+        except (OSError, ValueError, RuntimeError):  # the last by safetensors
             if _state(folder) == before and not _is_being_replaced(folder):
                 raise
             time.sleep(PAUSE)

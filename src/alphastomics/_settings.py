@@ -76,6 +76,7 @@ class Settings:
 
     Examples
     --------
+    >>> import alphastomics as al
     >>> al.settings.seed
     0
     >>> al.settings.verbosity = "warning"

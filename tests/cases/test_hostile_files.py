@@ -577,7 +577,7 @@ OPTIONS = {
     "A500": ({"d_model": 16.0}, "d_model must be a valid integer, found 16.0"),
     "A501": ({"d_model": "16"}, "d_model must be a valid integer, found '16'"),
     "A502": ({"seed": -1}, "seed must be at least 0, found -1"),
-    "A503": ({"seed": None}, "seed must be a valid integer, found None"),
+    "A503": ({"seed": "0"}, "seed must be a valid integer, found '0'"),
     "A504": ({"seed": 2**70}, r"seed must be below 2\*\*63, found 1180591620717411303424"),
     "A510": (
         {"expression_mask_ratio": "0.3"},

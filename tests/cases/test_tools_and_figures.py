@@ -234,7 +234,7 @@ def test_a349_cells_without_a_position_have_no_neighbors(placed, unchanged):
         pytest.param({"n_neighbors": 0}, ValueError, "n_neighbors must be at least 1", id="A346"),
         ({"n_neighbors": 2.5}, TypeError, "n_neighbors must be a whole number, found 2.5"),
         ({"n_neighbors": "6"}, TypeError, "n_neighbors must be a whole number"),
-        ({"n_neighs": 5}, TypeError, "no option 'n_neighs', but n_neighbors"),
+        ({"n_neighs": 5}, TypeError, "no option 'n_neighs': options are n_neighbors and"),
         ({"transform": "x"}, ValueError, "squidpy makes no graph of section 'section_0'"),
         ({"key_added": "a/b"}, ValueError, "key_added='a/b'"),
         ({"key": ["spatial"]}, TypeError, "key must be a name in adata.obsm"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import warnings
@@ -17,6 +18,7 @@ from alphastomics._compat import MissingExtraError
 from alphastomics._files import FULL
 
 WRONG, INTERRUPTED, TERMINATED = 2, 130, 143
+RETRY = 0.01  # seconds
 OFFLINE = (
     "(WANDB_MODE=offline logs to the folder of the run, --logger csv without Weights & Biases.)"
 )
@@ -79,6 +81,9 @@ def _exit_at_sigterm() -> Iterator[None]:
     """Let SIGTERM raise SystemExit, so that nothing is left half-written."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if _in_destructor(frame):  # where Python ignores exceptions
+            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+            return
         raise SystemExit(TERMINATED)
 
     usual = signal.getsignal(signal.SIGTERM)
@@ -90,6 +95,13 @@ def _exit_at_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, usual)
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    """True if a frame or a caller of it is a ``__del__``."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _describe(error: Exception, remedy: str) -> str:
