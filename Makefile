@@ -12,7 +12,8 @@ demo: $(VENV)/.package
 	$(BIN)/python benchmarks/demo.py --out demo
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --nbmake tutorials src tests
+	OMP_NUM_THREADS=1 PYTHONWARNINGS=error::UserWarning:__main__ $(BIN)/python -m pytest --numprocesses 2 --nbmake tutorials
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile src tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
