@@ -182,9 +182,11 @@ def move_aside(folder: Path) -> str | None:
 
 def earlier_run(folder: Path) -> str:
     """Sentence that names the folder of the earlier run of the same name, if there is one."""
-    written = folder / RUN
-    facts = json.loads(written.read_text()) if written.is_file() else {}
-    return f" The earlier run is in {facts[EARLIER]}." if facts.get(EARLIER) else ""
+    try:
+        earlier = json.loads((folder / RUN).read_text())[EARLIER]
+    except (OSError, ValueError, LookupError, TypeError):  # no such run
+        return ""
+    return f" The earlier run is in {earlier}." if earlier else ""
 
 
 def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
