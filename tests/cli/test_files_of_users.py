@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from alphastomics.cli._cells import check_output
-from alphastomics.cli._run_folder import RUN, check_folder
-from alphastomics.config import ConfigError
+from alphastomics.cli._run_folder import EARLIER, RUN, begin, check_folder, earlier_run, move_aside
+from alphastomics.config import Config, ConfigError
 
 
 @pytest.fixture
@@ -71,3 +71,13 @@ def test_outputs_replace_nothing_unasked(tmp_path):
         check_output(cells, [cells], overwrite=True)
     with pytest.raises(ConfigError, match="is a folder"):
         check_output(tmp_path, [cells], overwrite=True)
+
+
+def test_the_folder_that_an_earlier_run_was_moved_to_is_named(tmp_path):
+    run = tmp_path / "first"
+    for _ in range(2):
+        assert earlier_run(run) == ""
+        moved = move_aside(run)
+        begin(run, Config(), {EARLIER: moved})
+    assert moved in earlier_run(run)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -119,7 +119,7 @@ def test_an_earlier_run_is_kept(work, monkeypatch):
         (["train", "--preset", "x"], "--preset: 'x' is none of research"),
         (["test", "--checkpoint", "no.ckpt"], "there is no 'no.ckpt'"),
         (["sample"], "give either --input"),
-        (["info", "nowhere"], "there is no 'nowhere'"),
+        (["info", "nowhere"], "there is no 'nowhere' in the current folder. Name"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch):

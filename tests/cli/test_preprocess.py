@@ -307,7 +307,7 @@ def pixels(cells):
         (
             {"test_sections": ["x"]},
             None,
-            "test_sections names 'x', but the sections are 'section_0'",
+            "^--test_sections names 'x', but the sections are 'section_0'",
         ),
         ({"genes": "some.txt"}, None, "--genes must be intersection, union or a file"),
         (

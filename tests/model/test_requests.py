@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import alphastomics as al
+from alphastomics.model._plausibility import warn_of_collapse
 
 QUIET = {"progress_bar": False}
 NO_FRAME = "no cell is measured"
@@ -94,3 +95,13 @@ def test_a_radius_as_wide_as_the_tissue(placer):
             assert len(matching(text, call)) == expected
     finally:
         model.training_record = before
+
+
+def test_cells_at_nearly_one_point_are_warned_of(recwarn):
+    wide = np.random.default_rng(0).normal(size=(100, 2)) * 100
+    sections = [("a", np.arange(50)), ("b", np.arange(50, 100))]
+    warn_of_collapse(wide, sections, radius=140.0, steps=20)
+    assert not recwarn
+    wide[50:] /= 100
+    with pytest.warns(UserWarning, match=r"50 cells of section 'b' .* one point .*\(20 steps\)"):
+        warn_of_collapse(wide, sections, radius=140.0, steps=20)

@@ -47,7 +47,9 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         "--model",
-        help="Checkpoint, folder of a run, or folder of a saved model.",
+        help="Checkpoint, folder of a run, or folder of a saved model. [default: best.ckpt of the "
+        "latest run]",
+        show_default=False,
         rich_help_panel="Model",
     ),
 ]
@@ -96,8 +98,8 @@ Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
-        help="File to write: .h5ad, .zarr, or .csv with the estimates alone; by default in the "
-        "folder of the run.",
+        help="File to write: .h5ad, .zarr, or .csv (positions only); by default in the folder "
+        "of the run.",
         rich_help_panel="Output",
     ),
 ]
@@ -142,10 +144,15 @@ def check_table_of_positions(output: Path, cells: AnnData, mode: Mode, spatial_k
     )
 
 
+def require_cells(input: Path | None, reference: Path | None) -> None:
+    """Raise unless files of cells exist, before imports that take seconds."""
+    for option, path in (("--input", input), ("--reference", reference)):
+        if path is not None and not path.exists():
+            raise ConfigError(f"{option}: there is no {str(path)!r}.")
+
+
 def read_cells(path: Path, option: str) -> AnnData:
     """Read an AnnData file, or all sections of processed data."""
-    if not path.exists():
-        raise ConfigError(f"{option}: there is no {str(path)!r}.")
     if (path / MANIFEST).is_file():
         from alphastomics.cli._processed import read_sections
 

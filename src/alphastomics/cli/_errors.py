@@ -41,6 +41,9 @@ IGNORED_WARNINGS = (
     "Stochastic Optimizer: Maximum iterations",  # the small network among the baselines
 )
 
+# Arguments in warnings of the package, and the options that they come from.
+OPTIONS = {" cells of adata are also in reference,": " cells of --input are also in --reference,"}
+
 
 @dataclass
 class Report:
@@ -133,7 +136,10 @@ def format_warnings() -> Iterator[None]:
         # Warnings of this package name the file that raises them, or its caller, which is typer.
         ours = PACKAGE in Path(filename).parents or "typer" in Path(filename).parts
         if issubclass(category, UserWarning) and ours:
-            return f"Warning: {message}\n"
+            text = str(message)
+            for argument, option in OPTIONS.items():
+                text = text.replace(argument, option)
+            return f"Warning: {text}\n"
         return usual(message, category, filename, lineno, line)
 
     with warnings.catch_warnings():

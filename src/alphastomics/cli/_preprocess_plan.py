@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from alphastomics.pp._intersect_genes import choose_genes
 from alphastomics.pp._split_sections import Split, deal_sections
 
 HOW = ("intersection", "union")
+SPLIT_ARGUMENT = re.compile(r"\b(test|val)_(sections|ratio)\b(?!')")
 
 
 class Options(PreprocessConfig):
@@ -115,6 +117,15 @@ def _prefix_errors(prefix: str) -> Iterator[None]:
         raise DataError(f"{prefix}: {error}") from None
 
 
+@contextmanager
+def _name_options() -> Iterator[None]:
+    """Spell the arguments of a split in an error as options."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(SPLIT_ARGUMENT.sub(r"--\g<0>", str(error))) from None
+
+
 def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     """Decide genes and splits without reading the cells."""
     located = _located(sections, options.spatial_key)
@@ -128,7 +139,7 @@ def make_plan(sections: Sequence[RawSection], options: Options) -> Plan:
     with _prefix_errors("--genes"):
         genes_of = {section.name: section.genes for section in sections}
         genes = choose_genes(genes_of, options.how, options.gene_list)
-    with _prefix_errors("split"):
+    with _name_options():
         split = deal_sections(
             list(genes_of),
             [section.name for section in located],

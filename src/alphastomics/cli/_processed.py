@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
-from alphastomics._compat import warn
+from alphastomics._compat import quiet, warn
 from alphastomics.config import ConfigError
 from alphastomics.diffusion_model.transforms import Rows
 from alphastomics.io import LazyRows, ProcessedData, ProcessedSection, open_data, stack_rows
@@ -115,12 +115,13 @@ def set_up(data: ProcessedData, columns: NDArray[np.int64]) -> tuple[ad.AnnData,
     sections = _training_sections(data)
     cells = _without_expression(data, sections, [key for key in keys if key is not None])
     cells = cells[:, columns].copy()
-    AlphaSTomics.setup_anndata(
-        cells,
-        values=manifest.values,
-        labels_key=manifest.labels_key,
-        batch_key=manifest.batch_key,
-    )
+    with quiet("alphastomics"):  # its line names a method; `info` describes the data
+        AlphaSTomics.setup_anndata(
+            cells,
+            values=manifest.values,
+            labels_key=manifest.labels_key,
+            batch_key=manifest.batch_key,
+        )
     rows = stack_rows([section.expression for section in sections])
     is_whole = np.array_equal(columns, np.arange(len(data.genes)))
     return cells, rows if is_whole else _Columns(rows, columns)

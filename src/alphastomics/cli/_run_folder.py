@@ -17,6 +17,7 @@ from alphastomics.config import Config, ConfigError, load_config, merge, read_ya
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
+EARLIER = "earlier_run"  # fact of a run that took the name of another
 CHECKPOINTS = "checkpoints"
 LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 HISTORY, FIGURE = "history.csv", "loss.png"
@@ -169,12 +170,23 @@ def check_data(resume: Path, data: Path, fingerprint: str) -> None:
         )
 
 
-def move_aside(folder: Path) -> None:
-    """Rename the folder of an earlier run, if a new run has the same name."""
-    if (folder / RUN).exists():
-        aside = _free_name(folder)
-        os.replace(folder, aside)
-        typer.echo(f"The earlier run in {folder} was moved to {aside}.", err=True)
+def move_aside(folder: Path) -> str | None:
+    """Rename the folder of an earlier run, if a new run has the same name; the new name."""
+    if not (folder / RUN).exists():
+        return None
+    aside = _free_name(folder)
+    os.replace(folder, aside)
+    typer.echo(f"The earlier run in {folder} was moved to {aside}.", err=True)
+    return str(aside)
+
+
+def earlier_run(folder: Path) -> str:
+    """Sentence that names the folder of the earlier run of the same name, if there is one."""
+    try:
+        earlier = json.loads((folder / RUN).read_text())[EARLIER]
+    except (OSError, ValueError, LookupError, TypeError):  # no such run
+        return ""
+    return f" The earlier run is in {earlier}." if earlier else ""
 
 
 def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
@@ -228,8 +240,10 @@ def find_checkpoint(
                 typer.echo(f"Using {folder / checkpoint}.", err=True)
                 return folder / checkpoint
     others = ", a saved model or processed data" if option == "path" else " or a saved model"
+    places = ["the current folder", *(str(s) for s in searched[1:] if s.is_dir())]
+    where = "" if checkpoint.is_absolute() else f" in {', '.join(places)}"
     raise FileNotFoundError(
-        f"{option}: there is no {str(checkpoint)!r} in {', '.join(str(s) for s in searched)}. "
+        f"{option}: there is no {str(checkpoint)!r}{where}. "
         "Name the checkpoint that train wrote (outputs/<exp_name>/checkpoints/best.ckpt), the "
         f"folder of its run{others}."
     )
@@ -244,6 +258,8 @@ def data_folder(
     config: Config, data_dir: str | None = None, checkpoint: Path | None = None
 ) -> Path:
     """Folder of processed data: as given, of the config, or that a model was trained on."""
+    from alphastomics.io._manifest import read_manifest
+
     folder = config.data.processed_data_dir if data_dir is None else data_dir
     if folder is None and checkpoint is not None:
         folder = config_of_run(checkpoint).data.processed_data_dir
@@ -252,4 +268,5 @@ def data_folder(
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
         )
+    read_manifest(Path(folder))  # or its error, before imports that take seconds
     return Path(folder)

@@ -55,13 +55,13 @@ def calibrate_command(
         ),
     ] = False,
 ) -> None:
-    """Calibrate the uncertainty of estimates by cross-validation.
+    """Calibrate the uncertainty of estimates.
 
-    Gives the 90 % radius of positions and the 90 % intervals of expression. Each training section
-    in turn (four at most) is left out, and a model is trained on the others, which takes about as
-    long as training, times the number of sections. Models that were trained with validation
-    sections are calibrated on these already. The calibration is added to the model, whose weights
-    do not change.
+    Gives the 90 % radius of positions and the 90 % intervals of expression by cross-validation:
+    each training section in turn (four at most) is left out, and a model is trained on the others,
+    which takes about as long as training, times the number of sections. Models that were trained
+    with validation sections are calibrated on these already. The calibration is added to the model,
+    whose weights do not change.
     """
     with report_errors("The model is as it was."):
         found = find_checkpoint(checkpoint, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +17,15 @@ from alphastomics.cli._cells import (
     RunConfig,
     check_output,
     read_cells,
+    require_cells,
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._run_folder import BEST, default_output, find_checkpoint
+from alphastomics.config import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMPUTED_SUFFIX = "_imputed.h5ad"
 
@@ -60,10 +65,12 @@ def impute_command(
         found = find_checkpoint(checkpoint, config)
         output = output or default_output(found, input, IMPUTED_SUFFIX)
         check_output(output, [found, input, reference], overwrite=overwrite)
+        require_cells(input, reference)
         names = _read_names(genes)
         from alphastomics.model import AlphaSTomics
 
         model = AlphaSTomics.load(found)
+        _check_names(names or [], model.genes)
         cells = read_cells(input, "--input")
         model.impute(
             cells,
@@ -73,6 +80,16 @@ def impute_command(
             seed=seed,
         )
         write_cells(cells, output, cells.obsm[_keys.EXPRESSION_IMPUTED].rename_axis("cell"))
+
+
+def _check_names(names: list[str], genes: pd.Index) -> None:
+    """Raise if a gene is not of the model."""
+    unknown = [name for name in names if name not in genes]
+    if unknown:
+        raise ConfigError(
+            f"--genes: {unknown[0]!r} is not among the {len(genes)} genes of the model, such as "
+            f"{', '.join(genes[:3])}."
+        )
 
 
 def _read_names(genes: list[str] | None) -> list[str] | None:

@@ -142,7 +142,7 @@ def _describe_model(payload: dict[str, Any]) -> str:
             f"{fields['position']['summary_stats']['n_position']}D positions in "
             f"obsm[{setup['spatial_key']!r}]",
             f"  network: {', '.join(sizes)}",
-            f"  calibrated: {' and '.join(calibrated) or 'no'}",
+            f"  calibrated: {' and '.join(calibrated) or 'no (see alphastomics calibrate)'}",
             f"  written by alphastomics {payload['versions']['alphastomics']}",
         ]
     )

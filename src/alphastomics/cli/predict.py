@@ -25,6 +25,7 @@ from alphastomics.cli._cells import (
     check_table_of_positions,
     position_table,
     read_cells,
+    require_cells,
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
@@ -68,6 +69,7 @@ def predict_command(
         found = find_checkpoint(checkpoint, config)
         output = output or default_output(found, input, PREDICTED_SUFFIX)
         check_output(output, [found, input, reference], overwrite=overwrite)
+        require_cells(input, reference)
         from alphastomics.model import AlphaSTomics
 
         model = AlphaSTomics.load(found)

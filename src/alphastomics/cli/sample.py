@@ -24,6 +24,7 @@ from alphastomics.cli._cells import (
     check_table_of_positions,
     position_table,
     read_cells,
+    require_cells,
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
@@ -137,6 +138,7 @@ def sample_command(
         found = find_checkpoint(checkpoint, config)
         output = output or default_output(found, input, FILLED_SUFFIX, GENERATED)
         check_output(output, [found, input, reference], overwrite=overwrite)
+        require_cells(input, reference)
         if output.suffix == TABLE and (input is None or point is Point.none):
             raise ConfigError(
                 "--output: a .csv file holds one position per cell and no expression: name an "

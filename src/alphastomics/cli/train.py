@@ -20,6 +20,7 @@ from alphastomics.cli._run_folder import (
     BEST,
     CHECKPOINTS,
     CONFIG,
+    EARLIER,
     FIGURE,
     HISTORY,
     LAST,
@@ -27,6 +28,7 @@ from alphastomics.cli._run_folder import (
     check_data,
     check_folder,
     data_folder,
+    earlier_run,
     effective_config,
     folder_of,
     move_aside,
@@ -58,7 +60,8 @@ def _train_command(*, timed: bool) -> Callable[..., None]:
     def train_command(
         config: Annotated[Path | None, typer.Option(help="YAML file, see config.yaml.")] = None,
         preset: Annotated[
-            str | None, typer.Option(help=f"Recipe, under the config: {', '.join(PRESETS)}.")
+            str | None,
+            typer.Option(help=f"Named settings, which --config overrides: {', '.join(PRESETS)}."),
         ] = None,
         resume: Annotated[
             Path | None,
@@ -73,7 +76,7 @@ def _train_command(*, timed: bool) -> Callable[..., None]:
     ) -> None:
         """Train a model on processed data.
 
-        Options on the command line override the config file, and that the defaults.
+        Options on the command line override the config file, which overrides the defaults.
         """
         _command(config, preset, Start(resume, allow_other_data), overrides, timed=timed)
 
@@ -105,11 +108,11 @@ def _command(
             folder = folder_of(config, path, timed=timed)
         last = folder / CHECKPOINTS / LAST
         report.remedy = lambda: (
-            f"Resume with --resume {last}." if os.path.exists(last) else "Start again."
+            f"Resume with --resume {last}."
+            if os.path.exists(last)
+            else f"Start again.{earlier_run(folder)}"
         )
         train(config, folder, start)
-        if is_first():
-            typer.echo(f"{folder / CHECKPOINTS / BEST}: done.")
 
 
 def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
@@ -142,6 +145,8 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     >>> config = load_config(Path("config.yaml"))  # doctest: +SKIP
     >>> model = train(config, Path("outputs/first"))  # doctest: +SKIP
     """
+    data_dir = data_folder(config)  # before imports that take seconds
+
     from lightning.pytorch.callbacks import LambdaCallback
 
     from alphastomics._compat import epoch_logger
@@ -151,7 +156,6 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     from alphastomics.model._checkpoint import versions
     from alphastomics.model._distributed import require_devices
 
-    data_dir = data_folder(config)
     resume = start.checkpoint
     # In another folder than that of its run, a resumed run is a new one.
     resumes = resume is not None and folder.resolve() == run_of(resume)
@@ -189,7 +193,7 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
         if resumes:  # a run that cannot be resumed stays as it is
             options["callbacks"].append(LambdaCallback(on_train_start=lambda *_: record()))
         else:
-            move_aside(folder)
+            facts[EARLIER] = move_aside(folder)
             record()
     options |= {
         "checkpoint_dir": folder / CHECKPOINTS,
@@ -199,9 +203,13 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     model.train(val_sections=val_sections, ckpt_path=resume, **options)
     if not is_first():
         return model
-    if model.training_record.steps == before:
+    steps = model.training_record.steps
+    if steps == before:
         _report_no_steps(resume, before, folder)
-    return _finish(model, folder, val_sections)
+    best = _finish(model, folder, val_sections)
+    if steps > before:
+        typer.echo(f"Training finished: {folder / CHECKPOINTS / BEST} ({steps} steps).")
+    return best
 
 
 def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:

@@ -97,7 +97,7 @@ from alphastomics.model._inference import (
 )
 from alphastomics.model._intervals import LEVEL
 from alphastomics.model._platform import Standardize
-from alphastomics.model._plausibility import warn_implausible
+from alphastomics.model._plausibility import warn_implausible, warn_of_collapse
 from alphastomics.model._reader import CellReader, Mode
 from alphastomics.model._requests import (
     warn_of_positions,
@@ -730,6 +730,8 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
                 progress_bar=progress_bar,
                 devices=shared,
             )
+            if estimate == "arrangement":  # the mean may be the center
+                self._warn_of_collapse(task, estimates)
             writer.write(estimates, key_added, layer_added)
         return adata if copy else None
 
@@ -837,6 +839,7 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
                 writer.details["mirror"] = superpose_draws(
                     draws, task, allow_reflection=self.module.allow_reflection
                 )
+            self._warn_of_collapse(task, draws[0])
             writer.write_draws(draws, point, key_added, layer_added)
         return adata if copy else None
 
@@ -1477,6 +1480,13 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         except (KeyError, ValueError):  # changed since training, so no longer the same cells
             return
         warn_of_training_cells(training, self.training_record.train_sections, table, imputed)
+
+    def _warn_of_collapse(self, task: InferenceTask, estimates: Estimates) -> None:
+        """Warn if sections that are placed without any known position have hardly an extent."""
+        if task.fill_position:
+            radius = float(self.module.position_transform.scale)
+            steps = self.training_record.steps
+            warn_of_collapse(estimates.position, task.unframed_sections(), radius, steps)
 
     def _training_cells(self) -> CellTable:
         """Training cells: of ``adata``, or on disk."""

@@ -1,8 +1,8 @@
-"""Warnings of training data that can be learned from, but probably are not what was meant."""
+"""Warnings of training data and results that are possible, but probably not what was meant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ MAX_CELLS = 2000  # of a section whose distances are measured
 MOST_RATIO = 3.0  # of the extents, and of the distances of neighbors, of two sections
 # Cells that would express a gene if the section were like the others: rare genes may be absent.
 EXPECTED_CELLS = 20
+LEAST_RADIUS = 0.05  # of cells that are placed, in RMS radii of the training sections
 NAMED = 3  # sections or genes named in a warning
 
 
@@ -27,6 +28,39 @@ def warn_implausible(data: CellTable, setup: SetupArgs) -> None:
     where = f"obsm[{setup.spatial_key!r}]"
     for message in (*_of_positions(data, where), *_of_expression(data, setup)):
         warn(message)
+
+
+def warn_of_collapse(
+    position: NDArray[np.float64],
+    sections: Iterable[tuple[str, NDArray[np.int64]]],
+    radius: float,
+    steps: int,
+) -> None:
+    """Warn once if all cells of a section are placed at nearly one point.
+
+    Parameters
+    ----------
+    position
+        Placed cells, ``(n, d)``, NaN without a place.
+    sections
+        Name and cells of the sections that are placed without any known position.
+    radius
+        RMS radius of the training sections, in the same units.
+    steps
+        Steps of training.
+    """
+    for name, cells in sections:
+        placed = position[cells][np.isfinite(position[cells]).all(1)]
+        if len(placed) < LEAST_CELLS:
+            continue
+        own = float(np.sqrt(np.square(placed - placed.mean(0)).sum(1).mean()))
+        if own < LEAST_RADIUS * radius:
+            warn(
+                f"all {len(placed):,} cells of section {name!r} are placed at nearly one point "
+                f"(RMS radius {own:.3g}; {radius:.3g} in training): the model is barely trained "
+                f"({steps} steps). Train longer."
+            )
+            return
 
 
 def _of_positions(data: CellTable, where: str) -> Iterator[str]:

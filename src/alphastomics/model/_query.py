@@ -83,9 +83,8 @@ def check_reference(
     n_same = _n_same_cells(query, reference)
     if n_same:
         warn(
-            f"{n_same} of {len(query.names)} cells of adata are in reference, too (same name, same "
-            "expression): what is to be estimated of them is given there, so that scores of them "
-            "are too good. Leave them out of the reference."
+            f"{n_same:,} of {len(query.names):,} cells of adata are also in reference, with known "
+            "positions, so that their scores will be too good. Leave them out of the reference."
         )
     if position_known.any():
         _warn_of_other_frame(query.position[position_known], reference.position)

@@ -297,8 +297,8 @@ def genes_to_impute(
     unknown = [gene for gene in named if gene not in model_genes]
     if unknown:
         raise ValueError(
-            f"genes names {short(unknown)}, which the training data did not have: the model can "
-            f"only impute its {len(model_genes)} genes, such as {list(model_genes[:3])}."
+            f"genes names {short(unknown[0])}, which is not among the {len(model_genes)} genes of "
+            f"the model, such as {', '.join(map(repr, model_genes[:3]))}."
         )
     if not named:
         raise ValueError(
