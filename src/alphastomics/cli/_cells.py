@@ -98,7 +98,7 @@ Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
-        help="File to write: .h5ad, .zarr, or .csv (positions only); by default in the folder "
+        help="File to write: .h5ad, .zarr, or .csv (the estimates alone); by default in the folder "
         "of the run.",
         rich_help_panel="Output",
     ),
