@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import anndata as ad
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
 import alphastomics as al
 from alphastomics._files import TEMPORARY
+from alphastomics.cli._errors import report_errors
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.main import app
 
@@ -342,3 +345,19 @@ def test_every_command_ends_at_a_signal_with_its_code(
     assert ("Interrupted." if code == 130 else "Stopped by SIGTERM.") in output
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert not list(Path.cwd().rglob(f"{TEMPORARY}*"))
+
+
+def test_a_signal_in_a_destructor_is_not_lost(capsys):
+    class Interrupted:
+        def __del__(self):  # Python ignores what is raised here
+            signal.raise_signal(signal.SIGTERM)
+
+    def work():
+        with report_errors("Start again."):
+            Interrupted()
+            time.sleep(5)
+
+    with pytest.raises(typer.Exit) as error:
+        work()
+    assert error.value.exit_code == 143
+    assert capsys.readouterr().err == "Stopped by SIGTERM. Start again.\n"

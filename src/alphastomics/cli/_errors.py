@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -84,27 +85,26 @@ def _exit_at_sigterm() -> Iterator[None]:
     """Let SIGTERM raise SystemExit, so that nothing is left half-written."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if _in_destructor(frame):  # where Python ignores exceptions
-            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
-            return
         raise SystemExit(TERMINATED)
 
-    usual = signal.getsignal(signal.SIGTERM)
+    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+        # Raised where Python ignores exceptions, such as in a destructor.
+        if unraisable.exc_type is SystemExit:
+            threading.Timer(RETRY, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            hook(unraisable)
+
+    usual, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
     if usual != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGTERM, stop)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, usual)
-
-
-def _in_destructor(frame: FrameType | None) -> bool:
-    """True if a frame or a caller of it is a ``__del__``."""
-    while frame is not None and frame.f_code.co_name != "__del__":
-        frame = frame.f_back
-    return frame is not None
+        sys.unraisablehook = hook
 
 
 def _describe(error: Exception, remedy: str) -> str:
