@@ -75,7 +75,8 @@ def _warn_uncovered(cells: Tensor, reference: Tensor, section: str) -> None:
         return
     reference = reference[:: -(-len(reference) // MAX_COMPARED)]
     within = 1 - most_similar(reference, reference, 2).values[:, 1]  # the first is the cell itself
-    found = float((1 - most_similar(cells, reference, 1).values).mean() / within.mean())
+    across = 1 - most_similar(cells, reference, 1).values
+    found = float(across.mean() / within.mean().clamp_min(1e-6))
     if found > MAX_DISTANCE:
         warn(
             f"section {section!r} of the query is unlike the reference: its cells differ "

@@ -46,7 +46,7 @@ class Summary(NamedTuple):
             sections = self.record.train_sections
             trained = (
                 f"trained {self.record.steps} steps on {self.record.n_cells:,} cells of "
-                f"{len(sections)} sections ({', '.join(sections)})"
+                f"{len(sections)} section{'s' * (len(sections) != 1)} ({', '.join(sections)})"
             )
             if self.record.val_sections:
                 trained += f", validated on {', '.join(self.record.val_sections)}"
