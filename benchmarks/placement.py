@@ -150,6 +150,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", required=True, help="section to hold out")
+    parser.add_argument("--train", help="the only section to train on; all others by default")
     parser.add_argument("--values", default="counts")
     parser.add_argument("--max_steps", type=int, default=None)
     parser.add_argument("--training_mode", default="expr_to_pos")
@@ -166,10 +167,12 @@ def main() -> None:
     args = start(parser)
 
     adata = ad.read_h5ad(args.data)
-    held_out = adata.obs["section"].astype(str) == args.test
-    if not held_out.any():
-        parser.error(f"--test {args.test!r} is none of {sorted(adata.obs['section'].unique())}")
-    cells, atlas = adata[held_out].copy(), adata[~held_out].copy()
+    section = adata.obs["section"].astype(str)
+    for option, name in {"--test": args.test, "--train": args.train or args.test}.items():
+        if name not in set(section):
+            parser.error(f"{option} {name!r} is none of {sorted(set(section))}")
+    trained_on = section != args.test if args.train is None else section == args.train
+    cells, atlas = adata[section == args.test].copy(), adata[trained_on].copy()
     labels_key = "cell_type" if "cell_type" in adata.obs else None
 
     rows = []
@@ -195,15 +198,17 @@ def main() -> None:
         )
     results = pd.DataFrame(rows)
     name = f"placement_{args.data.stem}_{args.test}" + "_rotated" * args.rotate
+    name += f"_from_{args.train}" * (args.train is not None)
     name += "" if args.frame == "learned" else f"_{args.frame}"
     results.round(5).to_csv(args.out / f"{name}.csv", index=False)
     seconds = results["seconds"].dropna().groupby(results["seed"]).first()
     what = ", training sections rotated" * args.rotate
     what += "" if args.frame == "learned" else f", frame {args.frame}"
+    source = args.train or f"{atlas.obs['section'].nunique()} sections"
     text = (
         f"# {args.data.stem}, {args.test} held out{what}\n\n"
-        f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {atlas.obs['section'].nunique()} "
-        f"sections, {adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
+        f"{cells.n_obs} cells placed from {atlas.n_obs} cells of {source}, "
+        f"{adata.n_vars} genes; mean ± sd over seeds {', '.join(map(str, args.seeds))}; "
         f"{seconds.mean():.0f} s of training per seed ({args.training_mode}, {args.threads} "
         f"threads, shared machine); draws with seeds {args.draw_seeds}. Lengths in the unit of "
         "the data.\n\n" + to_markdown(summarise(results)) + "\n"
