@@ -53,7 +53,8 @@ def results(inputs: Path, kind: str) -> Iterator[tuple[str, str, np.ndarray, dic
             cost = {key: float(stored[key]) for key in COST}
             for reading in stored.files:
                 if reading not in (*COST, "waited"):
-                    label = f"{method.removesuffix('_clusters')}, {reading}"
+                    tool = method.removesuffix("_clusters")
+                    label = reading if tool == "baselines" else f"{tool}, {reading}"
                     row = {"method": label, "estimate": stored[reading], **cost}
                     yield name, number, truth, row
 
@@ -156,8 +157,8 @@ def imputation_text(found: pd.DataFrame) -> str:
         "# Genes of osmFISH imputed from dissociated cells: peers\n",
         "`osmfish_published` (3,405 cells) and `osmfish_scrna_ref` (5,613), 33 genes; medians over "
         "genes of scores over cells, one seed. Seconds of one processor core for all folds; peak "
-        "memory in MB above that of the process at its start. Rows marked *published* are numbers "
-        "of the papers, not run here.\n",
+        "memory in MB above that of the process at its start (baselines: of all of them). Rows "
+        "marked *published* are numbers of the papers, not run here.\n",
     ]
     for protocol, title in PROTOCOLS.items():
         rows = found[found["protocol"] == protocol]
