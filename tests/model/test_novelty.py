@@ -75,6 +75,20 @@ def test_a_section_of_other_genes_has_a_warning_and_the_radius_of_chance(placer,
     assert (plain.obs["spatial_predicted_radius"] < 0.01 * by_chance.min()).all()
 
 
+def test_a_single_training_section_is_compared_by_mean_expression():
+    tissue = al.datasets.simulate_tissue(n_sections=2, n_cells=200)
+    first = (tissue.obs["section"] == "section_0").to_numpy()
+    atlas, cells = tissue[first].copy(), tissue[~first].copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    model = al.AlphaSTomics(atlas, training_mode="expr_to_pos")
+    model.train(max_steps=1, **QUIET)
+    with pytest.warns(UserWarning, match=r"its mean expression correlates -?0\.[0-8]\d with"):
+        model.predict(unlike(cells), mode="expr_to_pos", **QUIET)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is unlike")
+        model.predict(cells, mode="expr_to_pos", **QUIET)
+
+
 def test_a_draw_of_such_a_section_has_the_warning_and_an_embedding_has_not(placer):
     model, cells = placer
     with pytest.warns(UserWarning, match=UNLIKE):

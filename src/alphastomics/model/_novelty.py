@@ -15,6 +15,7 @@ from alphastomics.model._task import MAX_SET, InferenceTask, inference_sets
 from alphastomics.priors.reference_matching import most_similar
 
 MAX_NOVELTY = 1.25  # relative to that of another section of training
+MIN_CORRELATION = 0.9  # of mean expression with that of a single section of training
 MAX_DISTANCE = 2.0  # from a reference, relative to that of its cells from each other
 MIN_COMPARED = 100  # cells of a section, for a mean over them
 MAX_COMPARED = 4096  # reference cells
@@ -27,9 +28,10 @@ def mark_novel(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceT
     Sections without a known position are compared with those of training, others with the
     ``reference``, for which there is a warning only; in both cases only sections with all genes.
     The first limit lies between new sections of tissue seen in training (at most 1.11) and one on
-    which placing is near chance (1.32), the second between references of another animal (at most
-    1.64) and the anterior half of an embryo for its posterior one (5.8); see
-    docs/placement-notes.md.
+    which placing is near chance (1.32). With a single training section that score does not exist:
+    the correlation of mean expression is at least .94 for the former, at most .88 for the latter.
+    The last limit lies between references of another animal (at most 1.64) and the anterior half of
+    an embryo for its posterior one (5.8); see docs/placement-notes.md.
     """
     if not task.fill_position:
         return task
@@ -48,16 +50,27 @@ def mark_novel(module: MaskedDiffusionModule, task: InferenceTask) -> InferenceT
         features = module.matcher.features(cells.expression[expressed], cells.gene_known[expressed])
         known = cells.position_known[expressed]
         if is_unframed:
-            novel[unframed[cell_set.section]] = _is_novel(module, features, cell_set.section)
+            novel[unframed[cell_set.section]] = _is_novel(
+                module, features, cells.expression[expressed], cell_set.section
+            )
         elif task.standards is None or not task.standards.is_own(int(cell_set.targets[0])):
             _warn_uncovered(features[~known], features[known], cell_set.section)
     return replace(task, novel=novel) if novel.any() else task
 
 
-def _is_novel(module: MaskedDiffusionModule, cells: Tensor, section: str) -> bool:
-    """True, with a warning, if cells with features ``(N, D)`` are unlike those of training."""
-    found = module.reference.novelty(cells) if len(cells) >= MIN_COMPARED else None
-    if found is None or found <= MAX_NOVELTY:
+def _is_novel(
+    module: MaskedDiffusionModule, cells: Tensor, expression: Tensor, section: str
+) -> bool:
+    """True, with a warning, if cells are unlike those of training.
+
+    They have features ``(N, D)`` and standardized expression ``(N, G)``.
+    """
+    if len(cells) < MIN_COMPARED:
+        return False
+    found = module.reference.novelty(cells)
+    if found is None:
+        return _is_other_mixture(module, expression, section)
+    if found <= MAX_NOVELTY:
         return False
     warn(
         f"section {section!r} of the query is unlike the training sections: its cells differ "
@@ -65,6 +78,25 @@ def _is_novel(module: MaskedDiffusionModule, cells: Tensor, section: str) -> boo
         f"training sections do (limit {MAX_NOVELTY}). They may be placed no better than by "
         "chance, and their radius, if there is one, is widened to that. Train on a section like "
         "it, or pass reference=, cells of its tissue with positions."
+    )
+    return True
+
+
+def _is_other_mixture(module: MaskedDiffusionModule, expression: Tensor, section: str) -> bool:
+    """True, with a warning, if mean expression is unlike that of the only training section."""
+    transform = module.expression_transform
+    if transform.values != "counts":  # means of values that may be centered say nothing
+        return False
+    means = torch.stack([transform.inverse(expression).mean(0), transform.mean])  # (2, G)
+    found = float(torch.corrcoef(means)[0, 1])
+    if not found < MIN_CORRELATION:
+        return False
+    warn(
+        f"section {section!r} of the query is unlike the training section: its mean expression "
+        f"correlates {found:.2f} with that of training (limit {MIN_CORRELATION}). If these cells "
+        "are a selection of types, expect this. If they are of another region, they may be placed "
+        "no better than by chance: train on a section like it, or pass reference=, cells of its "
+        "tissue with positions."
     )
     return True
 
