@@ -26,6 +26,7 @@ from common import make_parser, start
 import alphastomics as al
 
 SIMULATED = "simulated"
+TITLES = {"draw, this": "A draw", "draw, earlier": "A draw, version 0.1"}
 
 
 def read(data: str, test: str) -> tuple[ad.AnnData, ad.AnnData]:
@@ -108,10 +109,10 @@ def picture(cells: ad.AnnData, atlas: ad.AnnData, shown: dict[str, np.ndarray], 
 
     true = np.asarray(cells.obsm["spatial"], dtype=float)
     other = atlas[atlas.obs["section"] == atlas.obs["section"].iloc[0]]
-    panels = {"true": (true, cells), "another section": (np.asarray(other.obsm["spatial"]), other)}
+    panels = {"True": (true, cells), "Another section": (np.asarray(other.obsm["spatial"]), other)}
     panels |= {n: (al.metrics.superpose(points, true), cells) for n, points in shown.items()}
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(4 * len(panels), 4), sharex=True, sharey=True
+        1, len(panels), figsize=(4 * len(panels), 4), sharex=True, sharey=True, layout="constrained"
     )
     palette = ListedColormap(al.pl.PALETTE)
     for ax, (name, (points, adata)) in zip(axes, panels.items(), strict=True):
@@ -121,12 +122,11 @@ def picture(cells: ad.AnnData, atlas: ad.AnnData, shown: dict[str, np.ndarray], 
             limits = {"cmap": palette, "vmin": 0, "vmax": palette.N - 1}
         x, y = (points - points.mean(0)).T
         ax.scatter(x, y, c=color, s=3, **limits)
-        ax.set_title(name)
+        ax.set_title(TITLES.get(name, name))
         ax.set_aspect("equal")
         ax.axis("off")
     axes[0].invert_yaxis()  # as in squidpy
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
