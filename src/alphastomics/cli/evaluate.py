@@ -144,7 +144,7 @@ def evaluate(
     from alphastomics.model import AlphaSTomics
 
     data = open_data(data_dir)
-    data.verify(progress_bar=True)
+    data.verify(progress_bar=None)
     model = AlphaSTomics.load(checkpoint)
     split, sections = _sections_to_score(data, split)
     columns_of(data, model.genes)

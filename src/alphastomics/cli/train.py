@@ -164,7 +164,9 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
         if resume is not None and not resumes and overlap(folder, resume):
             raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
     data = open_data(data_dir)
-    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=is_first())
+    data.verify(
+        [*data.sections("train"), *data.sections("val")], progress_bar=None if is_first() else False
+    )
     fingerprint = data.manifest.provenance.fingerprint
     if resume is not None and not start.allow_other_data:
         check_data(resume, data.folder, fingerprint)
@@ -208,7 +210,8 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
         _report_no_steps(resume, before, folder)
     best = _finish(model, folder, val_sections)
     if steps > before:
-        typer.echo(f"Training finished: {folder / CHECKPOINTS / BEST} ({steps} steps).")
+        resumed = f", resumed from step {before}" if before else ""
+        typer.echo(f"Training finished: {folder / CHECKPOINTS / BEST} ({steps} steps{resumed}).")
     return best
 
 
