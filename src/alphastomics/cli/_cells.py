@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alphastomics import _keys
-from alphastomics._files import require_writable, whole, whole_folder, writing
+from alphastomics._files import content, require_writable, whole, whole_folder, writing
 from alphastomics.cli._run_folder import MANIFEST, overlap
 from alphastomics.config import ConfigError
 
@@ -21,6 +21,8 @@ TABLE = ".csv"
 SUFFIXES = (".h5ad", ".zarr", TABLE)
 ZARR = (".zgroup", "zarr.json")  # in the folder of a store
 AXES = ("x", "y", "z")
+GIVE = "give an .h5ad file, a .zarr folder that anndata wrote, or one that preprocess wrote"
+LONGEST = 200  # characters of an error of AnnData
 DIGITS = "%.7g"  # of a number in a table
 
 
@@ -109,12 +111,16 @@ Overwrite = Annotated[
 ]
 
 
+def is_store(folder: Path) -> bool:
+    """True for the folder of a zarr store."""
+    return any((folder / name).is_file() for name in ZARR)
+
+
 def check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -> None:
     """Raise if a file would be replaced unasked, or is read, or cannot be written."""
     with writing("--output", output):
         require_writable(output)
-    is_store = output.suffix == ".zarr" and any((output / name).is_file() for name in ZARR)
-    if output.is_dir() and not is_store:
+    if output.is_dir() and not (output.suffix == ".zarr" and is_store(output)):
         raise ConfigError(f"--output: {output} is a folder: name a file in it.")
     if any(path is not None and overlap(output, path) for path in inputs):
         raise ConfigError(f"--output: {output} is read by this command: name another file.")
@@ -157,15 +163,15 @@ def read_cells(path: Path, option: str) -> AnnData:
         from alphastomics.cli._processed import read_sections
 
         return read_sections(path)
+    if path.is_dir() and not is_store(path):
+        raise ConfigError(f"{option}: {path} is not an AnnData store, it {content(path)}: {GIVE}.")
     import anndata as ad
 
     try:
         return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
     except Exception as error:
-        raise ConfigError(
-            f"{option}: {path} cannot be read as AnnData ({type(error).__name__}): give an .h5ad "
-            "file, a .zarr folder that anndata wrote, or a folder that preprocess wrote."
-        ) from None
+        why = " ".join(str(error).split())[:LONGEST]
+        raise ConfigError(f"{option}: {path} cannot be read as AnnData ({why}): {GIVE}.") from None
 
 
 def position_table(cells: AnnData, key: str) -> pd.DataFrame:

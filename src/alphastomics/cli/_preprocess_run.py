@@ -23,6 +23,7 @@ from alphastomics._anndata import expression_known
 from alphastomics._compat import warn
 from alphastomics._files import TEMPORARY
 from alphastomics._progress import Reporter
+from alphastomics.cli._labels import label_hint
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import (
@@ -79,9 +80,7 @@ def run(
         if records.manifest is not None:
             return records.manifest
         if progress:
-            for section in sections:
-                if section.note:
-                    typer.echo(section.note, err=True)
+            _print_notes(sections, options)
         try:
             reporter = Reporter.of(None if progress else False)
             return _Steps(plan, options, records, root, reporter).run()
@@ -90,6 +89,16 @@ def run(
         except DataError:
             records.clear()  # with these raw files and options there is no going on
             raise
+
+
+def _print_notes(sections: Sequence[RawSection], options: Options) -> None:
+    """Print what was read of instruments, and a column that looks like cell types but is unused."""
+    notes = [section.note for section in sections]
+    if options.labels_key is None:
+        hint = label_hint(dict.fromkeys(c for section in sections for c in section.columns))
+        notes.append(f"{hint}." if hint else "")
+    for note in filter(None, notes):
+        typer.echo(note, err=True)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from alphastomics.cli._run_folder import (
     run_of,
     write_text,
 )
+from alphastomics.cli._score_summary import summary
 from alphastomics.config import Config, ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
-# Scores that are printed, by task; the first one is better if higher.
-SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "ssim")}
 HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
 
 Row = dict[str, Any]
@@ -73,20 +72,10 @@ def evaluate_command(
         data = data_folder(settings, data_dir, found)
         _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
-        typer.echo(_summary(table))
+        from alphastomics.io._manifest import read_manifest
+
+        typer.echo(summary(table, read_manifest(data).units))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
-
-
-def _summary(table: pd.DataFrame) -> str:
-    """Two scores of each task, the best method of each section first."""
-    parts = []
-    for task, scores in SHOWN.items():
-        rows = table[table["task"] == task]
-        if len(rows):
-            rows = rows.sort_values(["section", scores[0]], ascending=[True, False])
-            columns = ["section", "kind", "method", *scores]
-            parts.append(f"{task.capitalize()}:\n{rows[columns].round(3).to_string(index=False)}")
-    return "\n\n".join(parts)
 
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
