@@ -70,10 +70,10 @@ def whole_folder(path: Path, replaced: Collection[str] | None = None) -> Iterato
         yield part
         _put(part, path)
     finally:
-        _remove(part)  # after an exchange this is the earlier folder
+        remove_folder(part)  # after an exchange this is the earlier folder
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder, also if threads, as those of zarr after a signal, still write to it."""
     for _ in range(READS):
         if not folder.exists():

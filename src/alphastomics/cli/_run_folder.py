@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ from alphastomics.config import Config, ConfigError, load_config, merge, read_ya
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
-EARLIER = "earlier_run"  # fact of a run that took the name of another
 CHECKPOINTS = "checkpoints"
 LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 HISTORY, FIGURE = "history.csv", "loss.png"
@@ -158,51 +154,6 @@ def _is_written_by_run(name: str) -> bool:
     """True for outputs of a run, and for the rest of a file whose writing was interrupted."""
     written = name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
     return written or name.startswith(TEMPORARY)
-
-
-def check_data(resume: Path, data: Path, fingerprint: str) -> None:
-    """Raise if a run would be resumed on data other than those it was started with, if known."""
-    written = run_of(resume) / RUN
-    facts = json.loads(written.read_text()) if written.is_file() else {}
-    if facts.get("data_fingerprint", fingerprint) != fingerprint:
-        raise ConfigError(
-            f"--data_dir: {data} differs from the data of the run of {resume}, which were in "
-            f"{facts['data']}: name those, or pass --allow_other_data to resume on these."
-        )
-
-
-def move_aside(folder: Path) -> str | None:
-    """Rename the folder of an earlier run, if a new run has the same name; the new name."""
-    if not (folder / RUN).exists():
-        return None
-    aside = _free_name(folder)
-    os.replace(folder, aside)
-    typer.echo(f"The earlier run in {folder} was moved to {aside}.", err=True)
-    return str(aside)
-
-
-def earlier_run(folder: Path) -> str:
-    """Sentence that names the folder of the earlier run of the same name, if there is one."""
-    try:
-        earlier = json.loads((folder / RUN).read_text())[EARLIER]
-    except (OSError, ValueError, LookupError, TypeError):  # no such run
-        return ""
-    return f" The earlier run is in {earlier}." if earlier else ""
-
-
-def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
-    """Make the folder of a run and write its configuration and facts."""
-    with writing("--output_dir", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG, config.to_yaml())
-        write_text(folder / RUN, json.dumps(facts, indent=1) + "\n")
-
-
-def _free_name(folder: Path) -> Path:
-    written = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
-    name = f"{folder.name}_{written:%Y%m%d-%H%M%S}"
-    taken = [folder.with_name(name), *(folder.with_name(f"{name}-{i}") for i in range(2, 100))]
-    return next(path for path in taken if not path.exists())
 
 
 def write_text(path: Path, text: str) -> None:
