@@ -233,14 +233,28 @@ def test_processed_data_are_a_query(work, model, tissue, tmp_path):
     assert (placed.X != original.X).nnz == 0
 
 
-def test_a_table_is_refused_where_no_position_is_estimated(work, model, tmp_path):
-    words = ("--checkpoint", model, "--input", work / "raw" / "tissue.h5ad")
-    for options in ((), ("--mode", "pos_to_expr")):
-        output = run("predict", *words, *options, "--output", tmp_path / "p.csv", code=2)
-        assert "a .csv file holds estimated positions" in output
-    output = run("sample", "--checkpoint", model, "--n_cells", 5, "--output", "g.csv", code=2)
-    assert "no expression" in output
+def test_a_table_is_refused_where_it_cannot_hold_the_results(work, model, cells, tmp_path):
+    """By one message, which ends in what else can be written."""
+    start = "a .csv file holds one estimated position per cell, and "
+    end = ": name an .h5ad or .zarr file."
+    raw, output = ("--input", work / "raw" / "tissue.h5ad"), ("--output", tmp_path / "p.csv")
+    for command, options, why in (
+        ("predict", raw, "none are estimated here"),
+        ("predict", (*raw, "--mode", "pos_to_expr"), "none are estimated here"),
+        ("sample", ("--n_cells", 5), "new cells have expression, too"),
+        ("sample", ("--input", cells, "--point", "none"), "--point none writes several"),
+    ):
+        printed = run(command, "--checkpoint", model, *options, *output, code=2)
+        assert f"Error: --output: {start}{why}{end}" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5ad", ".zarr"])
+def test_a_written_file_is_named_once(model, cells, tmp_path, suffix):
+    output = tmp_path / f"o{suffix}"
+    printed = run("predict", "--checkpoint", model, "--input", cells, "--output", output)
+    assert printed.count(str(output)) == 1
+    assert printed.endswith(f"{output}: 300 cells.\n")
 
 
 def test_new_cells_are_counted_by_n_cells(model, tmp_path):

@@ -144,9 +144,14 @@ def check_table_of_positions(output: Path, cells: AnnData, mode: Mode, spatial_k
     if mode is Mode.auto and (known is None or np.isnan(np.asarray(known, dtype=float)).any()):
         return
     hint = " Pass --mode expr_to_pos to place all cells." if mode is Mode.auto else ""
-    raise ConfigError(
-        f"--output: a .csv file holds estimated positions, and none are estimated here: name an "
-        f".h5ad or .zarr file.{hint}"
+    raise table_error("none are estimated here", hint)
+
+
+def table_error(why: str, hint: str = "") -> ConfigError:
+    """Error of results that a table cannot hold."""
+    return ConfigError(
+        f"--output: a .csv file holds one estimated position per cell, and {why}: name an .h5ad or "
+        f".zarr file.{hint}"
     )
 
 
@@ -174,6 +179,11 @@ def read_cells(path: Path, option: str) -> AnnData:
         raise ConfigError(f"{option}: {path} cannot be read as AnnData ({why}): {GIVE}.") from None
 
 
+def read_reference(path: Path | None) -> AnnData | None:
+    """Read the cells of ``--reference``, if it is given."""
+    return None if path is None else read_cells(path, "--reference")
+
+
 def position_table(cells: AnnData, key: str) -> pd.DataFrame:
     """Table of estimated positions: section, coordinates and radius of each cell."""
     import pandas as pd
@@ -194,11 +204,11 @@ def write_cells(cells: AnnData, output: Path, table: pd.DataFrame | None = None)
         if output.suffix == ".zarr":
             with whole_folder(output) as part:
                 cells.write_zarr(part)
-            return
-        with whole(output) as part:
-            if output.suffix == TABLE:
-                assert table is not None
-                table.to_csv(part, float_format=DIGITS)
-            else:
-                cells.write_h5ad(part)
+        else:
+            with whole(output) as part:
+                if output.suffix == TABLE:
+                    assert table is not None
+                    table.to_csv(part, float_format=DIGITS)
+                else:
+                    cells.write_h5ad(part)
     typer.echo(f"{output}: {cells.n_obs:,} cells.")

@@ -155,12 +155,17 @@ def evaluate(
             found += score_expression(model, cells, seed=seed)
         rows += [{"section": section.name, **row} for row in found]
     table = pd.DataFrame(rows)
-    records = json.loads(table.to_json(orient="records"))
     facts = {"checkpoint": str(checkpoint), "data": str(data_dir), "split": split, "seed": seed}
+    _write_scores(table, facts, folder)
+    return table
+
+
+def _write_scores(table: pd.DataFrame, facts: dict[str, Any], folder: Path) -> None:
+    """Write the scores as CSV, and with the facts of the call as JSON."""
+    records = json.loads(table.to_json(orient="records"))
     with writing("--output_dir", folder):
         write_text(folder / TABLE, table.to_csv(index=False))
         write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
-    return table
 
 
 def _sections_to_score(

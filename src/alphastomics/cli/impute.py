@@ -17,6 +17,7 @@ from alphastomics.cli._cells import (
     RunConfig,
     check_output,
     read_cells,
+    read_reference,
     require_cells,
     write_cells,
 )
@@ -75,7 +76,7 @@ def impute_command(
         model.impute(
             cells,
             genes=names,
-            reference=None if reference is None else read_cells(reference, "--reference"),
+            reference=read_reference(reference),
             draw=draw,
             seed=seed,
         )

@@ -25,6 +25,7 @@ from alphastomics.cli._cells import (
     check_table_of_positions,
     position_table,
     read_cells,
+    read_reference,
     require_cells,
     write_cells,
 )
@@ -78,7 +79,7 @@ def predict_command(
         model.predict(
             cells,
             mode=mode.value,
-            reference=None if reference is None else read_cells(reference, "--reference"),
+            reference=read_reference(reference),
             standardize=standardize.value,
             estimate=estimate.value,
         )
