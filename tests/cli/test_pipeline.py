@@ -73,7 +73,7 @@ def test_test(work):
     assert table[0].split() == ["method", *names]
     printed = next(line for line in table if line.startswith("model: predict")).split()[2:]
     shown = [row[name] for name in (*names[:2], "rigid_rmse_units", "spread")]
-    np.testing.assert_allclose([float(value) for value in printed], shown, rtol=1e-3, atol=6e-4)
+    np.testing.assert_allclose([float(value) for value in printed], shown, rtol=2e-3, atol=6e-4)
     correlations = [float(line.split()[-4]) for line in table[1 : table.index("")]]
     assert correlations == sorted(correlations, reverse=True)
     assert "  rigid_rmse: error after superposition without scaling, in µm; 0 is best\n" in output

@@ -44,6 +44,7 @@ class Standardize(StrEnum):
 
 
 # Options that several commands have.
+QUERY = "Query: cells with missing positions or expression (.h5ad, .zarr or processed data)."
 Checkpoint = Annotated[
     Path,
     typer.Option(
@@ -65,7 +66,7 @@ Query = Annotated[
     Path,
     typer.Option(
         "--input",
-        help="Cells to estimate (.h5ad, .zarr or processed data).",
+        help=QUERY,
         rich_help_panel="Cells",
     ),
 ]

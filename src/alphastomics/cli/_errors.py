@@ -81,7 +81,7 @@ def report_errors(remedy: str) -> Iterator[Report]:
 
 
 def _remedy(error: BaseException, report: Report) -> str:
-    """What to do after an error: its notes, or else that of the command."""
+    """Remedy after an error: its notes, or else the remedy of the command."""
     return " ".join(getattr(error, "__notes__", [])) or report.remedy()
 
 

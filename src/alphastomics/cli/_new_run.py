@@ -24,8 +24,8 @@ AT_START = (CONFIG, RUN, "hparams.yaml")
 def new_run(folder: Path, config: Config, facts: dict[str, Any]) -> Iterator[None]:
     """Make the folder of a new run, and remove it if the run ends without a checkpoint.
 
-    An earlier run of the same name is renamed; its name is restored if the new one is removed. A
-    note of the error, by which the run ended, says so.
+    An earlier run of the same name is renamed; its name is restored if the new one is removed,
+    which is a note of the error by which the run ended.
     """
     earlier = move_aside(folder)
     try:

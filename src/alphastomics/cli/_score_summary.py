@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ SHOWN = {
 }
 UNITS = "_units"  # suffix of scores in the units of the coordinates
 NO_UNIT = "units of the coordinates"
-DIGITS = 4  # of a score in units; others have as many decimals as 0.123
 
 
 def summary(table: pd.DataFrame, units: str | None) -> str:
@@ -57,17 +57,22 @@ def _title(score: str) -> str:
 def _lines(section: pd.DataFrame, scores: list[str]) -> str:
     """Table of the methods of a section, which fits a terminal of 80 columns."""
     rows = section.sort_values(scores[0], ascending=False)
-    names = [
-        f"model: {method}" if kind == "model" else method
-        for kind, method in zip(rows["kind"], rows["method"], strict=True)
-    ]
-    width = max(map(len, names))
-    titles = [_title(score) for score in scores]
-    lines = [" ".join(["method".ljust(width), *titles])]
-    for name, values in zip(names, rows[scores].to_numpy(float), strict=True):
-        cells = [
-            (f"{value:.{DIGITS}g}" if score.endswith(UNITS) else f"{value:.3f}").rjust(len(title))
-            for score, title, value in zip(scores, titles, values, strict=True)
-        ]
-        lines.append(" ".join([name.ljust(width), *cells]))
-    return "\n".join(lines)
+    pairs = zip(rows["kind"], rows["method"], strict=True)
+    names = [f"model: {method}" if kind == "model" else method for kind, method in pairs]
+    columns = [_column("method", names, str.ljust)]
+    columns += [_column(_title(score), _numbers(score, rows[score]), str.rjust) for score in scores]
+    return "\n".join(" ".join(cells) for cells in zip(*columns, strict=True))
+
+
+def _column(title: str, cells: list[str], pad: Callable[[str, int], str]) -> list[str]:
+    """Title and cells of a column, all of one width."""
+    width = max(map(len, [title, *cells]))
+    return [pad(cell, width) for cell in (title, *cells)]
+
+
+def _numbers(score: str, values: pd.Series) -> list[str]:
+    """Values with three decimals; in units, with those that three digits of the largest need."""
+    decimals = 3
+    if score.endswith(UNITS):
+        decimals = max(0, 3 - len(str(int(values.fillna(0).max()))))
+    return [f"{value:.{decimals}f}" for value in values]

@@ -59,8 +59,8 @@ def impute_command(
 ) -> None:
     """Impute genes that were not measured.
 
-    Written to .obsm["expression_imputed"], log-normalized, with 90 % bounds if the model is
-    calibrated; or as a table of cells and genes to a .csv file.
+    Their expression is written to .obsm["expression_imputed"], log-normalized, with 90 % bounds if
+    the model is calibrated; or as a table of cells and genes to a .csv file.
     """
     with report_errors("Nothing was written."):
         found = find_checkpoint(checkpoint, config)

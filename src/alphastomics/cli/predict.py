@@ -60,7 +60,7 @@ def predict_command(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Predict the positions or expression that cells lack.
+    """Predict missing positions or expression: point estimates.
 
     Positions are written to .obsm["spatial_predicted"], or as a table to a .csv file, with the
     radius within which 90 % of the cells lie if the model is calibrated; expression to

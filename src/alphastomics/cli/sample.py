@@ -1,4 +1,4 @@
-"""The command ``sample``: posterior samples of what cells lack, or generated cells."""
+"""The command ``sample``: draws of missing positions and expression, or generated cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from alphastomics import _keys
 from alphastomics.cli._cells import (
+    QUERY,
     TABLE,
     Checkpoint,
     Mode,
@@ -64,7 +65,7 @@ def sample_command(
         Path | None,
         typer.Option(
             "--input",
-            help="Cells to estimate (.h5ad, .zarr or processed data).",
+            help=QUERY,
             rich_help_panel="Cells",
         ),
     ] = None,
@@ -84,7 +85,7 @@ def sample_command(
     method: Annotated[
         Method,
         typer.Option(
-            help="Posterior samples, or the point estimate of `alphastomics predict`.",
+            help="Posterior samples (draws), or the point estimate of `alphastomics predict`.",
             rich_help_panel="Sampling",
         ),
     ] = Method.sample,
@@ -126,7 +127,7 @@ def sample_command(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Sample what cells lack, or generate new cells.
+    """Sample missing positions or expression, or generate cells.
 
     Positions are written to .obsm["spatial_sampled"], or as a table to a .csv file; expression to
     .layers["expression_sampled"].
@@ -174,7 +175,8 @@ def _check_request(
     """Raise unless cells are either given or to be generated, and all options have an effect."""
     if (input is None) == (n_cells is None):
         raise ConfigError(
-            "give either --input, cells to estimate, or --n_cells, the number of new cells."
+            "give either --input, cells with missing positions or expression, or --n_cells, the "
+            "number of new cells."
         )
     _refuse_unused(context, generates=input is None, method=method)
 
