@@ -127,7 +127,7 @@ def sample_command(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Sample missing positions or expression, or generate cells.
+    """Sample missing positions or expression; generate cells.
 
     Positions are written to .obsm["spatial_sampled"], or as a table to a .csv file; expression to
     .layers["expression_sampled"].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -102,7 +103,11 @@ def _command(
         else:
             folder = folder_of(config, path, timed=timed)
         last = folder / CHECKPOINTS / LAST
-        report.remedy = lambda: f"Resume with --resume {last}." if last.exists() else "Start again."
+        report.remedy = lambda: (
+            f"Resume with --resume {last}."
+            if os.path.exists(last)  # False for a name that is too long
+            else "Start again."
+        )
         train(config, folder, start)
 
 
