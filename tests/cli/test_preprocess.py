@@ -431,12 +431,12 @@ def test_real_sections(shared_data, tmp_path):
 @pytest.mark.parametrize("shown", [True, False])
 def test_progress_follows_the_settings(tmp_path, raw, monkeypatch, capsys, shown):
     """In the terminal; in a log there are no bars."""
-    preprocess(raw, tmp_path / "log", min_cells=1)
+    preprocess(raw, tmp_path / "log", labels_key="cell_type", min_cells=1)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(_progress, "_is_interactive", lambda: True)
     al.settings.progress_bar = shown
     try:
-        preprocess(raw, tmp_path / "data", min_cells=1)
+        preprocess(raw, tmp_path / "data", labels_key="cell_type", min_cells=1)
     finally:
         al.settings.reset()
     written = capsys.readouterr().err
