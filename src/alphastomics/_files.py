@@ -21,6 +21,7 @@ NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 TEMPORARY = ".alphastomics-"  # a process that is killed while it writes leaves such a file
 # Of renameat2: exchange two names at once (Linux; not on every file system).
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+NAMED = 5  # entries of a folder in a message
 READS, PAUSE = 100, 0.01  # of a folder that is being replaced
 
 Result = TypeVar("Result")
@@ -29,6 +30,13 @@ Result = TypeVar("Result")
 def temporary(path: Path) -> Path:
     """Random name in the folder of ``path``, with its suffix, for a file that is renamed later."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
+
+
+def content(folder: Path) -> str:
+    """First names in a folder, as a message says what it holds."""
+    names = sorted(path.name for path in folder.iterdir())
+    more = ", ..." if len(names) > NAMED else ""
+    return f"holds {', '.join(names[:NAMED])}{more}" if names else "is empty"
 
 
 @contextmanager
@@ -62,10 +70,10 @@ def whole_folder(path: Path, replaced: Collection[str] | None = None) -> Iterato
         yield part
         _put(part, path)
     finally:
-        _remove(part)  # after an exchange this is the earlier folder
+        remove_folder(part)  # after an exchange this is the earlier folder
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder, also if threads, as those of zarr after a signal, still write to it."""
     for _ in range(READS):
         if not folder.exists():

@@ -16,6 +16,7 @@ from alphastomics._settings import logger, settings
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}, {remaining} left"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 REFRESH = 0.5  # seconds between two states of a bar, in a browser or over a network
+STEPS = "steps"  # unit of training, whose stages are named in a log
 LINES, LEAST_PAUSE = 10, 10.0  # of a log, at most; seconds between two of them
 
 
@@ -42,14 +43,19 @@ class Reporter:
         return cls(shown and is_first, prefix)
 
     @contextmanager
-    def bar(self, description: str, total: int, unit: str = "cells") -> Iterator[Progress]:
-        """Progress through ``total`` units, closed at the end, also by an error."""
+    def bar(
+        self, description: str, total: int, unit: str = "cells", delay: float = 0.0
+    ) -> Iterator[Progress]:
+        """Progress through ``total`` units, closed at the end, also by an error.
+
+        A bar is shown after a ``delay`` in seconds.
+        """
         description = (self.prefix + description)[:1].upper() + (self.prefix + description)[1:]
         progress: Progress
         if not self.shown:
             progress = Progress(description, total, unit)
         elif _is_interactive():
-            progress = _Bar(description, total, unit)
+            progress = _Bar(description, total, unit, delay)
         else:
             progress = _Lines(description, total, unit)
         try:
@@ -90,6 +96,8 @@ class Progress:
     def start_at(self, n: int) -> None:
         """Begin with units that an earlier call has done."""
         self.n = self.first = n
+        if n:
+            self.description += f" resumed from {self.unit.removesuffix('s')} {n:,}"
 
     def update(self, n: int = 1, note: str = "") -> None:
         """Add units, with a note such as a loss."""
@@ -102,7 +110,7 @@ class Progress:
 class _Bar(Progress):
     """Bar of tqdm, of widgets where a notebook has them."""
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
+    def __init__(self, description: str, total: int, unit: str, delay: float) -> None:
         super().__init__(description, total, unit)
         from alphastomics._compat import tqdm
 
@@ -116,6 +124,7 @@ class _Bar(Progress):
             bar_format=BAR.replace("{unit}", unit) + rate + "{postfix}",
             mininterval=REFRESH,
             miniters=1,
+            delay=delay,
             ncols=columns,
             nrows=columns and LINES,
         )
@@ -128,6 +137,7 @@ class _Bar(Progress):
 
     def start_at(self, n: int) -> None:
         super().start_at(n)
+        self.bar.set_description_str(self.description, refresh=False)
         self.bar.n = self.bar.initial = self.bar.last_print_n = n
 
     def update(self, n: int = 1, note: str = "") -> None:
@@ -142,7 +152,7 @@ class _Bar(Progress):
 
 
 class _Lines(Progress):
-    """Lines of the logger, at most ten; none for what ends within seconds."""
+    """Lines of the logger, at most ten; for what ends within seconds only the name of a stage."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         super().__init__(description, total, unit)
@@ -155,6 +165,8 @@ class _Lines(Progress):
         return time.monotonic() - self._shown >= LEAST_PAUSE and self.n + 1 >= self._next
 
     def update(self, n: int = 1, note: str = "") -> None:
+        if self.n == self.first and self.unit == STEPS:
+            self._log_stage()
         super().update(n, note)
         now = time.monotonic()
         if now - self._shown < LEAST_PAUSE or self.n < self._next or self.n >= self.total:
@@ -164,15 +176,24 @@ class _Lines(Progress):
         self._log(f"{100 * self.n / self.total:.0f} %, {duration(left)} left")
 
     def close(self) -> None:
-        if time.monotonic() - self.began >= LEAST_PAUSE:
-            self._log(f"{duration(time.monotonic() - self.began)}")
+        taken = time.monotonic() - self.began
+        if taken >= LEAST_PAUSE:
+            self._log(duration(taken))
+
+    def _log_stage(self) -> None:
+        """Log the beginning of a stage of training."""
+        logger.info("%s: %s", self.description, self._units(f"{self.total:,}"))
 
     def _log(self, state: str) -> None:
+        done = self._units(f"{self.n:,} of {self.total:,}")
         note = f", {self.note}" if self.note else ""
-        logger.info(
-            "%s: %s of %s %s, %s%s",
-            self.description, f"{self.n:,}", f"{self.total:,}", self.unit, state, note,
-        )  # fmt: skip
+        logger.info("%s: %s, %s%s", self.description, done, state, note)
+
+    def _units(self, done: str) -> str:
+        """Units of this call, without those of an earlier one."""
+        if self.first:
+            return f"{self.unit} {self.first + 1:,} to {done}"
+        return f"{done} {self.unit}"
 
 
 def duration(seconds: float) -> str:

@@ -142,10 +142,11 @@ def test_messages_go_to_stderr_once_and_can_be_silenced():
     assert (done.stderr, done.stdout) == ("one\n", "root two\n")
 
 
-def lines_of(clock, caplog, *, total=1000, seconds_per_unit=1.0):
+def lines_of(clock, caplog, *, total=1000, seconds_per_unit=1.0, unit="cells", first=0):
     caplog.set_level(logging.INFO, logger="alphastomics")
-    with Reporter(shown=True, prefix="fold 1 of 4, ").bar("stage 1 of 2: x", total, "steps") as bar:
-        for _ in range(total):
+    with Reporter(shown=True, prefix="fold 1 of 4, ").bar("stage 1 of 2: x", total, unit) as bar:
+        bar.start_at(first)
+        for _ in range(total - first):
             clock[0] += seconds_per_unit
             bar.update(1, "loss 4.3" if bar.is_due else "")
     return caplog.messages
@@ -155,13 +156,40 @@ def test_a_log_gets_few_lines_with_the_time_left(clock, caplog):
     lines = lines_of(clock, caplog)
     assert 5 <= len(lines) <= 12
     assert lines[0] == (
-        "Fold 1 of 4, stage 1 of 2: x: 10 of 1,000 steps, 1 %, 16 min 30 s left, loss 4.3"
+        "Fold 1 of 4, stage 1 of 2: x: 10 of 1,000 cells, 1 %, 16 min 30 s left, loss 4.3"
     )
-    assert lines[-1] == "Fold 1 of 4, stage 1 of 2: x: 1,000 of 1,000 steps, 16 min 40 s, loss 4.3"
+    assert lines[-1] == "Fold 1 of 4, stage 1 of 2: x: 1,000 of 1,000 cells, 16 min 40 s, loss 4.3"
 
 
 def test_a_log_gets_nothing_of_what_takes_seconds(clock, caplog):
     assert lines_of(clock, caplog, seconds_per_unit=0.001) == []
+
+
+def test_a_log_names_each_stage_of_training(clock, caplog):
+    lines = lines_of(clock, caplog, seconds_per_unit=0.001, unit="steps")
+    assert lines == ["Fold 1 of 4, stage 1 of 2: x: 1,000 steps"]
+
+
+def test_a_log_tells_the_steps_of_a_resumed_training_from_earlier_ones(clock, caplog):
+    lines = lines_of(clock, caplog, total=20, unit="steps", first=10)
+    start = "Fold 1 of 4, stage 1 of 2: x resumed from step 10: steps 11 to 20"
+    assert lines[0] == start
+    assert lines[-1] == f"{start} of 20, 10 s, loss 4.3"
+
+
+def test_a_bar_names_the_step_that_training_was_resumed_from(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_is_interactive", lambda: True)
+    with Reporter(shown=True).bar("training", 20, "steps") as bar:
+        bar.start_at(10)
+        bar.update(10)
+    assert "Training resumed from step 10: 100%" in capsys.readouterr().err
+
+
+def test_a_bar_of_what_is_soon_over_is_not_shown(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "_is_interactive", lambda: True)
+    with Reporter(shown=True).bar("verifying", 2, "sections", delay=60) as bar:
+        bar.update(2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("shown", [False, True])

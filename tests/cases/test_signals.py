@@ -176,6 +176,26 @@ def test_train_writes_its_state_and_says_how_to_go_on(
     assert al.AlphaSTomics.load(last).training_record.steps == 9
 
 
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
+def test_train_that_is_stopped_before_the_first_step_leaves_nothing(tmp_path, monkeypatch, logger):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    al.datasets.simulate_tissue(2, 40, 12).write_h5ad("raw.h5ad")
+    preprocess("raw.h5ad", "data", progress=False)
+    words = TRAIN.replace("pos_to_expr", "expr_to_pos").replace("none", logger).split()
+    result = CliRunner().invoke(app, [*words, "--output_dir", "run", "--max_steps", "1"])
+    assert result.exit_code == 0, result.output
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    monkeypatch.setattr(ReferenceMatcher, "_loss", lambda *args: signal.raise_signal(signal.SIGINT))
+    for folder, kept in (("new", "new was removed"), ("run", "run is the earlier run")):
+        result = CliRunner().invoke(app, [*words, "--output_dir", folder])
+        assert result.exit_code == 130
+        line = f"Interrupted. There was no checkpoint yet, so {kept}: start again."
+        assert result.output.splitlines()[-1] == line
+    assert {path.name for path in Path().iterdir()} == {"raw.h5ad", "data", "run"}
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_requeueing_of_lightning_is_left_to_who_asks_for_it(monkeypatch):
     """E017: ``plugins=[SLURMEnvironment()]`` is passed on."""
     mine = SLURMEnvironment()

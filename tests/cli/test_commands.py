@@ -12,6 +12,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import alphastomics as al
+from alphastomics.io import open_data
 from alphastomics.main import app, train_app
 
 COLUMNS = 80
@@ -100,6 +101,70 @@ def test_info_of_another_folder_names_all_kinds(work):
         assert kind in output
 
 
+def test_info_describes_cells_and_names_the_next_command(work, cells, tissue, tmp_path):
+    text = run("info", work / "raw" / "tissue.h5ad")
+    assert text.startswith("AnnData: 900 cells, 40 genes, 3 sections\n")
+    assert "  section_0: 300 cells, 2D in µm\n" in text
+    assert "  obs: section, cell_type\n" in text
+    assert "  obsm: spatial\n" in text
+    command = text.partition("Next: alphastomics ")[2].split()
+    assert command[:3] == ["preprocess", "--raw_dir", str(work / "raw" / "tissue.h5ad")]
+    run(*command[:4], tmp_path / "data", *command[5:])
+    assert open_data(tmp_path / "data").manifest.labels_key == "cell_type"
+    tissue.write_zarr(tmp_path / "t.zarr")
+    stored = run("info", tmp_path / "t.zarr")
+    assert stored.partition("Next")[0] == text.partition("Next")[0]
+    text = run("info", cells)
+    assert "  section_2: 300 cells, no coordinates\n" in text
+    assert text.endswith(f"Next: alphastomics predict --checkpoint outputs/NAME --input {cells}\n")
+
+
+def test_a_column_that_looks_like_cell_types_is_named(work, tissue, tmp_path):
+    hint = "Column 'Cell type' of obs looks like cell types: name it by --labels_key"
+    other = tissue.copy()
+    other.obs = other.obs.rename(columns={"cell_type": "Cell type"})
+    other.write_h5ad(tmp_path / "raw.h5ad")
+    words = ("preprocess", "--raw_dir", tmp_path / "raw.h5ad", "--output_dir")
+    assert run(*words, tmp_path / "a").count(hint) == 1
+    assert run("info", tmp_path / "a").count(hint) == 1
+    assert "Column" not in run(*words, tmp_path / "b", "--labels_key", "Cell type")
+    assert "Column" not in run("info", tmp_path / "b")
+    del other.obs["Cell type"]
+    other.write_h5ad(tmp_path / "raw.h5ad")
+    assert "Column" not in run(*words, tmp_path / "c")
+    assert "Column" not in run("info", tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("info",), "path"),
+        (("predict", "--input", "cells", "--checkpoint"), "--checkpoint"),
+        (("predict", "--checkpoint", "model", "--output", "o.csv", "--input"), "--input"),
+        (("sample", "--checkpoint", "model", "--input", "cells", "--reference"), "--reference"),
+        (("impute", "--checkpoint", "model", "--input"), "--input"),
+        (("train", "--data_dir"), "--data_dir"),
+        (("test", "--checkpoint", "model", "--output_dir", "t", "--data_dir"), "--data_dir"),
+        (("preprocess", "--output_dir", "o", "--raw_dir"), "--raw_dir"),
+    ],
+)
+def test_a_folder_of_another_kind_is_one_clear_error(
+    model, cells, tmp_path, monkeypatch, words, option
+):
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("x")
+    names = {"cells": cells, "model": model}
+    output = run(*(names.get(word, word) for word in words), "other", code=2)
+    (line,) = [line for line in output.splitlines() if not line.startswith("Using")]
+    assert line.startswith(f"Error: {option}: ")
+    assert "other" in line
+    assert "notes.txt" in line or "no manifest.json" in line
+    assert "GroupNotFound" not in line
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
 def test_info_leaves_damaged_models_to_the_reader(work, model):
     """Its error is that of ``AlphaSTomics.load``."""
     saved = work / "damaged"
@@ -168,14 +233,28 @@ def test_processed_data_are_a_query(work, model, tissue, tmp_path):
     assert (placed.X != original.X).nnz == 0
 
 
-def test_a_table_is_refused_where_no_position_is_estimated(work, model, tmp_path):
-    words = ("--checkpoint", model, "--input", work / "raw" / "tissue.h5ad")
-    for options in ((), ("--mode", "pos_to_expr")):
-        output = run("predict", *words, *options, "--output", tmp_path / "p.csv", code=2)
-        assert "a .csv file holds estimated positions" in output
-    output = run("sample", "--checkpoint", model, "--n_cells", 5, "--output", "g.csv", code=2)
-    assert "no expression" in output
+def test_a_table_is_refused_where_it_cannot_hold_the_results(work, model, cells, tmp_path):
+    """By one message, which ends in what else can be written."""
+    start = "a .csv file holds one estimated position per cell, and "
+    end = ": name an .h5ad or .zarr file."
+    raw, output = ("--input", work / "raw" / "tissue.h5ad"), ("--output", tmp_path / "p.csv")
+    for command, options, why in (
+        ("predict", raw, "none are estimated here"),
+        ("predict", (*raw, "--mode", "pos_to_expr"), "none are estimated here"),
+        ("sample", ("--n_cells", 5), "new cells have expression, too"),
+        ("sample", ("--input", cells, "--point", "none"), "--point none writes several"),
+    ):
+        printed = run(command, "--checkpoint", model, *options, *output, code=2)
+        assert f"Error: --output: {start}{why}{end}" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5ad", ".zarr"])
+def test_a_written_file_is_named_once(model, cells, tmp_path, suffix):
+    output = tmp_path / f"o{suffix}"
+    printed = run("predict", "--checkpoint", model, "--input", cells, "--output", output)
+    assert printed.count(str(output)) == 1
+    assert printed.endswith(f"{output}: 300 cells.\n")
 
 
 def test_new_cells_are_counted_by_n_cells(model, tmp_path):

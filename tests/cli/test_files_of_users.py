@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from alphastomics.cli._cells import check_output
-from alphastomics.cli._run_folder import EARLIER, RUN, begin, check_folder, earlier_run, move_aside
+from alphastomics.cli._new_run import new_run
+from alphastomics.cli._run_folder import RUN, check_folder
 from alphastomics.config import Config, ConfigError
 
 
@@ -73,11 +74,50 @@ def test_outputs_replace_nothing_unasked(tmp_path):
         check_output(tmp_path, [cells], overwrite=True)
 
 
-def test_the_folder_that_an_earlier_run_was_moved_to_is_named(tmp_path):
+def new(folder):
+    return new_run(folder, Config(), {})
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(tmp_path):
     run = tmp_path / "first"
-    for _ in range(2):
-        assert earlier_run(run) == ""
-        moved = move_aside(run)
-        begin(run, Config(), {EARLIER: moved})
-    assert moved in earlier_run(run)
-    assert len(list(tmp_path.iterdir())) == 2
+    for _ in range(3):
+        with new(run):  # a killed process does not leave the block
+            (run / "checkpoints").mkdir()
+            (run / "csv").mkdir()
+            (run / "csv" / "hparams.yaml").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    for name in ("csv/metrics.csv", "history.csv", "checkpoints/best.ckpt"):  # of use to someone
+        (run / name).touch()
+        with new(run):
+            (run / "checkpoints").mkdir()
+            (run / "csv").mkdir()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_run_without_a_checkpoint_leaves_nothing_behind(tmp_path, capsys):
+    run = tmp_path / "outputs" / "first"
+
+    def stopped(*, after_checkpoint):
+        with new(run):
+            (run / "csv").mkdir()
+            (run / "csv" / "metrics.csv").touch()
+            if after_checkpoint:
+                (run / "checkpoints").mkdir()
+                (run / "checkpoints" / "last.ckpt").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        stopped(after_checkpoint=False)
+    assert error.value.__notes__ == [
+        f"There was no checkpoint yet, so {run} was removed: start again."
+    ]
+    assert list(run.parent.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt) as error:
+        stopped(after_checkpoint=True)
+    assert not hasattr(error.value, "__notes__")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(KeyboardInterrupt) as error:
+        stopped(after_checkpoint=False)
+    assert f"{run} is the earlier run" in error.value.__notes__[0]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert list(run.parent.iterdir()) == [run]

@@ -1,6 +1,9 @@
 """From raw data to placed cells, by commands."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -63,8 +66,20 @@ def test_resume(work):
 
 def test_test(work):
     output = run("test", "--checkpoint", work / "run" / "checkpoints" / "best.ckpt")
-    assert "section_2" in output
     scores = json.loads((work / "run" / "test" / "metrics.json").read_text())["scores"]
+    row = next(r for r in scores if r["task"] == "placement" and r["method"] == "predict")
+    table = output.partition("Placement, section_2:\n")[2].splitlines()
+    names = ["distance_spearman", "procrustes_rmse", "rigid_rmse", "spread"]
+    assert table[0].split() == ["method", *names]
+    printed = next(line for line in table if line.startswith("model: predict")).split()[2:]
+    shown = [row[name] for name in (*names[:2], "rigid_rmse_units", "spread")]
+    np.testing.assert_allclose([float(value) for value in printed], shown, rtol=2e-3, atol=6e-4)
+    correlations = [float(line.split()[-4]) for line in table[1 : table.index("")]]
+    assert correlations == sorted(correlations, reverse=True)
+    assert "  rigid_rmse: error after superposition without scaling, in µm; 0 is best\n" in output
+    assert all(f"\n  {name}: " in output for name in (*names, "pcc", "ssim"))
+    printed = output.partition("Placement")[2].partition(str(work))[0]
+    assert max(map(len, printed.splitlines())) <= 80
     tasks = {(row["task"], row["kind"]) for row in scores}
     assert tasks == {(t, k) for t in ("placement", "expression") for k in ("model", "baseline")}
     assert all(row["section"] == "section_2" for row in scores)
@@ -108,6 +123,29 @@ def test_an_earlier_run_is_kept(work, monkeypatch):
     assert len(list((work / "outputs").glob("first*"))) == 2
     output = run("test", "--checkpoint", "best.ckpt")
     assert "Using outputs/first/checkpoints/best.ckpt" in output
+
+
+def test_a_default_checkpoint_is_named_in_one_line(work, tmp_path, monkeypatch):
+    """Of the latest run, also where the run of the default config is older."""
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(("new", "config")):
+        shutil.copytree(work / "run", Path("outputs") / name)
+        path = Path("outputs", name, "checkpoints", "best.ckpt")
+        os.utime(path, (path.stat().st_mtime - 100 * age,) * 2)
+    line = "Using {}/checkpoints/best.ckpt, of the {}. Name another by {}.\n"
+    latest = line.format("outputs/new", "latest run", "--checkpoint")
+    for command in ("test", "predict", "sample", "impute", "calibrate"):
+        source = "--data_dir" if command in ("test", "calibrate") else "--input"
+        assert run(command, source, "none", code=2).count(latest) == 1
+    assert line.format("outputs/new", "latest run", "its path") in run("info", "best.ckpt")
+    Path("config.yaml").write_text("")
+    words = ("predict", "--input", "none", "--config", "config.yaml")
+    own = line.format("outputs/config", "run of config.yaml", "--checkpoint")
+    assert own in run(*words, code=2)
+    assert run("info", "outputs/new").startswith("Using outputs/new/checkpoints/best.ckpt.\n")
+    assert "Using" not in run("info", "outputs/new/checkpoints/best.ckpt")
+    shutil.copy("outputs/new/checkpoints/best.ckpt", "best.ckpt")
+    assert "Using best.ckpt, in the current folder." in run("info", "best.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import alphastomics as al
+from alphastomics import _progress
 from alphastomics.cli._preprocess_run import alone_in
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.io import DataError, Manifest, open_data
@@ -425,3 +426,19 @@ def test_real_sections(shared_data, tmp_path):
         assert np.array_equal(section.position, own.obsm["spatial"])
     training = real[real.obs["section"] != test].X
     assert manifest.statistics.median_total == np.median(np.asarray(training.sum(1)))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_follows_the_settings(tmp_path, raw, monkeypatch, capsys, shown):
+    """In the terminal; in a log there are no bars."""
+    preprocess(raw, tmp_path / "log", labels_key="cell_type", min_cells=1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(_progress, "_is_interactive", lambda: True)
+    al.settings.progress_bar = shown
+    try:
+        preprocess(raw, tmp_path / "data", labels_key="cell_type", min_cells=1)
+    finally:
+        al.settings.reset()
+    written = capsys.readouterr().err
+    for bar in ("Counting cells per gene: 100%", "Writing sections: 100%"):
+        assert (bar in written) == shown

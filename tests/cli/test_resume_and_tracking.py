@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -43,11 +44,16 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_stopped_amid_epochs_again_and_again_gets_all_its_steps(work):
+def test_a_run_stopped_amid_epochs_again_and_again_gets_all_its_steps(work, caplog):
+    caplog.set_level(logging.INFO, logger="alphastomics")
     run(train_app, f"{SMALL} {TASK} --logger none --max_steps 1")
+    before = 1
     for n in (3, 5, 6, 9):
-        run(train_app, f"--resume {LAST} --max_steps {n}")
+        output = run(train_app, f"--resume {LAST} --max_steps {n}")
         assert al.AlphaSTomics.load(LAST).training_record.steps == n
+        assert f"Training resumed from step {before}: steps {before + 1} to {n}" in caplog.messages
+        assert f"({n} steps, resumed from step {before})." in output
+        before = n
     output = run(app, f"train --resume {LAST} --max_steps 9")
     assert "has been trained for 9 steps already" in output
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alphastomics import _keys
-from alphastomics._files import require_writable, whole, whole_folder, writing
+from alphastomics._files import content, require_writable, whole, whole_folder, writing
 from alphastomics.cli._run_folder import MANIFEST, overlap
 from alphastomics.config import ConfigError
 
@@ -21,6 +21,8 @@ TABLE = ".csv"
 SUFFIXES = (".h5ad", ".zarr", TABLE)
 ZARR = (".zgroup", "zarr.json")  # in the folder of a store
 AXES = ("x", "y", "z")
+GIVE = "give an .h5ad file, a .zarr folder that anndata wrote, or one that preprocess wrote"
+LONGEST = 200  # characters of an error of AnnData
 DIGITS = "%.7g"  # of a number in a table
 
 
@@ -42,6 +44,7 @@ class Standardize(StrEnum):
 
 
 # Options that several commands have.
+QUERY = "Query: cells with missing positions or expression (.h5ad, .zarr or processed data)."
 Checkpoint = Annotated[
     Path,
     typer.Option(
@@ -63,7 +66,7 @@ Query = Annotated[
     Path,
     typer.Option(
         "--input",
-        help="Cells to estimate (.h5ad, .zarr or processed data).",
+        help=QUERY,
         rich_help_panel="Cells",
     ),
 ]
@@ -109,12 +112,16 @@ Overwrite = Annotated[
 ]
 
 
+def is_store(folder: Path) -> bool:
+    """True for the folder of a zarr store."""
+    return any((folder / name).is_file() for name in ZARR)
+
+
 def check_output(output: Path, inputs: list[Path | None], *, overwrite: bool) -> None:
     """Raise if a file would be replaced unasked, or is read, or cannot be written."""
     with writing("--output", output):
         require_writable(output)
-    is_store = output.suffix == ".zarr" and any((output / name).is_file() for name in ZARR)
-    if output.is_dir() and not is_store:
+    if output.is_dir() and not (output.suffix == ".zarr" and is_store(output)):
         raise ConfigError(f"--output: {output} is a folder: name a file in it.")
     if any(path is not None and overlap(output, path) for path in inputs):
         raise ConfigError(f"--output: {output} is read by this command: name another file.")
@@ -138,9 +145,14 @@ def check_table_of_positions(output: Path, cells: AnnData, mode: Mode, spatial_k
     if mode is Mode.auto and (known is None or np.isnan(np.asarray(known, dtype=float)).any()):
         return
     hint = " Pass --mode expr_to_pos to place all cells." if mode is Mode.auto else ""
-    raise ConfigError(
-        f"--output: a .csv file holds estimated positions, and none are estimated here: name an "
-        f".h5ad or .zarr file.{hint}"
+    raise table_error("none are estimated here", hint)
+
+
+def table_error(why: str, hint: str = "") -> ConfigError:
+    """Error of results that a table cannot hold."""
+    return ConfigError(
+        f"--output: a .csv file holds one estimated position per cell, and {why}: name an .h5ad or "
+        f".zarr file.{hint}"
     )
 
 
@@ -157,15 +169,20 @@ def read_cells(path: Path, option: str) -> AnnData:
         from alphastomics.cli._processed import read_sections
 
         return read_sections(path)
+    if path.is_dir() and not is_store(path):
+        raise ConfigError(f"{option}: {path} is not an AnnData store, it {content(path)}: {GIVE}.")
     import anndata as ad
 
     try:
         return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
     except Exception as error:
-        raise ConfigError(
-            f"{option}: {path} cannot be read as AnnData ({type(error).__name__}): give an .h5ad "
-            "file, a .zarr folder that anndata wrote, or a folder that preprocess wrote."
-        ) from None
+        why = " ".join(str(error).split())[:LONGEST]
+        raise ConfigError(f"{option}: {path} cannot be read as AnnData ({why}): {GIVE}.") from None
+
+
+def read_reference(path: Path | None) -> AnnData | None:
+    """Read the cells of ``--reference``, if it is given."""
+    return None if path is None else read_cells(path, "--reference")
 
 
 def position_table(cells: AnnData, key: str) -> pd.DataFrame:
@@ -188,11 +205,11 @@ def write_cells(cells: AnnData, output: Path, table: pd.DataFrame | None = None)
         if output.suffix == ".zarr":
             with whole_folder(output) as part:
                 cells.write_zarr(part)
-            return
-        with whole(output) as part:
-            if output.suffix == TABLE:
-                assert table is not None
-                table.to_csv(part, float_format=DIGITS)
-            else:
-                cells.write_h5ad(part)
+        else:
+            with whole(output) as part:
+                if output.suffix == TABLE:
+                    assert table is not None
+                    table.to_csv(part, float_format=DIGITS)
+                else:
+                    cells.write_h5ad(part)
     typer.echo(f"{output}: {cells.n_obs:,} cells.")

@@ -65,19 +65,24 @@ def report_errors(remedy: str) -> Iterator[Report]:
             yield report
         return
     except USER_ERRORS as error:
-        text, code = f"Error: {_describe(error, report.remedy())}", WRONG
-    except KeyboardInterrupt:
-        text, code = f"Interrupted. {report.remedy()}", INTERRUPTED
+        text, code = f"Error: {_describe(error, _remedy(error, report))}", WRONG
+    except KeyboardInterrupt as error:
+        text, code = f"Interrupted. {_remedy(error, report)}", INTERRUPTED
     except SystemExit as error:
         if error.code != TERMINATED:
             raise
-        text, code = f"Stopped by SIGTERM. {report.remedy()}", TERMINATED
+        text, code = f"Stopped by SIGTERM. {_remedy(error, report)}", TERMINATED
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "wandb":
             raise
         text, code = f"Error: Weights & Biases: {' '.join(str(error).split())} {OFFLINE}", WRONG
     typer.echo(text, err=True)
     raise typer.Exit(code)
+
+
+def _remedy(error: BaseException, report: Report) -> str:
+    """Remedy after an error: its notes, or else the remedy of the command."""
+    return " ".join(getattr(error, "__notes__", [])) or report.remedy()
 
 
 @contextmanager

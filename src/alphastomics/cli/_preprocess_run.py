@@ -17,12 +17,13 @@ import numpy as np
 import typer
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from alphastomics import __version__, _keys
 from alphastomics._anndata import expression_known
 from alphastomics._compat import warn
 from alphastomics._files import TEMPORARY
+from alphastomics._progress import Reporter
+from alphastomics.cli._labels import label_hint
 from alphastomics.cli._preprocess_plan import Options, Plan, make_plan, read_planned
 from alphastomics.io import DataError, Manifest, RawSection, SectionEntry, find_sections
 from alphastomics.io._files import (
@@ -41,6 +42,12 @@ from alphastomics.pp._highly_variable_genes import rank_genes, residual_variance
 PACKAGES = ("anndata", "numpy", "pandas", "scanpy", "scipy", "zarr")
 STORES = "sections"
 LOCK = ".lock"
+# Passes over the sections, by the names of their records.
+PASSES = {
+    "count": "counting cells per gene",
+    "vary": "measuring the variance of genes",
+    "write": "writing sections",
+}
 
 Record = dict[str, Any]
 
@@ -73,18 +80,25 @@ def run(
         if records.manifest is not None:
             return records.manifest
         if progress:
-            for section in sections:
-                if section.note:
-                    typer.echo(section.note, err=True)
+            _print_notes(sections, options)
         try:
-            hidden = None if progress else True  # None: where there is no terminal
-            with tqdm(unit="section", disable=hidden) as bar:
-                return _Steps(plan, options, records, root, bar).run()
+            reporter = Reporter.of(None if progress else False)
+            return _Steps(plan, options, records, root, reporter).run()
         except WriteError:
             raise
         except DataError:
             records.clear()  # with these raw files and options there is no going on
             raise
+
+
+def _print_notes(sections: Sequence[RawSection], options: Options) -> None:
+    """Print what was read of instruments, and a column that looks like cell types but is unused."""
+    notes = [section.note for section in sections]
+    if options.labels_key is None:
+        hint = label_hint(dict.fromkeys(c for section in sections for c in section.columns))
+        notes.append(f"{hint}." if hint else "")
+    for note in filter(None, notes):
+        typer.echo(note, err=True)
 
 
 @contextmanager
@@ -191,14 +205,10 @@ class _Steps:
     options: Options
     records: Records
     root: Path
-    bar: tqdm
+    reporter: Reporter
 
     def run(self) -> Manifest:
         """Choose genes, write the stores and the manifest."""
-        n_genes, n_training = len(self.plan.panels), len(self.plan.training)
-        by_variance = self.options.num_genes is not None and self.options.num_genes < n_genes
-        passes = (self.options.min_cells > 0) + by_variance
-        self.bar.reset(total=len(self.plan.sections) + passes * n_training)
         chosen = self.choose_genes()
         written = self.each("write", self.plan.sections, partial(self.write, chosen=chosen))
         return self.records.finish(self.manifest(chosen, written))
@@ -209,11 +219,11 @@ class _Steps:
         """Do a step for every section, given its file name, or read its record."""
         files = file_names(section.name for section in self.plan.sections)
         found = []
-        for section in sections:
-            self.bar.set_description(f"{step} {section.name}")
-            file = files[section.name]
-            found.append(self.records.once(f"{step}-{file}", partial(do, section, file)))
-            self.bar.update()
+        with self.reporter.bar(PASSES[step], len(sections), "sections") as bar:
+            for section in sections:
+                file = files[section.name]
+                found.append(self.records.once(f"{step}-{file}", partial(do, section, file)))
+                bar.update(note=section.name)
         return found
 
     def choose_genes(self) -> NDArray[np.int64]:
@@ -231,7 +241,6 @@ class _Steps:
         if options.num_genes is None or options.num_genes == len(chosen):
             return chosen
         if options.num_genes > len(chosen):
-            self.bar.clear()
             warn(
                 f"num_genes is {options.num_genes}, but there are {len(chosen)} genes: all of "
                 "them are used."

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from alphastomics import _keys
-from alphastomics._files import TEMPORARY, require_writable, whole, writing
+from alphastomics._files import TEMPORARY, content, require_writable, whole, writing
 from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"
-EARLIER = "earlier_run"  # fact of a run that took the name of another
 CHECKPOINTS = "checkpoints"
 LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
 HISTORY, FIGURE = "history.csv", "loss.png"
@@ -25,6 +21,7 @@ LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
 GENERATED, FILLED_SUFFIX = "generated.h5ad", "_filled.h5ad"  # outputs of sample
 MANIFEST = "manifest.json"  # of processed data
+MODEL = "model.json"  # of a saved model
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -159,51 +156,6 @@ def _is_written_by_run(name: str) -> bool:
     return written or name.startswith(TEMPORARY)
 
 
-def check_data(resume: Path, data: Path, fingerprint: str) -> None:
-    """Raise if a run would be resumed on data other than those it was started with, if known."""
-    written = run_of(resume) / RUN
-    facts = json.loads(written.read_text()) if written.is_file() else {}
-    if facts.get("data_fingerprint", fingerprint) != fingerprint:
-        raise ConfigError(
-            f"--data_dir: {data} differs from the data of the run of {resume}, which were in "
-            f"{facts['data']}: name those, or pass --allow_other_data to resume on these."
-        )
-
-
-def move_aside(folder: Path) -> str | None:
-    """Rename the folder of an earlier run, if a new run has the same name; the new name."""
-    if not (folder / RUN).exists():
-        return None
-    aside = _free_name(folder)
-    os.replace(folder, aside)
-    typer.echo(f"The earlier run in {folder} was moved to {aside}.", err=True)
-    return str(aside)
-
-
-def earlier_run(folder: Path) -> str:
-    """Sentence that names the folder of the earlier run of the same name, if there is one."""
-    try:
-        earlier = json.loads((folder / RUN).read_text())[EARLIER]
-    except (OSError, ValueError, LookupError, TypeError):  # no such run
-        return ""
-    return f" The earlier run is in {earlier}." if earlier else ""
-
-
-def begin(folder: Path, config: Config, facts: dict[str, Any]) -> None:
-    """Make the folder of a run and write its configuration and facts."""
-    with writing("--output_dir", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG, config.to_yaml())
-        write_text(folder / RUN, json.dumps(facts, indent=1) + "\n")
-
-
-def _free_name(folder: Path) -> Path:
-    written = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
-    name = f"{folder.name}_{written:%Y%m%d-%H%M%S}"
-    taken = [folder.with_name(name), *(folder.with_name(f"{name}-{i}") for i in range(2, 100))]
-    return next(path for path in taken if not path.exists())
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     with whole(path) as part:
@@ -213,9 +165,9 @@ def write_text(path: Path, text: str) -> None:
 def find_checkpoint(
     checkpoint: Path, config_path: Path | None, option: str = "--checkpoint"
 ) -> Path:
-    """Find a checkpoint: as it is named, else in the folder of the config, else of a later run.
+    """Find a checkpoint: as it is named, else in the run of the config, else in the latest run.
 
-    Of the folder of a run it is the best one.
+    Of the folder of a run it is the best one. A choice is printed.
 
     Raises
     ------
@@ -228,19 +180,17 @@ def find_checkpoint(
             raise FileNotFoundError(f"{option}: the run in {checkpoint} has no {best} yet.")
         typer.echo(f"Using {best}.", err=True)
         return best
-    if checkpoint.exists():
+    if checkpoint.exists() and str(checkpoint) != BEST:
+        _require_model(checkpoint, option)
         return checkpoint
-    searched = [Path()]
-    if checkpoint.name == str(checkpoint):
-        config = load_config(config_path) if config_path is not None else Config()
-        own = folder_of(config, config_path) / CHECKPOINTS
-        searched += [own, *_newest_first(checkpoint.name)]
-        for folder in searched:
-            if (folder / checkpoint).exists():
-                typer.echo(f"Using {folder / checkpoint}.", err=True)
-                return folder / checkpoint
+    searched = _places(checkpoint, config_path)
+    for folder, which in searched.items():
+        if (folder / checkpoint).exists():
+            by = "its path" if option == "path" else option
+            typer.echo(f"Using {folder / checkpoint}, {which}. Name another by {by}.", err=True)
+            return folder / checkpoint
     others = ", a saved model or processed data" if option == "path" else " or a saved model"
-    places = ["the current folder", *(str(s) for s in searched[1:] if s.is_dir())]
+    places = ["the current folder", *(str(s) for s in searched if s != Path() and s.is_dir())]
     where = "" if checkpoint.is_absolute() else f" in {', '.join(places)}"
     raise FileNotFoundError(
         f"{option}: there is no {str(checkpoint)!r}{where}. "
@@ -249,15 +199,40 @@ def find_checkpoint(
     )
 
 
-def _newest_first(name: str) -> list[Path]:
-    found = sorted(OUTPUTS.glob(f"*/{CHECKPOINTS}/{name}"), key=lambda path: -path.stat().st_mtime)
-    return [path.parent for path in found]
+def _require_model(path: Path, option: str) -> None:
+    """Raise if a folder is not that of a saved model."""
+    if not path.is_dir() or (path / MODEL).is_file():
+        return
+    runs = sorted(str(run.parent) for run in path.glob(f"*/{RUN}"))
+    kinds = {"a run": RUN, "a saved model": MODEL}
+    kinds |= {"processed data": MANIFEST} if option == "path" else {}
+    raise ConfigError(
+        f"{option}: {path} {content(path)}, and is neither the folder of "
+        f"{' nor of '.join(f'{kind} (no {name})' for kind, name in kinds.items())}: name one of "
+        f"these{f', such as {runs[0]}' if runs else ''}, or a checkpoint (.ckpt)."
+    )
+
+
+def _places(checkpoint: Path, config_path: Path | None) -> dict[Path, str]:
+    """Folders to search for a checkpoint that is named without one, and which they are."""
+    if checkpoint.name != str(checkpoint):
+        return {}
+    places = {Path(): "in the current folder"}
+    if config_path is not None:
+        run = folder_of(load_config(config_path), config_path)
+        places[run / CHECKPOINTS] = f"of the run of {config_path}"
+    found = OUTPUTS.glob(f"*/{CHECKPOINTS}/{checkpoint.name}")
+    latest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    if latest is not None:
+        places.setdefault(latest.parent, "of the latest run")
+    return places
 
 
 def data_folder(
     config: Config, data_dir: str | None = None, checkpoint: Path | None = None
 ) -> Path:
     """Folder of processed data: as given, of the config, or that a model was trained on."""
+    from alphastomics.io import DataError
     from alphastomics.io._manifest import read_manifest
 
     folder = config.data.processed_data_dir if data_dir is None else data_dir
@@ -268,5 +243,8 @@ def data_folder(
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
         )
-    read_manifest(Path(folder))  # or its error, before imports that take seconds
+    try:
+        read_manifest(Path(folder))  # before imports that take seconds
+    except DataError as error:
+        raise DataError(f"--data_dir: {error}") from None
     return Path(folder)

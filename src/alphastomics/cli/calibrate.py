@@ -124,7 +124,7 @@ def calibrate(
             "on: name the data of its training."
         )
     columns = columns_of(data, model.genes)
-    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=True)
+    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=None)
     cells, expression = set_up(data, columns)
     model._table = training_data(model, data, cells, expression)
     options: dict[str, Any] = config.training.train_options()

@@ -24,6 +24,7 @@ from alphastomics.cli._run_folder import (
     run_of,
     write_text,
 )
+from alphastomics.cli._score_summary import summary
 from alphastomics.config import Config, ConfigError, load_config
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val", "train")
 METRICS, TABLE = "metrics.json", "metrics.csv"
-# Scores that are printed, by task; the first one is better if higher.
-SHOWN = {"placement": ("distance_spearman", "procrustes_rmse"), "expression": ("pcc", "ssim")}
 HIDDEN_SHARE = 0.2  # of the cells whose expression is predicted
 
 Row = dict[str, Any]
@@ -73,20 +72,10 @@ def evaluate_command(
         data = data_folder(settings, data_dir, found)
         _check_output(folder, [found, data], overwrite=overwrite)
         table = evaluate(found, data, folder, split=split, seed=seed)
-        typer.echo(_summary(table))
+        from alphastomics.io._manifest import read_manifest
+
+        typer.echo(summary(table, read_manifest(data).units))
         typer.echo(f"{folder}: {METRICS}, {TABLE} and figures.")
-
-
-def _summary(table: pd.DataFrame) -> str:
-    """Two scores of each task, the best method of each section first."""
-    parts = []
-    for task, scores in SHOWN.items():
-        rows = table[table["task"] == task]
-        if len(rows):
-            rows = rows.sort_values(["section", scores[0]], ascending=[True, False])
-            columns = ["section", "kind", "method", *scores]
-            parts.append(f"{task.capitalize()}:\n{rows[columns].round(3).to_string(index=False)}")
-    return "\n\n".join(parts)
 
 
 def _check_output(folder: Path, inputs: list[Path], *, overwrite: bool) -> None:
@@ -144,7 +133,7 @@ def evaluate(
     from alphastomics.model import AlphaSTomics
 
     data = open_data(data_dir)
-    data.verify(progress_bar=True)
+    data.verify(progress_bar=None)
     model = AlphaSTomics.load(checkpoint)
     split, sections = _sections_to_score(data, split)
     columns_of(data, model.genes)
@@ -166,12 +155,17 @@ def evaluate(
             found += score_expression(model, cells, seed=seed)
         rows += [{"section": section.name, **row} for row in found]
     table = pd.DataFrame(rows)
-    records = json.loads(table.to_json(orient="records"))
     facts = {"checkpoint": str(checkpoint), "data": str(data_dir), "split": split, "seed": seed}
+    _write_scores(table, facts, folder)
+    return table
+
+
+def _write_scores(table: pd.DataFrame, facts: dict[str, Any], folder: Path) -> None:
+    """Write the scores as CSV, and with the facts of the call as JSON."""
+    records = json.loads(table.to_json(orient="records"))
     with writing("--output_dir", folder):
         write_text(folder / TABLE, table.to_csv(index=False))
         write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
-    return table
 
 
 def _sections_to_score(

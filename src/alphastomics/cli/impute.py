@@ -17,6 +17,7 @@ from alphastomics.cli._cells import (
     RunConfig,
     check_output,
     read_cells,
+    read_reference,
     require_cells,
     write_cells,
 )
@@ -58,8 +59,8 @@ def impute_command(
 ) -> None:
     """Impute genes that were not measured.
 
-    Written to .obsm["expression_imputed"], log-normalized, with 90 % bounds if the model is
-    calibrated; or as a table of cells and genes to a .csv file.
+    Their expression is written to .obsm["expression_imputed"], log-normalized, with 90 % bounds if
+    the model is calibrated; or as a table of cells and genes to a .csv file.
     """
     with report_errors("Nothing was written."):
         found = find_checkpoint(checkpoint, config)
@@ -75,7 +76,7 @@ def impute_command(
         model.impute(
             cells,
             genes=names,
-            reference=None if reference is None else read_cells(reference, "--reference"),
+            reference=read_reference(reference),
             draw=draw,
             seed=seed,
         )

@@ -1,7 +1,7 @@
-"""The command ``info``: what a checkpoint, a model or a folder of processed data holds.
+"""The command ``info``: what a checkpoint, a model, processed data or an AnnData file holds.
 
-Read without torch and AnnData, whose imports take seconds. Whatever is not as expected is left to
-the readers of the package, whose errors say what is wrong.
+Models and processed data are read without torch and AnnData, whose imports take seconds. Whatever
+is not as expected is left to the readers of the package, whose errors say what is wrong.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Annotated, Any
 import typer
 
 from alphastomics import _keys
+from alphastomics.cli._cells import is_store
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import MANIFEST, find_checkpoint
-from alphastomics.config import ConfigError
+from alphastomics.cli._labels import label_hint
+from alphastomics.cli._run_folder import MANIFEST, MODEL, find_checkpoint
 
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"  # of a saved model
 MOST_JSON = 64_000_000  # bytes
 UNEXPECTED = (
     *(ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError),
@@ -33,7 +34,8 @@ def info_command(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Checkpoint, folder of a run, of a saved model or of processed data.",
+            help="Checkpoint, folder of a run, of a saved model or of processed data, or AnnData "
+            "(.h5ad or .zarr).",
             metavar="PATH",
         ),
     ],
@@ -41,21 +43,20 @@ def info_command(
         Path | None, typer.Option(help="Config of the run, to find its checkpoint.")
     ] = None,
 ) -> None:
-    """Describe a checkpoint, a model or processed data."""
+    """Describe a checkpoint, a model, processed data or cells."""
     with report_errors("Nothing was written."):
         typer.echo(describe(path, config))
 
 
 def describe(path: Path, config: Path | None = None) -> str:
-    """Describe a checkpoint, a model or a folder of processed data in a few lines."""
+    """Describe a checkpoint, a model, a folder of processed data or AnnData in a few lines."""
     if (path / MANIFEST).is_file():
         return _describe_data(path)
+    if path.suffix == ".h5ad" or is_store(path):
+        from alphastomics.cli._describe_cells import describe_cells
+
+        return describe_cells(path)
     found = find_checkpoint(path, config, "path")
-    if found.is_dir() and not (found / MODEL).is_file():
-        raise ConfigError(
-            f"path: {path} is not processed data (it has no {MANIFEST}), a saved model (no "
-            f"{MODEL}) or a run (no run.json): name one of these, or a checkpoint (.ckpt)."
-        )
     try:
         payload = _read_model(found) if found.is_dir() else _read_checkpoint(found)
         return _describe_model(payload)
@@ -81,7 +82,19 @@ def _describe_data(folder: Path) -> str:
     for section in manifest.sections:
         where = "" if section.has_coordinates else ", no coordinates"
         lines.append(f"  {section.split:5} {section.name}: {section.n_cells:,} cells{where}")
+    if manifest.labels_key is None:
+        hint = label_hint(_columns(folder / manifest.sections[0].file))
+        lines += [f"{hint} of preprocess."] * bool(hint)
     return "\n".join(lines)
+
+
+def _columns(store: Path) -> list[str]:
+    """Columns of ``obs`` in a store of processed data, read without AnnData; none if damaged."""
+    try:
+        columns = json.loads((store / "obs" / ".zattrs").read_bytes())["column-order"]
+        return [str(column) for column in columns]
+    except UNEXPECTED:
+        return []
 
 
 def _read_model(folder: Path) -> dict[str, Any]:

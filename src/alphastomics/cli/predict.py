@@ -25,6 +25,7 @@ from alphastomics.cli._cells import (
     check_table_of_positions,
     position_table,
     read_cells,
+    read_reference,
     require_cells,
     write_cells,
 )
@@ -59,7 +60,7 @@ def predict_command(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Predict the positions or expression that cells lack.
+    """Predict missing positions or expression: point estimates.
 
     Positions are written to .obsm["spatial_predicted"], or as a table to a .csv file, with the
     radius within which 90 % of the cells lie if the model is calibrated; expression to
@@ -78,7 +79,7 @@ def predict_command(
         model.predict(
             cells,
             mode=mode.value,
-            reference=None if reference is None else read_cells(reference, "--reference"),
+            reference=read_reference(reference),
             standardize=standardize.value,
             estimate=estimate.value,
         )

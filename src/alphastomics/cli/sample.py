@@ -1,4 +1,4 @@
-"""The command ``sample``: posterior samples of what cells lack, or generated cells."""
+"""The command ``sample``: draws of missing positions and expression, or generated cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from alphastomics import _keys
 from alphastomics.cli._cells import (
+    QUERY,
     TABLE,
     Checkpoint,
     Mode,
@@ -24,7 +25,9 @@ from alphastomics.cli._cells import (
     check_table_of_positions,
     position_table,
     read_cells,
+    read_reference,
     require_cells,
+    table_error,
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
@@ -62,7 +65,7 @@ def sample_command(
         Path | None,
         typer.Option(
             "--input",
-            help="Cells to estimate (.h5ad, .zarr or processed data).",
+            help=QUERY,
             rich_help_panel="Cells",
         ),
     ] = None,
@@ -82,7 +85,7 @@ def sample_command(
     method: Annotated[
         Method,
         typer.Option(
-            help="Posterior samples, or the point estimate of `alphastomics predict`.",
+            help="Posterior samples (draws), or the point estimate of `alphastomics predict`.",
             rich_help_panel="Sampling",
         ),
     ] = Method.sample,
@@ -124,26 +127,18 @@ def sample_command(
     output: Output = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Sample what cells lack, or generate new cells.
+    """Sample missing positions or expression; generate cells.
 
     Positions are written to .obsm["spatial_sampled"], or as a table to a .csv file; expression to
     .layers["expression_sampled"].
     """
     with report_errors("Nothing was written."):
-        if (input is None) == (n_cells is None):
-            raise ConfigError(
-                "give either --input, cells to estimate, or --n_cells, the number of new cells."
-            )
-        _refuse_unused(context, generates=input is None, method=method)
+        _check_request(context, input, n_cells, method)
         found = find_checkpoint(checkpoint, config)
         output = output or default_output(found, input, FILLED_SUFFIX, GENERATED)
         check_output(output, [found, input, reference], overwrite=overwrite)
         require_cells(input, reference)
-        if output.suffix == TABLE and (input is None or point is Point.none):
-            raise ConfigError(
-                "--output: a .csv file holds one position per cell and no expression: name an "
-                ".h5ad or .zarr file."
-            )
+        _check_table(output, generates=input is None, point=point)
         run = config_of_run(found).diffusion
         options: dict[str, Any] = {
             "seed": seed,
@@ -162,7 +157,7 @@ def sample_command(
         task: dict[str, Any] = {
             "mode": mode.value,
             "standardize": standardize.value,
-            "reference": None if reference is None else read_cells(reference, "--reference"),
+            "reference": read_reference(reference),
         }
         if method is Method.predict:
             key = _keys.PREDICTED
@@ -172,6 +167,28 @@ def sample_command(
             options["point"] = None if point is Point.none else point.value
             model.sample(cells, n_samples=n_samples, **task, **options)
         write_cells(cells, output, position_table(cells, key) if output.suffix == TABLE else None)
+
+
+def _check_request(
+    context: typer.Context, input: Path | None, n_cells: int | None, method: Method
+) -> None:
+    """Raise unless cells are either given or to be generated, and all options have an effect."""
+    if (input is None) == (n_cells is None):
+        raise ConfigError(
+            "give either --input, cells with missing positions or expression, or --n_cells, the "
+            "number of new cells."
+        )
+    _refuse_unused(context, generates=input is None, method=method)
+
+
+def _check_table(output: Path, *, generates: bool, point: Point) -> None:
+    """Raise if a table is to be written that cannot hold the results."""
+    if output.suffix != TABLE:
+        return
+    if generates:
+        raise table_error("new cells have expression, too")
+    if point is Point.none:
+        raise table_error("--point none writes several")
 
 
 def _refuse_unused(context: typer.Context, *, generates: bool, method: Method) -> None:

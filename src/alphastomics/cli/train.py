@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alphastomics import _keys
 from alphastomics._files import whole, writing
 from alphastomics.cli._errors import report_errors
 from alphastomics.cli._loggers import choose_logger, is_first, loggers, wandb_id
+from alphastomics.cli._new_run import begin, new_run
 from alphastomics.cli._options import with_options
+from alphastomics.cli._resume import check_data, check_resumable
 from alphastomics.cli._run_folder import (
     BEST,
     CHECKPOINTS,
-    CONFIG,
-    EARLIER,
     FIGURE,
     HISTORY,
     LAST,
-    begin,
-    check_data,
     check_folder,
     data_folder,
-    earlier_run,
     effective_config,
     folder_of,
-    move_aside,
     overlap,
     relative,
     run_of,
@@ -39,6 +34,7 @@ from alphastomics.cli._run_folder import (
 from alphastomics.config import PRESETS, Config, ConfigError
 
 if TYPE_CHECKING:
+    from alphastomics.io import ProcessedData
     from alphastomics.model import AlphaSTomics
 
 
@@ -109,8 +105,8 @@ def _command(
         last = folder / CHECKPOINTS / LAST
         report.remedy = lambda: (
             f"Resume with --resume {last}."
-            if os.path.exists(last)
-            else f"Start again.{earlier_run(folder)}"
+            if os.path.exists(last)  # False for a name that is too long
+            else "Start again."
         )
         train(config, folder, start)
 
@@ -147,69 +143,96 @@ def train(config: Config, folder: Path, start: Start = NEW) -> AlphaSTomics:
     """
     data_dir = data_folder(config)  # before imports that take seconds
 
-    from lightning.pytorch.callbacks import LambdaCallback
-
     from alphastomics._compat import epoch_logger
-    from alphastomics.cli._processed import choose_genes, set_up, training_data
-    from alphastomics.io import open_data
-    from alphastomics.model import AlphaSTomics
-    from alphastomics.model._checkpoint import versions
     from alphastomics.model._distributed import require_devices
 
     resume = start.checkpoint
     # In another folder than that of its run, a resumed run is a new one.
     resumes = resume is not None and folder.resolve() == run_of(resume)
     if is_first():
-        check_folder(folder, data_dir, resumes=resumes)
-        if resume is not None and not resumes and overlap(folder, resume):
-            raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
-    data = open_data(data_dir)
-    data.verify([*data.sections("train"), *data.sections("val")], progress_bar=is_first())
-    fingerprint = data.manifest.provenance.fingerprint
-    if resume is not None and not start.allow_other_data:
-        check_data(resume, data.folder, fingerprint)
-    columns = choose_genes(data, config.data.num_genes, config.training.seed)
-    cells, expression = set_up(data, columns)
-    model = AlphaSTomics(cells, **config.model_arguments())
+        _check_folders(folder, data_dir, resume, resumes=resumes)
+    data = _open_data(data_dir, start)
+    model = _new_model(data, config)
     val_sections = [section.name for section in data.sections("val")]
     options = _train_options(config, has_validation=bool(val_sections))
     require_devices(options)
-    before = 0 if resume is None else _check_resumable(resume, model)
+    before = 0 if resume is None else check_resumable(resume, model)
     kind = choose_logger(config.training.logger)
     run_id = wandb_id(folder if resumes else None)
-    facts: dict[str, Any] = {
+    logging = {"logger": kind} | ({"wandb_id": run_id} if kind == "wandb" else {})
+    facts = _facts(config, data, model, logging)
+    with _recorded(folder, config, facts, options["callbacks"], resumes=resumes):
+        options["logger"] = [epoch_logger(), *loggers(kind, config, folder, run_id, before)]
+        model.train(
+            val_sections=val_sections,
+            ckpt_path=resume,
+            checkpoint_dir=folder / CHECKPOINTS,
+            default_root_dir=str(folder),
+            **options,
+        )
+    return _finish(model, folder, val_sections, start, before) if is_first() else model
+
+
+def _check_folders(folder: Path, data: Path, resume: Path | None, *, resumes: bool) -> None:
+    """Raise if the run would touch other files, or lie where its checkpoint is."""
+    check_folder(folder, data, resumes=resumes)
+    if resume is not None and not resumes and overlap(folder, resume):
+        raise ConfigError(f"--resume: {resume} lies in {folder}: name another --output_dir.")
+
+
+def _open_data(data_dir: Path, start: Start) -> ProcessedData:
+    """Open and verify processed data; raise if a run would be resumed on others."""
+    from alphastomics.io import open_data
+
+    data = open_data(data_dir)
+    sections = [*data.sections("train"), *data.sections("val")]
+    data.verify(sections, progress_bar=None if is_first() else False)
+    if start.checkpoint is not None and not start.allow_other_data:
+        check_data(start.checkpoint, data.folder, data.manifest.provenance.fingerprint)
+    return data
+
+
+def _new_model(data: ProcessedData, config: Config) -> AlphaSTomics:
+    """Model of the training cells, whose expression stays on disk."""
+    from alphastomics.cli._processed import choose_genes, set_up, training_data
+    from alphastomics.model import AlphaSTomics
+
+    columns = choose_genes(data, config.data.num_genes, config.training.seed)
+    cells, expression = set_up(data, columns)
+    model = AlphaSTomics(cells, **config.model_arguments())
+    model._table = training_data(model, data, cells, expression)
+    return model
+
+
+def _facts(
+    config: Config, data: ProcessedData, model: AlphaSTomics, logging: dict[str, str]
+) -> dict[str, Any]:
+    """Facts of a run, for its ``run.json``."""
+    from alphastomics.model._checkpoint import versions
+
+    return {
         "seed": config.training.seed,
         "data": str(data.folder),
-        "data_fingerprint": fingerprint,
-        "genes": len(columns),
-        "logger": kind,
+        "data_fingerprint": data.manifest.provenance.fingerprint,
+        "genes": len(model.genes),
         "versions": versions(),
+        **logging,
     }
-    if kind == "wandb":
-        facts["wandb_id"] = run_id
-    model._table = training_data(model, data, cells, expression)
-    if is_first():
-        record = partial(begin, folder, config, facts)
-        if resumes:  # a run that cannot be resumed stays as it is
-            options["callbacks"].append(LambdaCallback(on_train_start=lambda *_: record()))
-        else:
-            facts[EARLIER] = move_aside(folder)
-            record()
-    options |= {
-        "checkpoint_dir": folder / CHECKPOINTS,
-        "logger": [epoch_logger(), *loggers(kind, config, folder, run_id, before)],
-        "default_root_dir": str(folder),
-    }
-    model.train(val_sections=val_sections, ckpt_path=resume, **options)
+
+
+def _recorded(
+    folder: Path, config: Config, facts: dict[str, Any], callbacks: list[Any], *, resumes: bool
+) -> AbstractContextManager[None]:
+    """Write the folder of a new run now, and that of a resumed one at its first step."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
     if not is_first():
-        return model
-    steps = model.training_record.steps
-    if steps == before:
-        _report_no_steps(resume, before, folder)
-    best = _finish(model, folder, val_sections)
-    if steps > before:
-        typer.echo(f"Training finished: {folder / CHECKPOINTS / BEST} ({steps} steps).")
-    return best
+        return nullcontext()
+    if not resumes:
+        return new_run(folder, config, facts)
+    # A run that cannot be resumed stays as it is.
+    callbacks.append(LambdaCallback(on_train_start=lambda *_: begin(folder, config, facts)))
+    return nullcontext()
 
 
 def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
@@ -241,46 +264,26 @@ def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:
     return {**training.train_options(), "callbacks": callbacks}
 
 
-def _check_resumable(checkpoint: Path, model: AlphaSTomics) -> int:
-    """Raise unless a checkpoint is of the same model; the steps that it was trained."""
-    from alphastomics.model._checkpoint import plain, read_checkpoint
-
-    _, payload = read_checkpoint(checkpoint)
-    mine, theirs = dict(model.config), payload["init_arguments"]
-    different = [
-        f"{name} is {theirs.get(name)!r} in the checkpoint and {value!r} now"
-        for name, value in mine.items()
-        if theirs.get(name) != value
-    ]
-    genes = payload["registry"]["field_registries"]["X"]["state_registry"]["column_names"]
-    if list(genes) != list(model.genes):
-        different.append(f"its {len(genes)} genes are not the {len(model.genes)} of the data")
-    names = payload["registry"]["setup_args"]
-    different += [
-        f"{name} is {names.get(name)!r} in the checkpoint and {value!r} in the data"
-        for name, value in model.registry_["setup_args"].items()
-        if names.get(name) != value
-    ]
-    of = _keys.CATEGORIES_REGISTRY
-    if plain(payload["registry"][of]) != plain(model.registry_[of]):
-        different.append("the data have other cell types or batches")
-    if different:
-        written = run_of(checkpoint) / CONFIG
-        lost = "" if written.is_file() else f" {written} is missing: pass --config."
-        raise ConfigError(
-            f"--resume: {checkpoint} has another configuration: {'; '.join(different)}. Resume "
-            f"with the same, or train a new model.{lost}"
-        )
-    return int(payload["training"]["steps"])
+def _finish(
+    model: AlphaSTomics, folder: Path, val_sections: list[str], start: Start, before: int
+) -> AlphaSTomics:
+    """Write and report what a run has learned; the model with the best weights."""
+    steps, path = model.training_record.steps, folder / CHECKPOINTS / BEST
+    if steps == before:
+        _report_no_steps(start.checkpoint, before, folder)
+    _write_history(model, folder)
+    best = _calibrated(model, path, val_sections)
+    if steps > before:
+        resumed = f", resumed from step {before}" if before else ""
+        typer.echo(f"Training finished: {path} ({steps} steps{resumed}).")
+    return best
 
 
-def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> AlphaSTomics:
-    """Write the history; calibrate the best weights on the validation sections."""
+def _write_history(model: AlphaSTomics, folder: Path) -> None:
+    """Write the table and the figure of the losses."""
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from alphastomics.model import AlphaSTomics
-    from alphastomics.model._checkpoint import replace_payload
     from alphastomics.pl import history
 
     table = pd.concat(model.history.values(), axis=1)
@@ -289,7 +292,13 @@ def _finish(model: AlphaSTomics, folder: Path, val_sections: list[str]) -> Alpha
             table.to_csv(part)
         with whole(folder / FIGURE) as part:
             plt.close(history(model, save=part).figure)
-    path = folder / CHECKPOINTS / BEST
+
+
+def _calibrated(model: AlphaSTomics, path: Path, val_sections: list[str]) -> AlphaSTomics:
+    """Model with the best weights, calibrated on the validation sections, also in its file."""
+    from alphastomics.model import AlphaSTomics
+    from alphastomics.model._checkpoint import replace_payload
+
     best = AlphaSTomics.load(path)
     best._calibrate_on(model._training_cells(), val_sections)
     replace_payload(path, best._payload(best.training_record, best.history_ or {}))

@@ -150,6 +150,13 @@ def h5ad_sections(path: Path, keys: RawKeys) -> list[RawSection]:
     return _Table(path, "h5ad", keys).sections(path.stem)
 
 
+def keys_of(path: Path) -> dict[str, list[str]]:
+    """Keys of the layers, obsm and uns of an AnnData file, without reading them."""
+    kind = "zarr" if path.is_dir() else "h5ad"
+    with _Table(path, kind, RawKeys()).open() as group:
+        return {name: sorted(group[name]) for name in ("layers", "obsm", "uns") if name in group}
+
+
 def zarr_sections(path: Path, keys: RawKeys) -> list[RawSection]:
     """Find the sections of a zarr store of AnnData, or of the tables of SpatialData."""
     stored = _Table(path, "zarr", keys)

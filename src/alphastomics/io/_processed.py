@@ -12,9 +12,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from alphastomics import _keys
+from alphastomics._progress import Reporter
 from alphastomics._validate import check_values
 from alphastomics.io._files import DataError, checksum, reading
 from alphastomics.io._manifest import Manifest, SectionEntry, Split, read_manifest
@@ -184,7 +184,10 @@ class ProcessedData:
         return [section for section in self._sections if split in (None, section.entry.split)]
 
     def verify(
-        self, sections: Sequence[ProcessedSection] | None = None, *, progress_bar: bool = False
+        self,
+        sections: Sequence[ProcessedSection] | None = None,
+        *,
+        progress_bar: bool | None = False,
     ) -> None:
         """Raise if a store differs from what ``preprocess`` wrote, or from the manifest.
 
@@ -196,7 +199,7 @@ class ProcessedData:
         sections
             Sections to verify; by default all.
         progress_bar
-            Whether to show a progress bar if it takes long.
+            Whether to show progress if it takes long; ``None`` for ``al.settings.progress_bar``.
 
         Raises
         ------
@@ -204,9 +207,11 @@ class ProcessedData:
             If a file is missing, was altered or does not fit the others.
         """
         chosen = self._sections if sections is None else sections
-        bar = tqdm(chosen, "Verifying", unit="section", delay=SHOWN_AFTER, disable=not progress_bar)
-        for section in bar:
-            section.verify(self.manifest.n_dims, self.manifest.values)
+        reporter = Reporter.of(progress_bar)
+        with reporter.bar("verifying", len(chosen), "sections", delay=SHOWN_AFTER) as bar:
+            for section in chosen:
+                section.verify(self.manifest.n_dims, self.manifest.values)
+                bar.update(note=section.name)
 
 
 def open_data(folder: str | Path) -> ProcessedData:

@@ -10,6 +10,7 @@ from typing import Any
 import anndata as ad
 
 from alphastomics import _keys
+from alphastomics._files import content
 from alphastomics.io._anndata_files import h5ad_sections, zarr_sections
 from alphastomics.io._files import DataError
 from alphastomics.io._instruments import output_section
@@ -79,11 +80,10 @@ def find_sections(
     inputs = list(walk(root, bin_size, os.path.realpath(root)))
     sections = [section for found in inputs for section in _read(found, keys, also_obs)]
     if not sections:
-        inside = sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
-        found = f"it holds {', '.join(inside)}" if inside else "it is empty"
-        if root.is_file():
-            found = "it is another kind of file"
-        raise DataError(f"--raw_dir: found no data in {str(root)!r}; {found}. Expected {READABLE}.")
+        found = content(root) if root.is_dir() else "is another kind of file"
+        raise DataError(
+            f"--raw_dir: found no data in {str(root)!r}; it {found}. Expected {READABLE}."
+        )
     _check_names(sections)
     return sections
 

@@ -110,9 +110,8 @@ def warn_of_training_cells(
     measured = table.measured(cells) & training.measured(place[cells])
     if not measured[:, imputed].any():
         return
-    own, trained = (rows[:].toarray() for rows in (
-        table.expression[cells], training.expression[place[cells]]
-    ))  # fmt: skip
+    own = table.expression[cells][:].toarray()
+    trained = training.expression[place[cells]][:].toarray()
     same = ((own == trained) | ~measured).all(1) & (own > 0).any(1)
     if same.mean() >= LEAST_SHARE:
         warn(
