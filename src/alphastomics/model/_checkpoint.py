@@ -21,7 +21,6 @@ from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
-import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,7 +35,9 @@ from alphastomics._files import (
     whole_folder,
     writing,
 )
+from alphastomics.config import ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.model._record import History, TrainingRecord, history_to_json
 from alphastomics.model._saved import (
     ARRAY,
     DamagedError,
@@ -96,25 +97,16 @@ def restore(value: Any) -> Any:
     return value
 
 
-def history_to_json(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
-    """Write a training history as plain lists."""
+def payload_of(
+    config: ModelConfig, registry: dict[str, Any], training: TrainingRecord, history: History
+) -> dict[str, Any]:
+    """Everything of a saved model but its weights."""
     return {
-        name: {
-            "index_name": frame.index.name,
-            "index": [int(i) for i in frame.index],
-            "values": [float(v) for v in frame[name]],
-        }
-        for name, frame in (history or {}).items()
-    }
-
-
-def history_from_json(history: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Invert :func:`history_to_json`."""
-    return {
-        name: pd.DataFrame(
-            {name: entry["values"]}, index=pd.Index(entry["index"], name=entry["index_name"])
-        )
-        for name, entry in history.items()
+        "init_arguments": config.model_dump(),
+        "registry": registry,
+        "training": training.to_json(),
+        "history": history_to_json(history),
+        "versions": versions(),
     }
 
 

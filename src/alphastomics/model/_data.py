@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.abc import CSRDataset
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
@@ -40,7 +39,6 @@ from alphastomics._validate import (
     check_positions,
     check_values,
     row_numbers,
-    short,
 )
 from alphastomics.diffusion_model.transforms import Rows
 
@@ -294,39 +292,6 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
         return tuple(sorted(as_names(obs_column(adata, key, argument).dropna()).unique()))
 
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
-
-
-def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
-    """Labels of new cells ``(n_cells,)``."""
-    names = np.empty(0, dtype=object)
-    nested = isinstance(labels, np.ndarray) and labels.ndim != 1
-    if isinstance(labels, Iterable) and not isinstance(labels, str | AnnData) and not nested:
-        names = np.fromiter(labels, dtype=object)
-    if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
-        raise ValueError(
-            f"labels must have one entry per cell, the types of {n_cells} cells, found "
-            f"{short(labels)} ({type(labels).__name__})."
-        )
-    return names
-
-
-def new_cells(
-    n_cells: int, genes: pd.Index, setup: SetupArgs, labels: ArrayLike | None = None
-) -> AnnData:
-    """Cells of which nothing is known but their type, if ``labels`` ``(n_cells,)`` are given."""
-    width = len(str(n_cells - 1))
-    obs = pd.DataFrame(index=[f"cell_{i:0{width}d}" for i in range(n_cells)])
-    obs[_keys.EXPRESSION_KNOWN] = False
-    if labels is not None:
-        if setup.labels_key is None:
-            raise ValueError(
-                "labels were given, but the model was set up without labels_key: set up the "
-                "training data with setup_anndata(..., labels_key=...) and train again."
-            )
-        obs[setup.labels_key] = pd.Categorical(_label_array(labels, n_cells))
-    empty = sparse.csr_matrix((n_cells, len(genes)), dtype=np.float32)
-    layers = {} if setup.layer is None else {setup.layer: empty}
-    return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
 
 
 def check_linked(table: CellTable, training: Mask) -> None:

@@ -228,6 +228,8 @@ def check_trainer_options(options: Devices, ours: Sequence[str]) -> None:
     ours
         Names of the other options of the call, for a hint.
     """
+    if "checkpoint_dir" in ours and options.get("enable_checkpointing"):
+        raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
     signatures = [inspect.signature(trainer).parameters for trainer in (Trainer, L.Trainer)]
     known = {name for parameters in signatures for name in parameters} - {"kwargs"}
     for name in options:

@@ -14,7 +14,7 @@ from alphastomics._threads import limited_threads
 from alphastomics.diffusion_model.alignment import superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import SetReader
+from alphastomics.model._set_reader import SetReader
 from alphastomics.model._task import InferenceSet, InferenceTask, inference_sets
 
 SOFTENING = 1e-12  # added to squared distances, whose root has no slope at 0

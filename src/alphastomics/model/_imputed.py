@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics import _keys
-from alphastomics._output import INTERVAL, METHOD, Results
+from alphastomics._output import INTERVAL, METHOD, Output, Results
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.model._bounds import ExpressionBounds
 from alphastomics.model._inference import Estimates
-from alphastomics.model._results import BOUNDS, Output, known_and_estimated
+from alphastomics.model._results import BOUNDS, known_and_estimated
 from alphastomics.model._task import InferenceTask
 
 

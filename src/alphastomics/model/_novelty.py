@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alphastomics._compat import warn
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import SetReader
+from alphastomics.model._set_reader import SetReader
 from alphastomics.model._task import MAX_SET, InferenceTask, inference_sets
 from alphastomics.priors.reference_matching import most_similar
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from alphastomics._anndata import Mask
-from alphastomics._validate import short
+from alphastomics._validate import check_integer, short
 from alphastomics.diffusion_model.batch import SECTION, WINDOW
 from alphastomics.model._data import CellTable, concatenate
 from alphastomics.model._query import blank_cells, check_reference
@@ -96,6 +96,12 @@ class InferenceTask:
         """Number of cells, the reference included."""
         return len(self.data.names)
 
+    def set_size(self, max_cells: int | None = None) -> int:
+        """Maximum number of cells of a set: ``max_cells``, or by default."""
+        if max_cells is not None:
+            return int(max_cells)
+        return MAX_SET if self.fill_position else MAX_PLACED_SET
+
     @property
     def to_fill(self) -> Mask:
         """Query cells that lack a value that is estimated, ``(n,)``."""
@@ -128,6 +134,12 @@ class InferenceTask:
         names = pd.unique(sections[within])
         cells = {name: np.flatnonzero(within & (sections == name)) for name in names}
         return [(name, c) for name, c in cells.items() if not self.position_known[c].any()]
+
+
+def check_set_size(max_cells_per_set: int | None) -> None:
+    """Raise unless a set can have as many cells."""
+    if max_cells_per_set is not None:
+        check_integer("max_cells_per_set", max_cells_per_set, MIN_SET)
 
 
 def make_task(
@@ -182,8 +194,6 @@ def make_task(
     else:
         fill_position, fill_expression = mode != "pos_to_expr", mode != "expr_to_pos"
 
-    n_query = len(query.names)
-    data = query
     _require_something_known(
         mode,
         position=reference is not None or bool(position_known.any()),
@@ -195,6 +205,7 @@ def make_task(
     blank = np.zeros(0, dtype=np.int64)
     if leave_out_blank:
         blank = blank_cells(query, position_known, expression_known)
+    data = query
     if reference is not None:
         check_reference(query, reference, position_known, fill_position=fill_position)
         data = concatenate(query, reference)
@@ -202,7 +213,7 @@ def make_task(
         expression_known = np.concatenate([expression_known, reference.expression_known])
     return InferenceTask(
         data,
-        n_query,
+        len(query.names),
         position_known,
         expression_known,
         fill_position,
