@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader
 
 from alphastomics._compat import copies_process, quiet
 from alphastomics._files import TEMPORARY, whole
+from alphastomics._options import nearest_name
 from alphastomics._validate import check_choice
-from alphastomics.config import Precision, nearest_name
+from alphastomics.config import Precision
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]

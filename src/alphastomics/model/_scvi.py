@@ -14,8 +14,8 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scvi.model.base import BaseModelClass
 
+from alphastomics._options import nearest_name
 from alphastomics._validate import renamed_argument, short
-from alphastomics.config import nearest_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Model = TypeVar("Model")

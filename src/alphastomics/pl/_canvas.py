@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._coordinates import Points
+from alphastomics._options import nearest_name
 from alphastomics._validate import check_number
-from alphastomics.config import nearest_name
 from alphastomics.pl._colors import Palette, colormap_of
 
 if TYPE_CHECKING:  # axes, which are returned but for return_fig=True, can be used as such
