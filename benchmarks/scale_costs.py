@@ -25,7 +25,8 @@ from alphastomics.diffusion_model.complexity import account
 from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._set_reader import SetReader
-from alphastomics.model._task import MAX_SET, inference_sets
+from alphastomics.model._sets import inference_sets
+from alphastomics.model._task import MAX_SET
 
 BYTES_PER_CELL = 200  # in each process: name, section, position and result, expression on disk
 NONZERO_PER_CELL = 150  # of 500 genes, in the simulated tissue

@@ -11,7 +11,7 @@ import torch
 
 from alphastomics.model._distributed import OutOfMemoryError, uniform_out_of_memory, world_size
 from alphastomics.model._draws import SetSampler, draw_settings
-from alphastomics.model._task import inference_sets
+from alphastomics.model._sets import inference_sets
 
 QUIET = {"progress_bar": False}
 SCRIPT = Path(__file__).with_name("several_processes.py")

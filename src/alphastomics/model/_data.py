@@ -4,43 +4,31 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.abc import CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import (
     Mask,
-    as_csr,
     as_names,
     expression_known,
     gene_names,
-    matrix_name,
     obs_column,
-    read_matrix,
     read_panels,
     read_positions,
     sections_of,
-    select_genes,
 )
 from alphastomics._compat import warn
 from alphastomics._coordinates import is_known
-from alphastomics._hints import coordinate_hint, count_hint, gene_hint
+from alphastomics._hints import coordinate_hint, gene_hint
 from alphastomics._pixels import check_pixels
-from alphastomics._validate import (
-    MIN_CELLS,
-    check_adata,
-    check_positions,
-    check_values,
-    row_numbers,
-)
+from alphastomics._validate import MIN_CELLS, check_adata, check_positions
 from alphastomics.diffusion_model.transforms import Rows
+from alphastomics.model._expression import GeneIndexer, read_expression
 
 
 @dataclass(frozen=True)
@@ -173,72 +161,6 @@ def without_genes(table: CellTable, hidden: Mask) -> CellTable:
     return replace(
         table, panels=table.panels & ~hidden, expression=sparse.csr_matrix(expression @ visible)
     )
-
-
-@dataclass(frozen=True)
-class GeneIndexer:
-    """Selection of the genes of the model from a matrix, without values that were not measured.
-
-    Attributes
-    ----------
-    column
-        Column of every gene, -1 where there is none, ``(G,)``.
-    panels, panel, known
-        As in :class:`CellTable`.
-    """
-
-    column: NDArray[np.int64]
-    panels: Mask
-    panel: NDArray[np.int64]
-    known: Mask
-
-    def select(
-        self, matrix: sparse.csr_matrix, cells: NDArray[np.int64] | slice = slice(None)
-    ) -> sparse.csr_matrix:
-        """Genes of cells, whose rows ``matrix`` holds, in the order of the model."""
-        matrix, panel = select_genes(matrix, self.column), self.panel[cells]
-        if self.panels.all() and self.known.all():
-            return matrix
-        coo = matrix.tocoo()
-        measured = self.panels[panel[coo.row], coo.col] & self.known[cells][coo.row]
-        return sparse.csr_matrix(
-            (coo.data[measured], (coo.row[measured], coo.col[measured])), shape=matrix.shape
-        )
-
-
-class BackedExpression:
-    """Expression of an AnnData that is open on disk, read and checked when indexed."""
-
-    def __init__(self, dataset: Any, values: str, genes: GeneIndexer) -> None:
-        self.dataset, self.values, self.genes = dataset, values, genes
-        self.shape = (int(dataset.shape[0]), len(genes.column))
-
-    def __getitem__(self, cells: Any) -> sparse.csr_matrix:
-        """Read rows by number, in any order, by a slice or by a mask."""
-        cells = row_numbers(cells, self.shape[0])
-        unique, place = np.unique(cells, return_inverse=True)
-        if not len(unique):
-            return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
-        read = self.genes.select(as_csr(self.dataset[unique], "adata.X"), unique)
-        read = check_values(read, self.values, "adata.X")
-        return read if np.array_equal(unique, cells) else read[place]
-
-
-def _read_expression(
-    adata: AnnData, setup: SetupArgs, genes: GeneIndexer, *, required: bool
-) -> Rows:
-    """Read expression; rows of a query that is open on disk are read when they are needed."""
-    on_disk = adata.isbacked and setup.layer is None and not adata.is_view
-    if on_disk and not required and isinstance(adata.X, CSRDataset | h5py.Dataset):
-        return BackedExpression(adata.X, setup.values, genes)
-    expression = genes.select(read_matrix(adata, setup.layer))
-    try:
-        return check_values(expression, setup.values, matrix_name(setup.layer))
-    except ValueError as error:
-        hint = count_hint(adata) if setup.values == "counts" else ""
-        if not hint:
-            raise
-        raise ValueError(f"{error} Hint: {hint}.") from None
 
 
 def category_numbers(
@@ -429,7 +351,9 @@ def _read(
     panels = panels[:, column] & (column >= 0)
     genes_of_cells = GeneIndexer(column, panels, panel, known)
     return CellTable(
-        expression=_read_expression(adata, setup, genes_of_cells, required=required),
+        expression=read_expression(
+            adata, setup.layer, setup.values, genes_of_cells, lazy=not required
+        ),
         panels=panels,
         panel=panel,
         expression_known=known,

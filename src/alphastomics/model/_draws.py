@@ -14,7 +14,8 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings, draw_expression, draw_positions
 from alphastomics.model._inference import Estimates, Execution, estimate_in_sets
 from alphastomics.model._set_reader import SetReader
-from alphastomics.model._task import InferenceSet, InferenceTask
+from alphastomics.model._sets import InferenceSet
+from alphastomics.model._task import InferenceTask
 
 MAX_STEPS = 100_000  # of the diffusion heads
 

@@ -15,7 +15,8 @@ from alphastomics.diffusion_model.alignment import superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._set_reader import SetReader
-from alphastomics.model._task import InferenceSet, InferenceTask, inference_sets
+from alphastomics.model._sets import InferenceSet, inference_sets
+from alphastomics.model._task import InferenceTask
 
 SOFTENING = 1e-12  # added to squared distances, whose root has no slope at 0
 

@@ -23,7 +23,8 @@ from alphastomics.model._distributed import (
     uniform_out_of_memory,
 )
 from alphastomics.model._set_reader import SectionFrame, SetReader
-from alphastomics.model._task import MIN_SET, InferenceSet, InferenceTask, inference_sets
+from alphastomics.model._sets import InferenceSet, inference_sets
+from alphastomics.model._task import MIN_SET, InferenceTask
 from alphastomics.priors.reference_matching import WIDE_AND_NARROW
 
 MIN_BALANCED = 100  # cells of a set, of which the whole composition can be supposed

@@ -16,7 +16,8 @@ from alphastomics.diffusion_model.masking import Pattern
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._data import CellTable
 from alphastomics.model._datamodule import cell_batch, collate
-from alphastomics.model._task import MAX_LANDMARKS, InferenceSet, InferenceTask
+from alphastomics.model._sets import MAX_LANDMARKS, InferenceSet
+from alphastomics.model._task import InferenceTask
 
 
 class SectionFrame(NamedTuple):

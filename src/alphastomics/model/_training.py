@@ -17,7 +17,8 @@ import pandas as pd
 from alphastomics._progress import Reporter
 from alphastomics.config import ModelConfig, TrainConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._checkpoint import Checkpoints, progress_of, read_checkpoint, to_checkpoint
+from alphastomics.model._checkpoint import progress_of, read_checkpoint, to_checkpoint
+from alphastomics.model._checkpoint_writer import Checkpoints
 from alphastomics.model._data import CellTable, check_linked
 from alphastomics.model._datamodule import SectionSets, SetDataModule, SetOptions
 from alphastomics.model._distributed import world_size
