@@ -177,14 +177,6 @@ def _damaged(path: Path, why: object) -> ValueError:
     )
 
 
-def earlier_network(path: Path, written_by: str) -> ValueError:
-    """Error for weights of the network before diffusion heads."""
-    return ValueError(
-        f"{path} was written by alphastomics {written_by}, whose network this version does not "
-        f"have: load it with alphastomics=={written_by}, or train the model anew."
-    )
-
-
 def _require_readable(path: Path, version: object, payload: object) -> None:
     """Raise if a version of the package wrote a file that this one does not read."""
     if type(version) is not int or version < 1:
@@ -195,9 +187,13 @@ def _require_readable(path: Path, version: object, payload: object) -> None:
             f"{FORMAT_VERSION}: upgrade alphastomics."
         )
     if version < FORMAT_VERSION:
-        written_by = payload.get("versions", {}) if isinstance(payload, dict) else {}
-        known = written_by.get("alphastomics") if isinstance(written_by, dict) else None
-        raise earlier_network(path, str(known or "0.1.0")[:20])
+        packages = payload.get("versions", {}) if isinstance(payload, dict) else {}
+        known = packages.get("alphastomics") if isinstance(packages, dict) else None
+        writer = str(known or "0.1.0")[:20]
+        raise ValueError(
+            f"{path} was written by alphastomics {writer}, whose network this version does not "
+            f"have: load it with alphastomics=={writer}, or train the model anew."
+        )
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:

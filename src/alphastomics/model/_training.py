@@ -33,7 +33,6 @@ from alphastomics.nn.transformer import SetTransformer
 # Without a limit, training stops when every cell has been in a set about this often.
 VISITS_PER_CELL = 100
 LEAST_STEPS, MOST_STEPS = 250, 600
-MATCHING_STEPS = 250
 STAGE_2, TRAINING = "stage 2 of 2: network", "training"
 
 
@@ -65,16 +64,6 @@ def split_sections(
     return train
 
 
-def default_steps(n_cells: int, cells_per_step: int) -> int:
-    """Number of steps in which each of ``n_cells`` is in about 100 sets, 250 to 600."""
-    return min(max(round(VISITS_PER_CELL * n_cells / cells_per_step), LEAST_STEPS), MOST_STEPS)
-
-
-def matching_steps(steps: int) -> int:
-    """Number of steps of the fit of the reference matching, fewer for a short training."""
-    return min(MATCHING_STEPS, 20 + steps)
-
-
 class _Length(NamedTuple):
     """Limits of a trainer: steps, and epochs that suffice for them."""
 
@@ -95,7 +84,8 @@ def _length(
     max_steps, max_epochs = training.max_steps, training.max_epochs
     if max_steps is None and max_epochs is None:
         cells_per_step = training.batch_size * batches_per_step * training.set_size
-        max_steps = default_steps(n_cells, cells_per_step)
+        visits = round(VISITS_PER_CELL * n_cells / cells_per_step)
+        max_steps = min(max(visits, LEAST_STEPS), MOST_STEPS)
     limits = [limit for limit in (max_steps, max_epochs and max_epochs * steps_per_epoch) if limit]
     return _Length(min(limits), -(-min(limits) // steps_per_epoch))
 
@@ -305,20 +295,9 @@ def _fit_priors(
     reporter: Reporter,
 ) -> None:
     """Fit transforms and priors before the first training; new sections need new poses."""
-    learns_frame = config.frame == "learned" and config.places_cells
     if not record.steps:
         home = module.device
-        fit_statistics(
-            module.cpu(),
-            data,
-            sections,
-            training_mode=config.training_mode,
-            position_mask_ratio=config.position_mask_ratio,
-            learns_frame=learns_frame,
-            matching_steps=matching_steps(steps),
-            seed=config.seed,
-            reporter=reporter,
-        )
+        fit_statistics(module.cpu(), data, sections, config, steps, reporter)
         module.to(home)
     elif module.poses.is_fitted and sections != record.train_sections:
         module.poses.start(len(sections))  # found again within a few steps
