@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import lightning.pytorch as L
 import torch
 from scvi.train import Trainer
 
 from alphastomics._compat import epoch_logger, quiet
 from alphastomics.model._distributed import (
+    as_list,
     own_errors,
     plugins_for,
     require_script,
@@ -21,7 +23,7 @@ from alphastomics.model._distributed import (
 from alphastomics.model._step_progress import has_own_bar
 
 
-def make_trainer(options: Mapping[str, Any]) -> Trainer:
+def make_trainer(options: Mapping[str, Any], callbacks: Sequence[L.Callback]) -> Trainer:
     """Make a Trainer with these options, before any work: it refuses some of them."""
     options = {
         "accelerator": "auto",  # scvi-tools' None is refused where there is a GPU
@@ -30,6 +32,7 @@ def make_trainer(options: Mapping[str, Any]) -> Trainer:
         **options,
         "enable_progress_bar": has_own_bar(options),
         "simple_progress_bar": False,
+        "callbacks": [*as_list(options.get("callbacks")), *callbacks],
         "plugins": plugins_for(options),
         "reload_dataloaders_every_n_epochs": 1,
         "use_distributed_sampler": False,

@@ -221,14 +221,8 @@ def fit(
         length = _resumed(length, ckpt_path, record, len(train_sets), training, trainer_options)
     stopping, steps = Stopping(), StepProgress()
     written = [] if checkpoint_dir is None else [Checkpoints(Path(checkpoint_dir))]
-    trainer = make_trainer(
-        {
-            "check_val_every_n_epoch": 1 if val_sections else None,
-            **trainer_options,
-            **length._asdict(),
-            "callbacks": [*trainer_options.get("callbacks", []), *written, steps, stopping],
-        }
-    )
+    trainer_options.setdefault("check_val_every_n_epoch", 1 if val_sections else None)
+    trainer = make_trainer({**trainer_options, **length._asdict()}, [*written, steps, stopping])
     stage = TRAINING if resumes or record.steps else STAGE_2
     if has_own_bar(trainer_options):
         reporter = Reporter()
