@@ -106,9 +106,9 @@ def _document_checksum(document: dict[str, Any]) -> str:
     return _sha256(json.dumps(document, sort_keys=True).encode())
 
 
-def weights_fingerprint(state: dict[str, Tensor]) -> str:
-    """Short checksum of a state dict, which identifies the model of a result."""
-    return _sha256(_serialize(state))[:12]
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Version of the package and short checksum of weights: the model of a result."""
+    return f"alphastomics {__version__}, weights {_sha256(_serialize(state))[:12]}"
 
 
 def _serialize(state: dict[str, Tensor]) -> bytes:

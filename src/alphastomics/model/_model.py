@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scvi.data import AnnDataManager
 from scvi.model.base import BaseModelClass
 
-from alphastomics import __version__, _keys
+from alphastomics import _keys
 from alphastomics._anndata import gene_names
 from alphastomics._computing import own_torch_state
 from alphastomics._output import METHOD, OUTPUTS, Output, Results, destination
@@ -36,9 +36,8 @@ from alphastomics.config import (
     TrainingMode,
 )
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._bounds import ExpressionBounds
 from alphastomics.model._calibration import Calibrator, on_sections
-from alphastomics.model._checkpoint import payload_of, read_saved, weights_fingerprint, write_model
+from alphastomics.model._checkpoint import fingerprint, payload_of, read_saved, write_model
 from alphastomics.model._compute import DeviceNumbers, computing_on
 from alphastomics.model._cross_validation import Retraining, cross_validate
 from alphastomics.model._data import CellTable, SetupArgs
@@ -728,18 +727,16 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         query = reader.query(adata)
         self._warn_of_training_cells(adata, query, imputed)
         task = reader.imputation_task(adata, query, reference, imputed)
-        bounds = None
-        if not draw:
-            bounds = ExpressionBounds.of_task(task, self.training_record.intervals, self.module)
-        writer = ImputedWriter(results, key_added, bounds)
+        details = {"draw": draw, "seed": seed, "model": self._fingerprint()}
+        writer = ImputedWriter(
+            results, key_added, task, imputed, reader, self.training_record, output, details
+        )
         execution = Execution(task.set_size(max_cells_per_set), progress_bar)
         with computing_on(self.module, accelerator, devices):
             estimates = impute_missing(
                 self.module, task, imputed, execution, draw=(settings, seed) if draw else None
             )
-        details = {"draw": draw, "seed": seed, "model": self._fingerprint()}
-        transform = self.module.expression_transform
-        writer.write(task, estimates, imputed, self.genes, transform, output, details)
+        writer.write(estimates)
         return adata if copy else None
 
     @own_torch_state()
@@ -1182,8 +1179,7 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         return payload_of(self.config, self.registry_, training, history)
 
     def _fingerprint(self) -> str:
-        weights = weights_fingerprint(self.module.state_dict())
-        return f"alphastomics {__version__}, weights {weights}"
+        return fingerprint(self.module.state_dict())
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
