@@ -116,12 +116,7 @@ class CellTable:
         return CellTable(panels=self.panels, **per_cell)
 
     def shuffle(
-        self,
-        cells: NDArray[np.int64],
-        rng: np.random.Generator,
-        n: int,
-        *,
-        located: bool = False,
+        self, cells: NDArray[np.int64], rng: np.random.Generator, n: int, *, located: bool = False
     ) -> NDArray[np.int64]:
         """Shuffle the cells of random storage blocks, of as few as hold ``n``.
 
@@ -175,10 +170,7 @@ def category_numbers(
 
 
 def require_seen_labels(
-    adata: AnnData,
-    setup: SetupArgs,
-    categories: Categories,
-    cells: Mask | slice = slice(None),
+    adata: AnnData, setup: SetupArgs, categories: Categories, cells: Mask | slice = slice(None)
 ) -> None:
     """Raise if a label that is an input was not in the training data."""
     key, names = setup.labels_key, categories.labels

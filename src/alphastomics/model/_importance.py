@@ -107,12 +107,7 @@ def importance_by_gradients(
 @limited_threads()
 @torch.no_grad()
 def importance_by_hiding(
-    module: MaskedDiffusionModule,
-    task: InferenceTask,
-    *,
-    max_cells: int,
-    n_passes: int,
-    seed: int,
+    module: MaskedDiffusionModule, task: InferenceTask, *, max_cells: int, n_passes: int, seed: int
 ) -> NDArray[np.float64]:
     """Increase of the placement error when a gene is hidden, ``(G,)``.
 

@@ -116,11 +116,7 @@ class Known(NamedTuple):
     place: NDArray[np.float64]
 
     def estimates(
-        self,
-        query: Expression,
-        position: NDArray[np.float64],
-        visible: Genes,
-        hidden: Genes,
+        self, query: Expression, position: NDArray[np.float64], visible: Genes, hidden: Genes
     ) -> Values:
         """Estimates of every estimator in standardized units, ``(C, n, H)``."""
         transfer = GeneTransfer.fit(

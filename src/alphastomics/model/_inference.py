@@ -205,11 +205,7 @@ def _estimate_all(
 
 @torch.inference_mode()
 def predict_missing(
-    module: MaskedDiffusionModule,
-    task: InferenceTask,
-    execution: Execution,
-    *,
-    arrange: bool,
+    module: MaskedDiffusionModule, task: InferenceTask, execution: Execution, *, arrange: bool
 ) -> Estimates:
     """Conditional means; where no position is known and ``arrange``, arrangements."""
     reader = SetReader(module, task)

@@ -73,10 +73,7 @@ TRAIN = {
     "load_sparse_tensor": "sets of cells are made dense as they are drawn",
     "datamodule": "cells come from an AnnData, or from the command preprocess",
 }
-PARTS = {
-    **DEVICE,
-    "batch_size": "pass max_cells_per_set=, the most cells that are read at once",
-}
+PARTS = {**DEVICE, "batch_size": "pass max_cells_per_set=, the most cells that are read at once"}
 QUERY = {
     **PARTS,
     "indices": "pass a part of the cells, such as adata[indices].copy()",

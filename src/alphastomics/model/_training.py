@@ -72,10 +72,7 @@ class _Length(NamedTuple):
 
 
 def _length(
-    n_cells: int,
-    n_sets: int,
-    training: TrainConfig,
-    trainer_options: Mapping[str, Any],
+    n_cells: int, n_sets: int, training: TrainConfig, trainer_options: Mapping[str, Any]
 ) -> _Length:
     """Length of a training of ``n_sets`` sets an epoch."""
     processes = world_size(trainer_options)

@@ -15,9 +15,7 @@ from matplotlib.artist import ArtistInspector
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
-from mpl_toolkits.axes_grid1.anchored_artists import (  # type: ignore[import-untyped]
-    AnchoredSizeBar,
-)
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from alphastomics import _keys
