@@ -192,7 +192,7 @@ def _require_readable(path: Path, version: object, payload: object) -> None:
         writer = str(known or "0.1.0")[:20]
         raise ValueError(
             f"{path} was written by alphastomics {writer}, whose network this version does not "
-            f"have: load it with alphastomics=={writer}, or train the model anew."
+            f"have: load it with alphastomics=={writer}, or train a new model."
         )
 
 
