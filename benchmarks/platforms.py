@@ -69,7 +69,7 @@ def measure(training: ad.AnnData, query: ad.AnnData, values: str) -> dict[str, o
     al.AlphaSTomics.setup_anndata(training, values=values)
     model = al.AlphaSTomics(training, training_mode="expr_to_pos", **SMALL)
     model.train(max_steps=1, set_size=32, batch_size=2, progress_bar=False)
-    _, task = model._task(query, "expr_to_pos", None, "training", predicts=True)
+    task = model._reader.task(query, "expr_to_pos", predicts=True)
     found = section_statistics(model.module, task, np.flatnonzero(task.in_query))
     varies = np.isfinite(found.std)
     return {

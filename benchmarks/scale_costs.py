@@ -20,16 +20,17 @@ from scaling import one_section
 from torch.utils.flop_counter import FlopCounterMode
 
 import alphastomics as al
-from alphastomics.config import N_STEPS, POSITION_ROUNDS
+from alphastomics.config import N_STEPS, POSITION_ROUNDS, TrainConfig
 from alphastomics.diffusion_model.complexity import account
 from alphastomics.diffusion_model.losses import DRAWS_PER_CELL
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import SetReader
-from alphastomics.model._task import MAX_SET, inference_sets
-from alphastomics.model._training import SET_SIZE
+from alphastomics.model._set_reader import SetReader
+from alphastomics.model._sets import inference_sets
+from alphastomics.model._task import MAX_SET
 
 BYTES_PER_CELL = 200  # in each process: name, section, position and result, expression on disk
 NONZERO_PER_CELL = 150  # of 500 genes, in the simulated tissue
+SET_SIZE = TrainConfig().set_size
 TRAINING = 3  # forward passes' worth of operations of a forward and a backward pass
 
 
@@ -53,7 +54,7 @@ def host_seconds(num_genes: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         cells.write_h5ad(f"{folder}/cells.h5ad")
         for query in (cells, ad.read_h5ad(f"{folder}/cells.h5ad", backed="r")):
-            _, task = model._task(query, "expr_to_pos", None, "training", predicts=True)
+            task = model._reader.task(query, "expr_to_pos", predicts=True)
             sets = list(inference_sets(task, MAX_SET))
             reader = SetReader(model.module, task)
             reader.read(sets[0])

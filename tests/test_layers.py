@@ -1,6 +1,7 @@
 """Imports run down only, and no two files import each other."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,17 @@ def test_arrays_only(name):
     for other in imported_by(MODULES[name]):
         assert other.split(".")[0] not in ("anndata", "scanpy", "squidpy", "scvi")
         assert not other.startswith(("alphastomics.model", "alphastomics._anndata"))
+
+
+SCRIPTS = sorted(
+    p for folder in ("benchmarks", "docs") for p in ROOT.parents[1].glob(f"{folder}/*.py")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_import_only_what_exists(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alphastomics"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"

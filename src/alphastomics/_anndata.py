@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
+from alphastomics._options import nearest_name
 from alphastomics._validate import check_position_rows, require_adata, short
-from alphastomics.config import nearest_name
 
 Mask = NDArray[np.bool_]
 EXACT = 2**53  # whole numbers beyond this are rounded by double precision

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from anndata import AnnData
 
 from alphastomics import _keys
-from alphastomics._validate import short
+from alphastomics._validate import require_adata, short
 
 Store = Literal["obsm", "layers", "obs", "var"]
+Output = Literal["lognorm", "counts"]  # scale of expression
+OUTPUTS: tuple[Output, ...] = ("lognorm", "counts")
 METHOD = "method"  # in every record of provenance, by which a result is known as ours
 # What a result has beside it, in the record of its provenance: whether it was written.
 RADIUS = "radius"  # of positions, in obs
@@ -49,6 +51,16 @@ def _is_unicode(key: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     return True
+
+
+def destination(adata: AnnData, copy: object) -> AnnData:
+    """Cells that a call writes into: those given, or a copy of them in memory."""
+    require_adata(adata)
+    if not isinstance(copy, bool):
+        raise TypeError(f"copy must be True or False, found {short(copy)}.")
+    if not copy:
+        return adata
+    return adata.to_memory() if adata.isbacked else adata.copy()
 
 
 class Results:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics._compat import warn
+from alphastomics._options import MOST_SHOWN
 from alphastomics._settings import MAX_SEED, settings
-from alphastomics.config import MOST_SHOWN, Values
+from alphastomics.config import Values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -6,24 +6,16 @@ Signatures and command-line options follow from the classes here, or are tested 
 from __future__ import annotations
 
 import copy
-import difflib
-import re
-import reprlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-import numpy as np
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from alphastomics._options import Options, Section, check_devices_option, explained
+from alphastomics._yaml import ConfigError as ConfigError
+from alphastomics._yaml import read_yaml
 
 TrainingMode = Literal["expr_to_pos", "pos_to_expr", "joint"]
 Frame = Literal["learned", "registered"]
@@ -41,89 +33,6 @@ POSITION_ROUNDS, EXPRESSION_ROUNDS, N_STEPS = 1, 4, 12  # of a draw
 
 # Beyond these, a number in a file is a mistake or an attack: nothing is built of it.
 MOST_PARAMETERS, MOST_LAYERS = 10**10, 1000
-WHOLE_BITS = 63  # of a whole number, what torch and NumPy take
-YAML_BYTES, YAML_DEPTH = 1_000_000, 20
-
-MOST_SHOWN = 80  # characters of a value in a message
-
-
-class _Repr(reprlib.Repr):
-    """Text of a value in a message, shortened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = MOST_SHOWN
-
-
-_shown = _Repr().repr
-
-
-class ConfigError(ValueError):
-    """Invalid configuration: the message names the key, the value and what is allowed."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _is_representable(cls, value: Any) -> Any:
-        if isinstance(value, int) and value.bit_length() > WHOLE_BITS:
-            raise ValueError(f"must be below 2**{WHOLE_BITS}, found {_shown(value)}.")
-        return value
-
-
-class Options(_Section):
-    """Options of a call in Python, checked with messages that name the argument."""
-
-    def __init__(self, *args: Any, **values: Any) -> None:
-        values = dict(zip(type(self).model_fields, args, strict=False)) | values
-        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-        try:
-            super().__init__(**plain)
-        except ValidationError as error:
-            first = {str(detail["loc"][:1]): detail for detail in reversed(error.errors())}
-            lines = [self._explain(detail) for detail in reversed(first.values())]
-            raise ValueError("\n".join(lines)) from None
-
-    @classmethod
-    def _explain(cls, error: Any) -> str:
-        """Name the argument that is wrong, and describe what it must be."""
-        if not error["loc"]:
-            return str(error["ctx"]["error"])
-        name, found = error["loc"][0], error["input"]
-        if error["type"] == "value_error":
-            return f"{name} {error['ctx']['error']}"
-        if error["type"] == "extra_forbidden":
-            return f"there is no option {name!r}.{nearest_name(name, cls.model_fields)}"
-        return f"{name} must be {_allowed(cls.model_fields[name], error)}, found {_shown(found)}."
-
-    def replace(self, **changes: Any) -> Self:
-        """Copy with some options changed, checked."""
-        return type(self)(**{**dict(self), **changes})
-
-
-OUT_OF_RANGE = ("greater_than_equal", "less_than")
-
-
-def _allowed(field: FieldInfo, error: Any) -> str:
-    """Describe the values that an option may have."""
-    limits = {
-        name: getattr(limit, name)
-        for limit in field.metadata
-        for name in ("ge", "gt", "lt")
-        if hasattr(limit, name)
-    }
-    if error["type"] == "literal_error":
-        choices = [
-            c for kind in (field.annotation, *get_args(field.annotation)) for c in get_args(kind)
-        ]
-        return f"one of {', '.join(map(repr, dict.fromkeys(choices)))}"
-    if "ge" in limits and "lt" in limits and error["type"] in OUT_OF_RANGE:
-        return f"at least {limits['ge']} and below {limits['lt']}"
-    if "ge" in limits and error["type"] == "greater_than_equal":
-        return f"at least {limits['ge']}"
-    return str(error["msg"]).removeprefix("Input should be ")
 
 
 class Architecture(Options):
@@ -289,28 +198,6 @@ class TrainConfig(Options):
         return self
 
 
-def check_devices_option(devices: int | list[int] | str) -> None:
-    """Raise unless ``devices`` is a number of devices, a list of their numbers, or ``"auto"``."""
-    if isinstance(devices, str):
-        right = bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)*,?", devices)) and devices != "0"
-    elif isinstance(devices, list):
-        whole = all(type(number) is int for number in devices)
-        right = whole and min(devices, default=-1) >= 0 and len(set(devices)) == len(devices)
-    else:
-        right = type(devices) is int and (devices >= 1 or devices == -1)
-    if not right:
-        raise ValueError(
-            "devices must be 'auto', how many devices to use (1 or more, -1 for all) or a list of "
-            f"their numbers, found {devices!r}."
-        )
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Hint at the name that was meant, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 class PreprocessConfig(Options):
     """Options of ``preprocess``, described there."""
 
@@ -354,7 +241,7 @@ def _same(options: type[Options], name: str, **changes: Any) -> Any:
     return field
 
 
-class TransformerSettings(_Section):
+class TransformerSettings(Section):
     """Size and options of the transformer."""
 
     d_model: int = _same(Architecture, "d_model")
@@ -386,7 +273,7 @@ class TransformerSettings(_Section):
         return Architecture(**values)
 
 
-class DiffusionSettings(_Section):
+class DiffusionSettings(Section):
     """Diffusion heads, sampling and coordinate frame."""
 
     schedule: Schedule = _same(ModelConfig, "schedule")
@@ -402,7 +289,7 @@ class DiffusionSettings(_Section):
     allow_reflection: bool = _same(ModelConfig, "allow_reflection")
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """Length, speed and devices of training."""
 
     batch_size: int = _same(TrainConfig, "batch_size")
@@ -437,7 +324,7 @@ class TrainingSettings(_Section):
         return values
 
 
-class MaskingSettings(_Section):
+class MaskingSettings(Section):
     """Masking and noise in training, beyond what the mode masks."""
 
     enable: bool = Field(True, description="mask genes and positions, and add noise")
@@ -447,7 +334,7 @@ class MaskingSettings(_Section):
     position_mask_ratio: float = _same(ModelConfig, "position_mask_ratio")
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """Location and genes of the data."""
 
     processed_data_dir: str | None = Field(None, description="folder written by preprocess")
@@ -456,7 +343,7 @@ class DataSettings(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """Configuration of a training run.
 
     Attributes
@@ -512,7 +399,7 @@ class Config(_Section):
         lines: list[str] = []
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if isinstance(value, _Section):
+            if isinstance(value, Section):
                 lines += ["", f"{name}:  # {(type(value).__doc__ or '').rstrip('.')}"]
                 lines += [
                     f"  {_line(key, getattr(value, key))}  # {of.description}"
@@ -550,70 +437,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "TransformerLayer_setting": {"use_gated_attention": True, "gate_type": "elementwise"}
     },
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads ``1e-4`` as the number that it is in YAML 1.2, and refuses what no configuration needs.
-
-    An alias multiplies what it stands for, and of a key that is there twice only one value counts.
-    """
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Read a node, unless it is an alias or nested too deeply."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            problem = "aliases (*name) are not read here: write the value out"
-            raise yaml.composer.ComposerError(None, None, problem, mark)
-        self.depth += 1
-        if self.depth > YAML_DEPTH:
-            problem = f"nested more than {YAML_DEPTH} levels deep"
-            raise yaml.composer.ComposerError(None, None, problem, mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Read keys and values, every key once."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"the key {key.value!r} is there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values."""
-    if not path.is_file():
-        raise ConfigError(f"--config: there is no file {str(path)!r}.")
-    if path.stat().st_size > YAML_BYTES:
-        raise ConfigError(f"{path}: larger than {YAML_BYTES:,} bytes, which no configuration is.")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8."
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: dates and numbers that cannot be
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
-        why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}: not valid YAML: {why}.") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}.")
-    return values
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -665,42 +488,5 @@ def load_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [explained(detail, Config) for detail in error.errors()]
         raise ConfigError("\n".join(lines)) from None
-
-
-def _explain(error: Any) -> str:
-    """One line: the key's path, what was found, what may be there."""
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = list(_fields_at(error["loc"][:-1]))
-        key = str(error["loc"][-1])
-        path = path if len(path) < MOST_SHOWN else f"{path[:MOST_SHOWN]}..."
-        elsewhere = _elsewhere(key)
-        hint = f" Did you mean {elsewhere[0]}?" if elsewhere else nearest_name(key, known)
-        return f"{path}: unknown key.{hint} Known keys: {', '.join(known)}."
-    if error["type"] == "value_error":
-        return f"{path}: {error['ctx']['error']}"
-    if error["type"] == "model_type":
-        return f"{path}: must hold keys and values, found {_shown(error['input'])}."
-    message = error["msg"].replace("Keys should be strings", "text")
-    message = message.removeprefix("Input should be ")
-    return f"{path}: must be {message}, found {_shown(error['input'])}."
-
-
-def _elsewhere(key: str) -> list[str]:
-    """Find the paths at which other sections have a key."""
-    sections = {
-        name: field.annotation.model_fields
-        for name, field in Config.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
-    return [f"{name}.{key}" for name, fields in sections.items() if key in fields]
-
-
-def _fields_at(location: tuple[Any, ...]) -> Mapping[str, Any]:
-    """Known keys of a section."""
-    model: Any = Config
-    for part in location:
-        model = model.model_fields[part].annotation
-    return dict(model.model_fields)

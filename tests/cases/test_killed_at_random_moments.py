@@ -24,7 +24,8 @@ import os, sys
 import alphastomics as al
 import alphastomics.cli._processed, alphastomics.cli._preprocess_run, alphastomics.pl, torch
 from alphastomics.main import app
-from alphastomics.model._checkpoint import Checkpoints, read_saved, write_model
+from alphastomics.model._checkpoint import read_saved, write_model
+from alphastomics.model._checkpoint_writer import Checkpoints
 Checkpoints.__init__.__defaults__ = (0.0,)  # after every step
 for line in sys.stdin:
     child = os.fork()

@@ -14,7 +14,7 @@ import alphastomics as al
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.main import app
 from alphastomics.model._distributed import plugins_for
-from alphastomics.model._training import DenoisingPlan
+from alphastomics.model._plan import DenoisingPlan
 from alphastomics.priors.reference_matching import ReferenceMatcher
 
 FEW = {"set_size": 32, "batch_size": 2, "progress_bar": False}

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,8 @@ BAD = [
     pytest.param({"batchsize": 4}, TypeError, "'batchsize'. Did you mean batch_size", id="A494"),
     pytest.param({"num_workers": -1}, ValueError, "num_workers must be at least 0", id="A495"),
     pytest.param({"accumulate_grad_batches": 0}, ValueError, "accumulate_grad_batches", id="zero"),
+    pytest.param({"callbacks": 3}, TypeError, "callbacks must be callbacks of", id="callbacks"),
+    pytest.param({"enable_checkpointing": True}, ValueError, "is not used", id="checkpointing"),
     pytest.param({"enable_progress_bar": True}, ValueError, "pass progress_bar=", id="other-name"),
 ]
 if not torch.cuda.is_available():
@@ -66,6 +69,15 @@ def test_a_bad_option_is_named_before_any_work(untrained, small_model, options, 
         with pytest.raises(error, match=message):
             call(**{**FEW, **options})
     assert not untrained.is_trained
+
+
+def test_a_callback_needs_no_list(fit, atlas):
+    callback = L.Callback()
+    callback.on_train_end = lambda *args: seen.append(1)
+    seen = []
+    for callbacks in (callback, (callback,), None):
+        fit(atlas, steps=1, train={"callbacks": callbacks})
+    assert seen == [1, 1]
 
 
 @pytest.mark.usefixtures("no_work")

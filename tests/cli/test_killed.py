@@ -15,7 +15,7 @@ from alphastomics.model._checkpoint import read_checkpoint
 # A checkpoint after every step, so that a test need not wait a minute for one.
 EVERY_STEP = """
 import sys
-from alphastomics.model._checkpoint import Checkpoints
+from alphastomics.model._checkpoint_writer import Checkpoints
 Checkpoints.__init__.__defaults__ = (0.0,)
 from alphastomics.main import app
 app(sys.argv[1:])

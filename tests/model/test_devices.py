@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from alphastomics.model._distributed import OutOfMemoryError, uniform_out_of_memory, world_size
-from alphastomics.model._inference import SetSampler
-from alphastomics.model._task import inference_sets
+from alphastomics.model._draws import SetSampler, draw_settings
+from alphastomics.model._sets import inference_sets
 
 QUIET = {"progress_bar": False}
 SCRIPT = Path(__file__).with_name("several_processes.py")
@@ -224,9 +224,9 @@ def test_all_sets_of_a_draw_have_the_first_one_as_their_context(trained, monkeyp
 
 def test_a_process_without_the_first_set_draws_it_itself(trained):
     model, cells = trained
-    _, task = model._task(cells, "expr_to_pos", None, "training", predicts=False)
+    task = model._reader.task(cells, "expr_to_pos", predicts=False)
     sets = list(inference_sets(task, 128, shared_context=True))
-    settings = model._draw_settings(3, 2)
+    settings = draw_settings("edm", 3, 2)
     with torch.inference_mode():
         sampler = SetSampler(model.module, task, settings, 0, sets)
         in_order = [sampler(cell_set, 0).position for cell_set in sets][2]

@@ -271,6 +271,6 @@ def test_numbered_types_are_the_same_with_and_without_a_missing_one(tissue):
     some = cells.copy()
     some.obs["cluster"] = some.obs["cluster"].astype(float)
     some.obs.loc[some.obs_names[0], "cluster"] = np.nan
-    label = model._read_query(some).label
+    label = model._reader.query(some).label
     assert label[0] == 0
-    np.testing.assert_array_equal(label[1:], model._read_query(cells).label[1:])
+    np.testing.assert_array_equal(label[1:], model._reader.query(cells).label[1:])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import alphastomics as al
+from alphastomics.model._calibration import Calibrator
 from alphastomics.model._checkpoint import plain
 from alphastomics.model._intervals import N_BINS, Intervals, Scored, quantile_of_next
 from alphastomics.model._saved import DamagedError, read_payload
@@ -93,9 +94,9 @@ def calibrated(trained):
     model, section = trained
     model = copy.copy(model)
     first = np.random.default_rng(1).permutation(section.n_obs) < section.n_obs // 2
-    calibrator = model._calibrator()
+    calibrator = Calibrator.of(model.module, model.config)
     calibrator.radius = False
-    calibrator.add(model.module, model._read_query(section[first].copy()))
+    calibrator.add(model.module, model._reader.query(section[first].copy()))
     intervals = calibrator.intervals()
     model.training_record = replace(model.training_record, intervals=intervals)
     return model, section[~first].copy()
@@ -176,9 +177,9 @@ def test_the_order_of_cells_changes_nothing(calibrated, trained):
     np.testing.assert_allclose(*found, atol=1e-4)
     intervals = []
     for one in (cells, cells[order].copy()):
-        calibrator = trained[0]._calibrator()
+        calibrator = Calibrator.of(trained[0].module, trained[0].config)
         calibrator.radius = False
-        calibrator.add(calibrator.module, trained[0]._read_query(one))
+        calibrator.add(calibrator.module, trained[0]._reader.query(one))
         intervals.append(calibrator.intervals()["positions"]["reliability"])
     np.testing.assert_allclose(*intervals, atol=1e-3)
 

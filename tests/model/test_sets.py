@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from alphastomics.model._data import SetupArgs, read_training
-from alphastomics.model._task import inference_sets, make_task
+from alphastomics.model._sets import inference_sets
+from alphastomics.model._task import make_task
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import alphastomics as al
 from alphastomics.diffusion_model.masking import Pattern
 from alphastomics.model._data import SetupArgs, read_training
 from alphastomics.model._datamodule import SectionSets, SetOptions, cell_batch, collate
-from alphastomics.model._training import learning_rate_share
+from alphastomics.model._plan import learning_rate_share
 
 TINY = {"d_model": 16, "num_heads": 2, "num_layers": 1, "d_ff": 16}
 SETUP = SetupArgs(None, "counts", "spatial", "section", None)

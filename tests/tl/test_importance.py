@@ -12,7 +12,7 @@ from anndata import AnnData
 
 import alphastomics as al
 from alphastomics.model._importance import placed_sets
-from alphastomics.model._inference import SetReader
+from alphastomics.model._set_reader import SetReader
 
 mpl.use("Agg")
 N_CELLS, N_GENES = 250, 16
@@ -83,7 +83,7 @@ def test_gradients_add_up_to_the_error_that_expression_saves(graded):
     model, cells = graded
     cells = cells[:N_CELLS].copy()
     total = importance(model, cells, method="gradients", n_passes=100).sum()
-    _, task = model._task(cells, "expr_to_pos", None, "training", predicts=True)
+    task = model._reader.task(cells, "expr_to_pos", predicts=True)
     (placed,) = placed_sets(SetReader(model.module, task), 2048)
     with torch.no_grad():
         known = placed.cells

@@ -10,7 +10,8 @@ import typer
 
 from alphastomics import _keys
 from alphastomics._files import TEMPORARY, content, require_writable, whole, writing
-from alphastomics.config import Config, ConfigError, load_config, merge, read_yaml
+from alphastomics._yaml import read_yaml
+from alphastomics.config import Config, ConfigError, load_config, merge
 
 OUTPUTS = Path("outputs")
 CONFIG, RUN = "config.yaml", "run.json"

@@ -19,13 +19,7 @@ from alphastomics.metrics._distribution import (
     mmd2,
     moment_distance,
 )
-from alphastomics.metrics._expression import (
-    expression_rmse,
-    jensen_shannon,
-    partial_pcc,
-    pcc,
-    ssim,
-)
+from alphastomics.metrics._expression import expression_rmse, jensen_shannon, partial_pcc, pcc, ssim
 from alphastomics.metrics._pattern import (
     composition_distance,
     lins_concordance,

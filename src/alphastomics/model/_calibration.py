@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from alphastomics._anndata import Mask
-from alphastomics._progress import Reporter
-from alphastomics._validate import MIN_CELLS
+from alphastomics.config import N_STEPS, ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.rounds import DrawSettings
 from alphastomics.metrics import superpose
 from alphastomics.model._data import CellTable
-from alphastomics.model._fitting import placed_cells
+from alphastomics.model._draws import draw_missing, draw_settings
 from alphastomics.model._hidden_expression import estimates_of_hidden
-from alphastomics.model._inference import Array, draw_missing, predict_missing
+from alphastomics.model._inference import Array, Execution, predict_missing
 from alphastomics.model._intervals import LEVEL, Intervals, Pattern, Scored
+from alphastomics.model._record import TrainingRecord
 from alphastomics.model._task import MAX_SET, InferenceTask
 
-MAX_FOLDS = 4
 REFERENCE_SHARE = 0.5
 
 Ratios = dict[tuple[str, str], list[Array]]  # (pattern, method) -> an array for each section
@@ -77,9 +76,8 @@ def section_ratios(
     for pattern, task in _tasks(data, seed):
         if pattern not in patterns:
             continue
-        quiet: dict[str, Any] = {"max_cells": MAX_SET, "progress_bar": False}
-        (draw,) = draw_missing(module, task, settings, n_samples=1, seed=seed, **quiet)
-        mean = predict_missing(module, task, arrange=True, **quiet)
+        (draw,) = draw_missing(module, task, settings, Execution(MAX_SET), seed=seed)
+        mean = predict_missing(module, task, Execution(MAX_SET), arrange=True)
         for method, estimates in (("predict", mean), ("sample", draw)):
             scored = data.has_position & ~task.position_known
             true, placed = data.position[scored], estimates.position[scored]
@@ -157,6 +155,21 @@ class Calibrator:
             self._scored.append(found)
             on_part()
 
+    @classmethod
+    def of(cls, module: MaskedDiffusionModule, config: ModelConfig) -> Self:
+        """Calibrator of a model."""
+        return cls(
+            module,
+            draw_settings(config.schedule, N_STEPS),
+            config.seed,
+            radius=config.places_cells,
+            expression=config.training_mode != "expr_to_pos",
+        )
+
+    def added_to(self, record: TrainingRecord) -> TrainingRecord:
+        """Record of a training with what was learned."""
+        return replace(record, calibration=self.calibration(), intervals=self.intervals())
+
     @property
     def n_parts(self) -> int:
         """Number of parts of :meth:`add`: radius and expression."""
@@ -192,69 +205,6 @@ class Calibrator:
             if intervals is not None:
                 result[pattern] = intervals.to_json()
         return result
-
-
-class _Fold(NamedTuple):
-    """Cells to train on, a section to score, and with what known."""
-
-    training: CellTable
-    held_out: CellTable
-    patterns: tuple[str, ...]
-    trained: Mask | None = None  # cells of the section that are trained on
-
-
-def located_sections(data: CellTable, sections: list[str]) -> list[str]:
-    """Sections with enough cells of known position and expression."""
-    return [s for s in sections if len(placed_cells(data, s)) >= MIN_CELLS]
-
-
-def _folds(data: CellTable, sections: list[str], seed: int) -> Iterator[_Fold]:
-    """Folds that leave out a section each, or half of a single section.
-
-    Half of a section is not a new section, so only placement into a reference is calibrated.
-    """
-    located = located_sections(data, sections)
-    if len(located) > 1:
-        for left_out in located[:MAX_FOLDS]:
-            rest = np.isin(data.section, sections) & (data.section != left_out)
-            held_out = data.subset(data.cells_of(left_out))
-            yield _Fold(data.subset(np.flatnonzero(rest)), held_out, ("unframed", "framed"))
-        return
-    cells = np.random.default_rng(seed).permutation(data.cells_of(located[0]))
-    seen = np.isin(data.section, sections)
-    seen[cells[len(cells) // 2 :]] = False
-    n_left = len(placed_cells(data.subset(np.flatnonzero(seen)), located[0]))
-    if n_left < MIN_CELLS:
-        raise ValueError(
-            f"half of the single section with coordinates, {located[0]!r}, has {n_left} cells with "
-            f"position and expression, but calibration trains on at least {MIN_CELLS}: calibrate a "
-            "model of more cells or sections."
-        )
-    own = data.cells_of(located[0])
-    yield _Fold(data.subset(np.flatnonzero(seen)), data.subset(own), ("framed",), seen[own])
-
-
-def cross_validate(
-    calibrator: Calibrator,
-    data: CellTable,
-    sections: list[str],
-    train: Callable[[CellTable, Reporter], MaskedDiffusionModule],
-    progress_bar: bool | None = None,
-) -> int:
-    """Train on all but one section at a time and calibrate on the one left out.
-
-    ``train`` returns a new network that is trained on the given cells, and reports its progress.
-    Returns the number of folds.
-    """
-    n_folds = min(len(located_sections(data, sections)), MAX_FOLDS)
-    for number, fold in enumerate(_folds(data, sections, calibrator.seed), 1):
-        reporter = Reporter.of(progress_bar, f"fold {number} of {n_folds}, ")
-        network = train(fold.training, reporter)
-        with reporter.bar("evaluation", calibrator.n_parts, "parts") as progress:
-            calibrator.add(
-                network, fold.held_out, fold.patterns, fold.trained, on_part=progress.update
-            )
-    return n_folds
 
 
 def on_sections(calibrator: Calibrator, data: CellTable, sections: list[str]) -> None:

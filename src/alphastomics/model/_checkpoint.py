@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import time
 import warnings
 import zipfile
 from functools import partial
@@ -19,24 +18,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
-import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alphastomics import __version__, _keys
-from alphastomics._files import (
-    require_writable,
-    temporary,
-    while_unchanged,
-    whole,
-    whole_folder,
-    writing,
-)
+from alphastomics._files import require_writable, while_unchanged, whole, whole_folder, writing
+from alphastomics.config import ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
+from alphastomics.model._record import History, TrainingRecord, history_to_json
 from alphastomics.model._saved import (
     ARRAY,
     DamagedError,
@@ -46,14 +38,11 @@ from alphastomics.model._saved import (
     check_numbers,
     read_payload,
 )
-from alphastomics.model._stopping import StoppedError, amid_epoch, in_any_process
 
 FORMAT = "alphastomics-model"
 FORMAT_VERSION = _keys.MODEL_FORMAT
 JSON_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-LAST, BEST = _keys.LAST_CHECKPOINT, _keys.BEST_CHECKPOINT
-INTERVAL = 60.0  # seconds between checkpoints
 AVERAGE = "average.module."
 CHECKPOINT_KEY = "alphastomics"
 MOST_JSON = 64_000_000  # bytes
@@ -96,25 +85,16 @@ def restore(value: Any) -> Any:
     return value
 
 
-def history_to_json(history: dict[str, pd.DataFrame] | None) -> dict[str, Any]:
-    """Write a training history as plain lists."""
+def payload_of(
+    config: ModelConfig, registry: dict[str, Any], training: TrainingRecord, history: History
+) -> dict[str, Any]:
+    """Everything of a saved model but its weights."""
     return {
-        name: {
-            "index_name": frame.index.name,
-            "index": [int(i) for i in frame.index],
-            "values": [float(v) for v in frame[name]],
-        }
-        for name, frame in (history or {}).items()
-    }
-
-
-def history_from_json(history: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Invert :func:`history_to_json`."""
-    return {
-        name: pd.DataFrame(
-            {name: entry["values"]}, index=pd.Index(entry["index"], name=entry["index_name"])
-        )
-        for name, entry in history.items()
+        "init_arguments": config.model_dump(),
+        "registry": registry,
+        "training": training.to_json(),
+        "history": history_to_json(history),
+        "versions": versions(),
     }
 
 
@@ -126,9 +106,9 @@ def _document_checksum(document: dict[str, Any]) -> str:
     return _sha256(json.dumps(document, sort_keys=True).encode())
 
 
-def weights_fingerprint(state: dict[str, Tensor]) -> str:
-    """Short checksum of a state dict, which identifies the model of a result."""
-    return _sha256(_serialize(state))[:12]
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Version of the package and short checksum of weights: the model of a result."""
+    return f"alphastomics {__version__}, weights {_sha256(_serialize(state))[:12]}"
 
 
 def _serialize(state: dict[str, Tensor]) -> bytes:
@@ -197,14 +177,6 @@ def _damaged(path: Path, why: object) -> ValueError:
     )
 
 
-def earlier_network(path: Path, written_by: str) -> ValueError:
-    """Error for weights of the network before diffusion heads."""
-    return ValueError(
-        f"{path} was written by alphastomics {written_by}, whose network this version does not "
-        f"have: load it with alphastomics=={written_by}, or train the model anew."
-    )
-
-
 def _require_readable(path: Path, version: object, payload: object) -> None:
     """Raise if a version of the package wrote a file that this one does not read."""
     if type(version) is not int or version < 1:
@@ -215,9 +187,13 @@ def _require_readable(path: Path, version: object, payload: object) -> None:
             f"{FORMAT_VERSION}: upgrade alphastomics."
         )
     if version < FORMAT_VERSION:
-        written_by = payload.get("versions", {}) if isinstance(payload, dict) else {}
-        known = written_by.get("alphastomics") if isinstance(written_by, dict) else None
-        raise earlier_network(path, str(known or "0.1.0")[:20])
+        packages = payload.get("versions", {}) if isinstance(payload, dict) else {}
+        known = packages.get("alphastomics") if isinstance(packages, dict) else None
+        writer = str(known or "0.1.0")[:20]
+        raise ValueError(
+            f"{path} was written by alphastomics {writer}, whose network this version does not "
+            f"have: load it with alphastomics=={writer}, or train a new model."
+        )
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:
@@ -298,79 +274,6 @@ def _read_weights(
     state = safetensors.torch.load_file(path)
     check_numbers(state)
     return state
-
-
-class Checkpoints(L.Callback):
-    """Writes ``last.ckpt`` every minute and ``best.ckpt`` when validation improves.
-
-    Without validation both are the end of training. When training is stopped by a signal, the state
-    is written first.
-
-    Parameters
-    ----------
-    folder
-        Where to write.
-    interval
-        Seconds between two checkpoints.
-    """
-
-    def __init__(self, folder: Path, interval: float = INTERVAL) -> None:
-        self.folder = folder
-        self.interval = interval
-        self.best = float("inf")
-        self.written = time.monotonic()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder."""
-        if trainer.is_global_zero:
-            with writing("checkpoint_dir", self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-        self.written = time.monotonic()
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
-        """Write when a minute is over, but not before an epoch's end."""
-        due = time.monotonic() - self.written >= self.interval
-        if amid_epoch(trainer) and in_any_process(trainer, due):
-            self._write(trainer, LAST)
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Write when training is stopped."""
-        if isinstance(exception, StoppedError):
-            self._write(trainer, LAST)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the best weights so far."""
-        loss = trainer.callback_metrics.get("validation_loss")
-        if loss is not None and float(loss) < self.best:
-            self.best = float(loss)
-            self._write(trainer, BEST)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the end of training."""
-        self._write(trainer, LAST)
-        if self.best == float("inf"):
-            self._write(trainer, BEST)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keep the best validation loss so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Invert :meth:`state_dict`."""
-        self.best = float(state_dict["best"])
-
-    def _write(self, trainer: L.Trainer, name: str) -> None:
-        """Write a checkpoint: all processes take part, the first one writes."""
-        if trainer.is_global_zero:
-            path = self.folder / name
-            with writing("checkpoint_dir", path), whole(path) as part:
-                trainer.save_checkpoint(part)
-        else:
-            trainer.save_checkpoint(temporary(self.folder / name))
-        if name == LAST:
-            self.written = time.monotonic()
 
 
 def to_checkpoint(payload: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ import lightning.pytorch as L
 import torch
 
 from alphastomics._compat import quiet
+from alphastomics._options import check_devices_option
 from alphastomics._validate import check_choice
-from alphastomics.config import ACCELERATORS, Accelerator, check_devices_option
+from alphastomics.config import ACCELERATORS, Accelerator
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._distributed import (
     FIXED_OPTIONS,

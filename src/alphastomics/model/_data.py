@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.abc import CSRDataset
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alphastomics import _keys
 from alphastomics._anndata import (
     Mask,
-    as_csr,
     as_names,
     expression_known,
     gene_names,
-    matrix_name,
     obs_column,
-    read_matrix,
     read_panels,
     read_positions,
     sections_of,
-    select_genes,
 )
 from alphastomics._compat import warn
 from alphastomics._coordinates import is_known
-from alphastomics._hints import coordinate_hint, count_hint, gene_hint
+from alphastomics._hints import coordinate_hint, gene_hint
 from alphastomics._pixels import check_pixels
-from alphastomics._validate import (
-    MIN_CELLS,
-    check_adata,
-    check_positions,
-    check_values,
-    row_numbers,
-    short,
-)
+from alphastomics._validate import MIN_CELLS, check_adata, check_positions
 from alphastomics.diffusion_model.transforms import Rows
+from alphastomics.model._expression import GeneIndexer, read_expression
 
 
 @dataclass(frozen=True)
@@ -130,12 +116,7 @@ class CellTable:
         return CellTable(panels=self.panels, **per_cell)
 
     def shuffle(
-        self,
-        cells: NDArray[np.int64],
-        rng: np.random.Generator,
-        n: int,
-        *,
-        located: bool = False,
+        self, cells: NDArray[np.int64], rng: np.random.Generator, n: int, *, located: bool = False
     ) -> NDArray[np.int64]:
         """Shuffle the cells of random storage blocks, of as few as hold ``n``.
 
@@ -177,72 +158,6 @@ def without_genes(table: CellTable, hidden: Mask) -> CellTable:
     )
 
 
-@dataclass(frozen=True)
-class GeneIndexer:
-    """Selection of the genes of the model from a matrix, without values that were not measured.
-
-    Attributes
-    ----------
-    column
-        Column of every gene, -1 where there is none, ``(G,)``.
-    panels, panel, known
-        As in :class:`CellTable`.
-    """
-
-    column: NDArray[np.int64]
-    panels: Mask
-    panel: NDArray[np.int64]
-    known: Mask
-
-    def select(
-        self, matrix: sparse.csr_matrix, cells: NDArray[np.int64] | slice = slice(None)
-    ) -> sparse.csr_matrix:
-        """Genes of cells, whose rows ``matrix`` holds, in the order of the model."""
-        matrix, panel = select_genes(matrix, self.column), self.panel[cells]
-        if self.panels.all() and self.known.all():
-            return matrix
-        coo = matrix.tocoo()
-        measured = self.panels[panel[coo.row], coo.col] & self.known[cells][coo.row]
-        return sparse.csr_matrix(
-            (coo.data[measured], (coo.row[measured], coo.col[measured])), shape=matrix.shape
-        )
-
-
-class BackedExpression:
-    """Expression of an AnnData that is open on disk, read and checked when indexed."""
-
-    def __init__(self, dataset: Any, values: str, genes: GeneIndexer) -> None:
-        self.dataset, self.values, self.genes = dataset, values, genes
-        self.shape = (int(dataset.shape[0]), len(genes.column))
-
-    def __getitem__(self, cells: Any) -> sparse.csr_matrix:
-        """Read rows by number, in any order, by a slice or by a mask."""
-        cells = row_numbers(cells, self.shape[0])
-        unique, place = np.unique(cells, return_inverse=True)
-        if not len(unique):
-            return sparse.csr_matrix(self.shape).astype(np.float32)[:0]
-        read = self.genes.select(as_csr(self.dataset[unique], "adata.X"), unique)
-        read = check_values(read, self.values, "adata.X")
-        return read if np.array_equal(unique, cells) else read[place]
-
-
-def _read_expression(
-    adata: AnnData, setup: SetupArgs, genes: GeneIndexer, *, required: bool
-) -> Rows:
-    """Read expression; rows of a query that is open on disk are read when they are needed."""
-    on_disk = adata.isbacked and setup.layer is None and not adata.is_view
-    if on_disk and not required and isinstance(adata.X, CSRDataset | h5py.Dataset):
-        return BackedExpression(adata.X, setup.values, genes)
-    expression = genes.select(read_matrix(adata, setup.layer))
-    try:
-        return check_values(expression, setup.values, matrix_name(setup.layer))
-    except ValueError as error:
-        hint = count_hint(adata) if setup.values == "counts" else ""
-        if not hint:
-            raise
-        raise ValueError(f"{error} Hint: {hint}.") from None
-
-
 def category_numbers(
     adata: AnnData, key: str | None, names: tuple[str, ...], argument: str
 ) -> NDArray[np.int64]:
@@ -255,10 +170,7 @@ def category_numbers(
 
 
 def require_seen_labels(
-    adata: AnnData,
-    setup: SetupArgs,
-    categories: Categories,
-    cells: Mask | slice = slice(None),
+    adata: AnnData, setup: SetupArgs, categories: Categories, cells: Mask | slice = slice(None)
 ) -> None:
     """Raise if a label that is an input was not in the training data."""
     key, names = setup.labels_key, categories.labels
@@ -294,39 +206,6 @@ def read_categories(adata: AnnData, setup: SetupArgs) -> Categories:
         return tuple(sorted(as_names(obs_column(adata, key, argument).dropna()).unique()))
 
     return Categories(names("labels_key", setup.labels_key), names("batch_key", setup.batch_key))
-
-
-def _label_array(labels: ArrayLike, n_cells: int) -> NDArray[np.object_]:
-    """Labels of new cells ``(n_cells,)``."""
-    names = np.empty(0, dtype=object)
-    nested = isinstance(labels, np.ndarray) and labels.ndim != 1
-    if isinstance(labels, Iterable) and not isinstance(labels, str | AnnData) and not nested:
-        names = np.fromiter(labels, dtype=object)
-    if len(names) != n_cells or not all(map(pd.api.types.is_scalar, names)):
-        raise ValueError(
-            f"labels must have one entry per cell, the types of {n_cells} cells, found "
-            f"{short(labels)} ({type(labels).__name__})."
-        )
-    return names
-
-
-def new_cells(
-    n_cells: int, genes: pd.Index, setup: SetupArgs, labels: ArrayLike | None = None
-) -> AnnData:
-    """Cells of which nothing is known but their type, if ``labels`` ``(n_cells,)`` are given."""
-    width = len(str(n_cells - 1))
-    obs = pd.DataFrame(index=[f"cell_{i:0{width}d}" for i in range(n_cells)])
-    obs[_keys.EXPRESSION_KNOWN] = False
-    if labels is not None:
-        if setup.labels_key is None:
-            raise ValueError(
-                "labels were given, but the model was set up without labels_key: set up the "
-                "training data with setup_anndata(..., labels_key=...) and train again."
-            )
-        obs[setup.labels_key] = pd.Categorical(_label_array(labels, n_cells))
-    empty = sparse.csr_matrix((n_cells, len(genes)), dtype=np.float32)
-    layers = {} if setup.layer is None else {setup.layer: empty}
-    return AnnData(empty, obs=obs, var=pd.DataFrame(index=genes), layers=layers)
 
 
 def check_linked(table: CellTable, training: Mask) -> None:
@@ -464,7 +343,9 @@ def _read(
     panels = panels[:, column] & (column >= 0)
     genes_of_cells = GeneIndexer(column, panels, panel, known)
     return CellTable(
-        expression=_read_expression(adata, setup, genes_of_cells, required=required),
+        expression=read_expression(
+            adata, setup.layer, setup.values, genes_of_cells, lazy=not required
+        ),
         panels=panels,
         panel=panel,
         expression_known=known,

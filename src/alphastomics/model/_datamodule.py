@@ -155,10 +155,7 @@ class SectionSets(Dataset[CellBatch]):
         cells = self.cells[item % len(self.cells)]
         has_position = bool(self.data.has_position[cells].any())
         task = draw_task(
-            self.options.training_mode,
-            self.options.position_mask_ratio,
-            rng,
-            located=has_position,
+            self.options.training_mode, self.options.position_mask_ratio, rng, located=has_position
         )
         scope = SECTION
         if has_position and TASKS[task].position == "none" and rng.random() < WINDOW_SHARE:

@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader
 
 from alphastomics._compat import copies_process, quiet
 from alphastomics._files import TEMPORARY, whole
-from alphastomics._validate import check_choice
-from alphastomics.config import Precision, nearest_name
+from alphastomics._options import nearest_name
+from alphastomics._validate import check_choice, short
+from alphastomics.config import Precision
 
 Devices = Mapping[str, Any]  # options of a Trainer
 Result = dict[str, NDArray[Any]]
@@ -228,6 +229,9 @@ def check_trainer_options(options: Devices, ours: Sequence[str]) -> None:
     ours
         Names of the other options of the call, for a hint.
     """
+    if options.get("enable_checkpointing"):
+        instead = "pass checkpoint_dir= instead" if "checkpoint_dir" in ours else "leave it out"
+        raise ValueError(f"enable_checkpointing is not used: {instead}.")
     signatures = [inspect.signature(trainer).parameters for trainer in (Trainer, L.Trainer)]
     known = {name for parameters in signatures for name in parameters} - {"kwargs"}
     for name in options:
@@ -239,6 +243,9 @@ def check_trainer_options(options: Devices, ours: Sequence[str]) -> None:
             )
         if name in DECIDED:
             raise ValueError(f"{name} is not used: pass {DECIDED[name]}= instead.")
+    for callback in as_list(options.get("callbacks")):
+        if not isinstance(callback, L.Callback):
+            raise TypeError(f"callbacks must be callbacks of Lightning, found {short(callback)}.")
     for name in COUNTS & options.keys():
         if type(options[name]) is not int or options[name] < 1:
             raise ValueError(
@@ -271,13 +278,18 @@ def require_devices(options: Devices) -> None:
         L.Trainer(**FIXED_OPTIONS, **chosen)
 
 
+def as_list(given: Any) -> list[Any]:
+    """Callbacks or plugins of a Trainer as a list: none, one or several."""
+    given = [] if given is None else given
+    return list(given) if isinstance(given, Sequence) else [given]
+
+
 def plugins_for(options: Devices) -> list[Any]:
     """Plugins of a Trainer; on SLURM an environment that does not requeue the job by default.
 
     Lightning's requeueing writes checkpoints of its own into the folder of a run.
     """
-    given = options.get("plugins") or []
-    plugins = list(given) if isinstance(given, Sequence) else [given]
+    plugins = as_list(options.get("plugins"))
     chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
     if chosen or not SLURMEnvironment.detect():
         return plugins

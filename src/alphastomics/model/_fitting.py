@@ -12,6 +12,7 @@ from scipy import sparse
 
 from alphastomics._progress import Reporter
 from alphastomics._validate import MIN_CELLS
+from alphastomics.config import ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import LEAST_STD, Rows
 from alphastomics.model._data import CellTable
@@ -21,6 +22,7 @@ from alphastomics.priors.reference_matching import MAX_STORED_CELLS, MAX_STORED_
 MAX_CELLS = 6000  # of a section, those nearest to a random one
 MAX_CELLS_IN_ALL = 24_000
 MAX_SECTIONS = 12  # that closed-form priors are fitted to
+MATCHING_STEPS = 250
 MATCHED_CELLS = 2048  # cells of a section in a step of the fit of the matching
 STORED_CELLS, LEAST_OF_TYPE = 4096, 8  # donors, and of each cell type at least
 STAGE_1 = "stage 1 of 2: cell similarity"
@@ -31,12 +33,8 @@ def fit_statistics(
     module: MaskedDiffusionModule,
     data: CellTable,
     sections: list[str],
-    *,
-    training_mode: str,
-    position_mask_ratio: float,
-    learns_frame: bool,
-    matching_steps: int,
-    seed: int,
+    config: ModelConfig,
+    steps: int,
     reporter: Reporter,
 ) -> None:
     """Fit everything that is not learned by the network, on the CPU.
@@ -47,38 +45,35 @@ def fit_statistics(
         The network; its transforms and priors are fitted in place.
     data, sections
         Cells, and the names of the sections to train on.
-    training_mode, position_mask_ratio
-        Priors that the mode does not need are not fitted.
-    learns_frame
-        Whether training sections have a pose in a common frame.
-    matching_steps
-        Steps of the fit of the reference matching.
-    seed
-        Of all that is random.
+    config
+        Of the model; priors that its mode does not need are not fitted.
+    steps
+        Of training; before a short one, the fit of the reference matching is short, too.
     reporter
         Of the progress.
     """
+    seed = config.seed
     fit_transforms(module, data, sections)
-    if learns_frame:
+    if config.frame == "learned" and config.places_cells:
         module.poses.start(len(sections))
-    if training_mode != "expr_to_pos":
+    if config.training_mode != "expr_to_pos":
         patches = _patches(module, data, sections, np.random.default_rng(seed))
         if patches:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 module.smoother.fit(patches)
         fit_genes(module, data, sections, patches, seed)
-    if training_mode == "joint":
+    if config.training_mode == "joint":
         fit_autocorrelation(module, data, sections, seed)
-    if training_mode != "pos_to_expr":
+    if config.places_cells:
         fit_places(module, data, sections, seed)
         fit_matcher(
             module,
             data,
             sections,
-            position_mask_ratio,
+            config.position_mask_ratio,
             seed,
-            n_steps=matching_steps,
+            n_steps=min(MATCHING_STEPS, 20 + steps),
             reporter=reporter,
         )
         store_reference(module, data, sections, seed)

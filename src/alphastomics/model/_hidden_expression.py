@@ -16,7 +16,7 @@ from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.model._data import CellTable, without_genes
 from alphastomics.model._imputation import impute_missing
-from alphastomics.model._inference import predict_missing
+from alphastomics.model._inference import Execution, predict_missing
 from alphastomics.model._intervals import Pattern, Scored
 from alphastomics.model._task import MAX_PLACED_SET, InferenceTask, imputation_task
 
@@ -103,9 +103,7 @@ def _without_genes(
         if not len(cells):
             continue
         task = imputation_task(visible.subset(cells), None)
-        found = impute_missing(
-            module, task, fold, max_cells=MAX_PLACED_SET, progress_bar=False
-        ).expression
+        found = impute_missing(module, task, fold, Execution(MAX_PLACED_SET)).expression
         assert found is not None
         scored.estimate[np.ix_(cells, fold)] = found[:, fold]
         scored.truth[np.ix_(cells, fold)] = _logged(module, data.subset(cells), ~hidden)[:, fold]
@@ -122,18 +120,10 @@ def _at_positions(module: MaskedDiffusionModule, data: CellTable, known: Mask) -
         fill_position=False,
         fill_expression=True,
     )
-    estimate = _estimate(module, task)
+    estimate = predict_missing(module, task, Execution(MAX_PLACED_SET), arrange=False).expression
+    assert estimate is not None
     estimate[known] = np.nan
     return Scored(estimate, _logged(module, data, np.ones(module.num_genes, dtype=bool)))
-
-
-def _estimate(module: MaskedDiffusionModule, task: InferenceTask) -> NDArray[np.float32]:
-    """Estimate expression as :meth:`AlphaSTomics.predict` and ``impute`` do, ``(n, G)``."""
-    found = predict_missing(
-        module, task, arrange=False, max_cells=MAX_PLACED_SET, progress_bar=False
-    )
-    assert found.expression is not None
-    return found.expression
 
 
 @torch.inference_mode()

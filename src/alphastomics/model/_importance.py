@@ -14,8 +14,9 @@ from alphastomics._threads import limited_threads
 from alphastomics.diffusion_model.alignment import superpose
 from alphastomics.diffusion_model.batch import StandardizedCells
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import SetReader
-from alphastomics.model._task import InferenceSet, InferenceTask, inference_sets
+from alphastomics.model._set_reader import SetReader
+from alphastomics.model._sets import InferenceSet, inference_sets
+from alphastomics.model._task import InferenceTask
 
 SOFTENING = 1e-12  # added to squared distances, whose root has no slope at 0
 
@@ -106,12 +107,7 @@ def importance_by_gradients(
 @limited_threads()
 @torch.no_grad()
 def importance_by_hiding(
-    module: MaskedDiffusionModule,
-    task: InferenceTask,
-    *,
-    max_cells: int,
-    n_passes: int,
-    seed: int,
+    module: MaskedDiffusionModule, task: InferenceTask, *, max_cells: int, n_passes: int, seed: int
 ) -> NDArray[np.float64]:
     """Increase of the placement error when a gene is hidden, ``(G,)``.
 

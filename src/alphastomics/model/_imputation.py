@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import Estimates, predict_missing
+from alphastomics.diffusion_model.rounds import DrawSettings
+from alphastomics.model._draws import draw_missing
+from alphastomics.model._inference import Estimates, Execution, predict_missing
 from alphastomics.model._task import InferenceTask
 from alphastomics.priors.stacking import (
     GeneTransfer,
@@ -52,11 +54,11 @@ def impute_missing(
     module: MaskedDiffusionModule,
     task: InferenceTask,
     imputed: Genes,
+    execution: Execution,
     *,
-    max_cells: int,
-    progress_bar: bool | None,
+    draw: tuple[DrawSettings, int] | None = None,
 ) -> Estimates:
-    """Conditional means of the genes to impute.
+    """Conditional means of the genes to impute, or a draw of the network.
 
     Every section of the query is standardized by itself, and what each estimator counts for is
     learned on its visible genes, hidden in turn. The mean of a gene over a section is that of the
@@ -69,12 +71,15 @@ def impute_missing(
         The network, and the task in which the genes are unknown.
     imputed
         Numbers of the genes to impute.
-    max_cells, progress_bar
-        As of :func:`predict_missing`.
+    execution
+        How the network is computed.
+    draw
+        Settings and seed of a draw; ``None`` for means.
     """
-    estimates = predict_missing(
-        module, task, arrange=False, max_cells=max_cells, progress_bar=progress_bar
-    )
+    if draw is not None:
+        settings, seed = draw
+        return draw_missing(module, task, settings, execution, seed=seed)[0]
+    estimates = predict_missing(module, task, execution, arrange=False)
     assert estimates.expression is not None
     training, measured = _training_cells(module, imputed)
     if len(training.values) < LEAST_CELLS:
@@ -111,11 +116,7 @@ class Known(NamedTuple):
     place: NDArray[np.float64]
 
     def estimates(
-        self,
-        query: Expression,
-        position: NDArray[np.float64],
-        visible: Genes,
-        hidden: Genes,
+        self, query: Expression, position: NDArray[np.float64], visible: Genes, hidden: Genes
     ) -> Values:
         """Estimates of every estimator in standardized units, ``(C, n, H)``."""
         transfer = GeneTransfer.fit(

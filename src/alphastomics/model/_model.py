@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,34 +12,19 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
-from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import LayerField, ObsmField
 from scvi.model.base import BaseModelClass
 
-from alphastomics import __version__, _keys
+from alphastomics import _keys
 from alphastomics._anndata import gene_names
-from alphastomics._compat import quiet
 from alphastomics._computing import own_torch_state
-from alphastomics._output import METHOD, Results
-from alphastomics._progress import Reporter, duration
-from alphastomics._settings import logger, settings
-from alphastomics._validate import (
-    check_adata,
-    check_choice,
-    check_integer,
-    check_memory,
-    check_seed,
-    read_points,
-    renamed_argument,
-    require_adata,
-    short,
-)
+from alphastomics._output import METHOD, OUTPUTS, Output, Results, destination
+from alphastomics._progress import Reporter
+from alphastomics._settings import settings
+from alphastomics._validate import check_adata, check_choice, check_integer, check_seed, read_points
 from alphastomics.config import (
     DIFFUSION_STEPS,
-    EXPRESSION_ROUNDS,
     N_STEPS,
-    POSITION_ROUNDS,
     Accelerator,
     Attention,
     Frame,
@@ -53,104 +36,45 @@ from alphastomics.config import (
     TrainingMode,
 )
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.diffusion_model.rounds import DrawSettings
-from alphastomics.model._bounds import ExpressionBounds
-from alphastomics.model._calibration import Calibrator, cross_validate, on_sections
-from alphastomics.model._checkpoint import (
-    Checkpoints,
-    history_from_json,
-    history_to_json,
-    read_saved,
-    versions,
-    weights_fingerprint,
-    write_model,
-)
+from alphastomics.model._calibration import Calibrator, on_sections
+from alphastomics.model._checkpoint import fingerprint, payload_of, read_saved, write_model
 from alphastomics.model._compute import DeviceNumbers, computing_on
-from alphastomics.model._data import (
-    Categories,
-    CellTable,
-    SetupArgs,
-    described,
-    new_cells,
-    read_categories,
-    read_training,
-    units_of,
-    without_genes,
-)
+from alphastomics.model._cross_validation import Retraining, cross_validate
+from alphastomics.model._data import CellTable, SetupArgs
 from alphastomics.model._distributed import Devices, check_trainer_options
-from alphastomics.model._generation import (
-    draw_donors,
-    exchanged,
-    generated_obs,
-    log_normalized,
-    unplaced_section,
-    uns_of_new,
-)
+from alphastomics.model._draws import check_memory_of_draws, draw_missing, draw_settings
+from alphastomics.model._generation import generate_section, new_cells, with_expression
 from alphastomics.model._imputation import impute_missing
 from alphastomics.model._imputed import ImputedWriter
-from alphastomics.model._inference import (
-    Estimates,
-    draw_missing,
-    encode_sets,
-    predict_missing,
-    registered_positions,
-)
-from alphastomics.model._intervals import LEVEL
+from alphastomics.model._inference import Execution, embed, predict_missing
 from alphastomics.model._platform import Standardize
-from alphastomics.model._plausibility import warn_implausible, warn_of_collapse
 from alphastomics.model._reader import CellReader, Mode
-from alphastomics.model._requests import (
-    warn_of_positions,
-    warn_of_short_folds,
-    warn_of_training_cells,
-)
-from alphastomics.model._results import (
-    BOUNDS,
-    OUTPUTS,
-    POINTS,
-    Output,
-    Point,
-    ResultWriter,
-    superpose_draws,
-)
-from alphastomics.model._saved import check_stored, new_module
+from alphastomics.model._record import History, TrainingRecord, history_from_json
+from alphastomics.model._registry import Registry, register_cells
+from alphastomics.model._requests import warn_of_training_cells
+from alphastomics.model._results import Point, ResultWriter, check_point, draw_details
+from alphastomics.model._saved import check_stored
 from alphastomics.model._scvi import (
     ELSEWHERE,
-    FOLDER,
-    LATENT,
-    LOAD,
-    NEW_CELLS,
-    QUERY,
-    SAVE,
-    TRAIN,
     HidesInherited,
     chosen_cells,
-    hide_inherited,
+    explain_differences,
     move,
+    require_setup,
     stopping_options,
-    without_options,
 )
+from alphastomics.model._set_reader import registered_positions
 from alphastomics.model._signatures import literal_signatures
 from alphastomics.model._summary import Summary
-from alphastomics.model._task import (
-    MAX_PLACED_SET,
-    MAX_SET,
-    MIN_SET,
-    InferenceTask,
-    genes_to_impute,
-    imputation_task,
-    require_direction,
-)
-from alphastomics.model._training import History, TrainingRecord, fit
+from alphastomics.model._task import check_set_size, genes_to_impute, require_direction
+from alphastomics.model._training import fit
 
 Estimate = Literal["arrangement", "mean"]
 ESTIMATES: tuple[Estimate, ...] = ("arrangement", "mean")
-MAX_STEPS = 100_000  # of the diffusion heads
-BYTES_OF_NAME = 128  # of a cell in an index
 
 
 @literal_signatures
-@hide_inherited
+@explain_differences
 class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
     """Masked diffusion model of tissue architecture: positions and expression of cells.
 
@@ -262,7 +186,8 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
     ) -> None:
         given = {**locals(), "seed": settings.seed if seed is None else seed}
         self.config = ModelConfig(**{name: given[name] for name in ModelConfig.model_fields})
-        self._require_setup(adata, registry)
+        if adata is not None or registry is None:
+            require_setup(type(self), adata)
         super().__init__(adata, registry)
         self.module = self._new_module()
         self.module.eval()
@@ -270,43 +195,13 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         self.history_: History | None = None
         self._table: CellTable | None = None  # training cells that are not read from adata
 
-    @classmethod
-    def _require_setup(cls, adata: AnnData | None, registry: dict[str, Any] | None) -> None:
-        """Raise unless there is an AnnData that was set up, or the setup of a saved model."""
-        if adata is None and registry is not None:
-            return
-        if not isinstance(adata, AnnData):
-            raise TypeError(
-                "adata must be an AnnData that was registered by setup_anndata, found "
-                f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
-            )
-        try:
-            manager = cls._get_most_recent_anndata_manager(adata)
-        except ValueError:  # it is a copy of one that was set up
-            manager = None
-        if manager is None:
-            raise ValueError(
-                "adata is not set up: call AlphaSTomics.setup_anndata(adata, ...) first, and again "
-                "for a copy or after reading it from a file."
-            )
-
     def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickle: all but the trainer of the last call."""
         return {name: value for name, value in self.__dict__.items() if name != "trainer"}
 
     def _new_module(self) -> MaskedDiffusionModule:
         """Network with its initial weights."""
-        config, setup, categories = self.config, self._setup, self._categories
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            return new_module(
-                config,
-                n_genes=len(self.genes),
-                n_dims=int(self.summary_stats[f"n_{_keys.POSITION_REGISTRY}"]),
-                values=setup.values,
-                n_labels=len(categories.labels),
-                n_batches=len(categories.batches),
-            )
+        return self._registered.new_module(self.config)
 
     @classmethod
     def setup_anndata(
@@ -349,36 +244,14 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         --------
         >>> al.AlphaSTomics.setup_anndata(atlas, section_key="section", labels_key="cell_type")
         """
-        setup_args = cls._get_setup_method_args(**locals())
-        setup = SetupArgs(layer, values, spatial_key, section_key, labels_key, batch_key)
-        setup.check()
-        cells = read_training(adata, setup)
-        warn_implausible(cells, setup)
-        setup_args[_keys.CATEGORIES_REGISTRY] = asdict(read_categories(adata, setup))
-        setup_args[_keys.UNITS_REGISTRY] = units_of(adata)
-        manager = AnnDataManager(
-            fields=[
-                LayerField(
-                    REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False
-                ),
-                ObsmField(_keys.POSITION_REGISTRY, spatial_key, correct_data_format=False),
-            ],
-            setup_method_args=setup_args,
-        )
-        with quiet("scvi.data"):
-            manager.register_fields(adata)
-        cls.register_manager(manager)
-        logger.info(described(cells, setup))
+        cls.register_manager(register_cells(adata, cls._get_setup_method_args(**locals())))
 
     @property
     def genes(self) -> pd.Index:
         """Names of the genes of the model, in its order."""
-        registries = self.registry_["field_registries"]
-        names = pd.Index(registries[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
-        return names.astype(str)
+        return self._registered.genes
 
     @own_torch_state()
-    @without_options(TRAIN)
     def train(
         self,
         max_epochs: int | None = None,
@@ -461,17 +334,12 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         """
         given = locals()
         config = TrainConfig(**{name: given[name] for name in TrainConfig.model_fields})
-        if trainer_kwargs.get("enable_checkpointing"):
-            raise ValueError("enable_checkpointing is not used: pass checkpoint_dir= instead.")
         own = set(given) - {"self", "trainer_kwargs", "__class__"}
         check_trainer_options(trainer_kwargs, sorted(own))
         names = np.atleast_1d(np.asarray([] if val_sections is None else val_sections, object))
         held_out = [str(name) for name in names]
         trainer_kwargs = stopping_options(trainer_kwargs, validates=bool(held_out))
         data = self._training_cells()
-        if checkpoint_dir is not None:
-            written = Checkpoints(Path(checkpoint_dir))
-            trainer_kwargs["callbacks"] = [*trainer_kwargs.get("callbacks", []), written]
         trained = fit(
             self.module,
             data,
@@ -481,6 +349,7 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
             self.history_ or {},
             self._payload,
             val_sections=held_out,
+            checkpoint_dir=checkpoint_dir,
             ckpt_path=ckpt_path,
             reporter=Reporter.of(progress_bar),
             **trainer_kwargs,
@@ -492,31 +361,12 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
 
     def _calibrate_on(self, data: CellTable, sections: list[str]) -> None:
         """Calibrate on sections that were not in training; without any, nothing is calibrated."""
-        calibrator = self._calibrator()
+        calibrator = Calibrator.of(self.module, self.config)
         if sections:
             on_sections(calibrator, data, sections)
-        self._keep(calibrator)
-
-    def _calibrator(self) -> Calibrator:
-        """Calibrator of the radius and of the intervals of expression of this model."""
-        return Calibrator(
-            self.module,
-            self._draw_settings(N_STEPS, None),
-            self.config.seed,
-            radius=self.config.places_cells,
-            expression=self.config.training_mode != "expr_to_pos",
-        )
-
-    def _keep(self, calibrator: Calibrator) -> None:
-        """Keep what a calibrator has learned."""
-        self.training_record = replace(
-            self.training_record,
-            calibration=calibrator.calibration(),
-            intervals=calibrator.intervals(),
-        )
+        self.training_record = calibrator.added_to(self.training_record)
 
     @own_torch_state()
-    @without_options(TRAIN)
     def calibrate(
         self,
         *,
@@ -568,40 +418,13 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         ['gene_0']
         """
         self._require_trained()
-        train_options = stopping_options(train_options, validates=False)
-        names = TrainConfig.model_fields
-        options = {name: train_options.pop(name) for name in names if name in train_options}
-        training = TrainConfig(**options, max_steps=max_steps)
-        check_trainer_options(train_options, sorted({*names, "progress_bar"}))
-        data, done = self._training_cells(), self.training_record
-        began = time.monotonic()
+        record, calibrator = self.training_record, Calibrator.of(self.module, self.config)
+        retraining = Retraining.of_options(
+            train_options, max_steps, self.config, record, self._new_module, self._payload
+        )
+        cross_validate(calibrator, self._training_cells(), retraining, progress_bar)
+        self.training_record = calibrator.added_to(record)
 
-        def train(fold: CellTable, reporter: Reporter) -> MaskedDiffusionModule:
-            module = self._new_module()
-            steps = max(1, round(done.steps * len(fold.names) / done.n_cells))
-            if reporter.prefix.startswith("fold 1 "):
-                warn_of_short_folds(max_steps, steps)
-            fit(
-                module,
-                fold,
-                self.config,
-                training.replace(max_steps=max_steps or steps),
-                TrainingRecord(),
-                {},
-                self._payload,
-                reporter=reporter,
-                **train_options,
-            ).hand_on()
-            return module
-
-        calibrator = self._calibrator()
-        n_folds = cross_validate(calibrator, data, done.train_sections, train, progress_bar)
-        self._keep(calibrator)
-        taken = duration(time.monotonic() - began)
-        logger.info(f"calibrate: {calibrator.summary()} (folds: {n_folds}, {taken})")
-
-    @renamed_argument("max_set", "max_cells_per_set")
-    @without_options(QUERY)
     @own_torch_state()
     def predict(
         self,
@@ -714,29 +537,25 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         """
         self._reader.check_output(output, key_added=key_added, layer_added=layer_added)
         check_choice("estimate", estimate, ESTIMATES)
-        n_most = self._check_set_size(max_cells_per_set)
-        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
-        with device as shared:
-            adata = self._cells_to_write(adata, copy)
-            _, task = self._task(adata, mode, reference, standardize, predicts=True)
-            details = {"method": "predict", "mode": mode, "estimate": estimate}
-            writer = self._writer(adata, reference, task, output, details)
+        check_set_size(max_cells_per_set)
+        details = {METHOD: "predict", "mode": mode, "estimate": estimate}
+        with computing_on(self.module, accelerator, devices, distributed, shares=True) as shared:
+            adata, reader = self._destination(adata, copy), self._reader
+            task = reader.task(adata, mode, reference, standardize, predicts=True)
+            details["model"] = self._fingerprint()
+            writer = ResultWriter(
+                Results(adata), task, reference, reader, self.training_record, output, details
+            )
             writer.reserve(key_added, layer_added)
+            execution = Execution(task.set_size(max_cells_per_set), progress_bar, shared)
             estimates = predict_missing(
-                self.module,
-                task,
-                arrange=estimate == "arrangement",
-                max_cells=n_most or self._set_size(task),
-                progress_bar=progress_bar,
-                devices=shared,
+                self.module, task, execution, arrange=estimate == "arrangement"
             )
             if estimate == "arrangement":  # the mean may be the center
-                self._warn_of_collapse(task, estimates)
+                writer.warn_of_collapse(estimates)
             writer.write(estimates, key_added, layer_added)
         return adata if copy else None
 
-    @renamed_argument("max_set", "max_cells_per_set")
-    @without_options(QUERY)
     @own_torch_state()
     def sample(
         self,
@@ -807,44 +626,28 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         """
         self._reader.check_output(output, key_added=key_added, layer_added=layer_added)
         n_samples, seed = check_integer("n_samples", n_samples, 1), check_seed(seed)
-        rounds = self._draw_settings(n_steps, n_rounds)
-        if not (point is None or isinstance(point, str)) or point not in POINTS:
-            raise ValueError(f"point must be 'medoid', 'consensus' or None, found {short(point)}.")
-        n_most = self._check_set_size(max_cells_per_set)
-        details: dict[str, Any] = {"method": "sample", "mode": mode, "seed": seed}
-        details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        details["point"] = str(point)
-        device = computing_on(self.module, accelerator, devices, distributed, shares=True)
-        with device as shared:
-            adata = self._cells_to_write(adata, copy)
-            _, task = self._task(adata, mode, reference, standardize, predicts=False)
-            check_memory(
-                n_samples * Estimates.n_bytes(self.module, task),
-                f"n_samples={n_samples} of {task.n} cells",
-                "draw fewer at a time",
+        settings = draw_settings(self.config.schedule, n_steps, n_rounds)
+        check_point(point)
+        check_set_size(max_cells_per_set)
+        details = draw_details(mode, seed, n_samples, n_rounds, n_steps, point)
+        with computing_on(self.module, accelerator, devices, distributed, shares=True) as shared:
+            adata, reader = self._destination(adata, copy), self._reader
+            task = reader.task(adata, mode, reference, standardize, predicts=False)
+            check_memory_of_draws(self.module, task, n_samples)
+            details["model"] = self._fingerprint()
+            writer = ResultWriter(
+                Results(adata), task, reference, reader, self.training_record, output, details
             )
-            writer = self._writer(adata, reference, task, output, details)
             writer.reserve(key_added, layer_added, n_samples if point is None else None)
+            execution = Execution(task.set_size(max_cells_per_set), progress_bar, shared)
             draws = draw_missing(
-                self.module,
-                task,
-                rounds,
-                n_samples=n_samples,
-                seed=seed,
-                max_cells=n_most or self._set_size(task),
-                progress_bar=progress_bar,
-                devices=shared,
+                self.module, task, settings, execution, seed=seed, n_samples=n_samples
             )
-            if n_samples > 1 and task.fill_position and task.unframed_sections():
-                writer.details["mirror"] = superpose_draws(
-                    draws, task, allow_reflection=self.module.allow_reflection
-                )
-            self._warn_of_collapse(task, draws[0])
+            writer.superpose(draws)
+            writer.warn_of_collapse(draws[0])
             writer.write_draws(draws, point, key_added, layer_added)
         return adata if copy else None
 
-    @renamed_argument("max_set", "max_cells_per_set")
-    @without_options(QUERY)
     @own_torch_state()
     def impute(
         self,
@@ -912,41 +715,30 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         """
         self._require_trained()
         self._reader.check_output(output, key_added=key_added)
-        rounds, seed = self._draw_settings(n_steps, None), check_seed(seed)
+        seed = check_seed(seed)
+        settings = draw_settings(self.config.schedule, n_steps)
         require_direction(self.config.training_mode, position=False, expression=True)
-        n_most = self._check_set_size(max_cells_per_set)
-        device = computing_on(self.module, accelerator, devices)
-        adata = self._cells_to_write(adata, copy)
+        check_set_size(max_cells_per_set)
+        adata = self._destination(adata, copy)
         check_adata(adata)
         results, reader = Results(adata), self._reader
         results.reserve("obsm", key_added, "key_added")
         imputed = genes_to_impute(self.genes, gene_names(adata), genes)
         query = reader.query(adata)
         self._warn_of_training_cells(adata, query, imputed)
-        task = imputation_task(
-            without_genes(query, np.isin(np.arange(len(self.genes)), imputed)),
-            reader.reference(reference),
-        )
-        reader.check_labels(adata, task)
-        warn_of_positions(self.module, task)
-        writer = ImputedWriter(results, key_added, None if draw else self._bounds(task))
-        options: dict[str, Any] = {
-            "max_cells": n_most or self._set_size(task),
-            "progress_bar": progress_bar,
-        }
-        with device:
-            if draw:
-                (estimates,) = draw_missing(
-                    self.module, task, rounds, n_samples=1, seed=seed, **options
-                )
-            else:
-                estimates = impute_missing(self.module, task, imputed, **options)
-        transform = self.module.expression_transform
+        task = reader.imputation_task(adata, query, reference, imputed)
         details = {"draw": draw, "seed": seed, "model": self._fingerprint()}
-        writer.write(task, estimates, imputed, self.genes, transform, output, details)
+        writer = ImputedWriter(
+            results, key_added, task, imputed, reader, self.training_record, output, details
+        )
+        execution = Execution(task.set_size(max_cells_per_set), progress_bar)
+        with computing_on(self.module, accelerator, devices):
+            estimates = impute_missing(
+                self.module, task, imputed, execution, draw=(settings, seed) if draw else None
+            )
+        writer.write(estimates)
         return adata if copy else None
 
-    @without_options(NEW_CELLS)
     @own_torch_state()
     def predict_expression(
         self,
@@ -1006,34 +798,22 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         self._require_trained()
         seed = check_seed(seed)
         points = read_points(positions, self.module.position_dim)
-        check_memory(*self._size_of_new(len(points), f"expression at {len(points):,} positions"))
-        key = self._setup.spatial_key
-        layer = _keys.EXPRESSION_SAMPLED if draw else _keys.EXPRESSION_PREDICTED
-        cells = new_cells(len(points), self.genes, self._setup, labels)
+        what, key = f"expression at {len(points):,} positions", self._setup.spatial_key
+        cells = new_cells(len(points), self.genes, self._setup, labels, what)
         cells.obsm[key] = points
-        options: dict[str, Any] = {
-            "reference": reference,
-            "output": output,
-            "layer_added": layer,
-            "accelerator": accelerator,
-            "devices": devices,
-            "progress_bar": progress_bar,
-        }
-        if draw:
-            self.sample(cells, seed=seed, **options)
-        else:
-            self.predict(cells, **options)
-        bounds = [layer + suffix for suffix in BOUNDS if layer + suffix in cells.layers]
-        return AnnData(
-            cells.layers[layer],
-            obs=cells.obs.drop(columns=_keys.EXPRESSION_KNOWN),
-            var=cells.var,
-            obsm={key: points},
-            layers={name: cells.layers[name] for name in bounds},
-            uns=uns_of_new(cells, self._units),
+        layer = _keys.EXPRESSION_SAMPLED if draw else _keys.EXPRESSION_PREDICTED
+        estimate = partial(self.sample, seed=seed) if draw else self.predict
+        estimate(
+            cells,
+            reference=reference,
+            output=output,
+            layer_added=layer,
+            accelerator=accelerator,
+            devices=devices,
+            progress_bar=progress_bar,
         )
+        return with_expression(cells, layer, key, self._registered.units)
 
-    @without_options(NEW_CELLS)
     @own_torch_state()
     def generate(
         self,
@@ -1086,51 +866,21 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         self._require_trained()
         n_cells, seed = check_integer("n_cells", n_cells, 1), check_seed(seed)
         check_choice("output", output, OUTPUTS)
-        rounds = self._draw_settings(n_steps, n_rounds)
+        settings = draw_settings(self.config.schedule, n_steps, n_rounds)
         require_direction(self.config.training_mode, position=True, expression=True)
-        check_memory(*self._size_of_new(n_cells, f"n_cells={n_cells}"))
-        setup, key, donors = self._setup, _keys.SAMPLED, self.module.donors
-        new = new_cells(n_cells, self.genes, setup, labels)
-        donor = draw_donors(self.module, new, setup, self._categories, seed)
-        values = self.module.measured_expression(donor)
-        cells = unplaced_section(values, new, setup)
-        details: dict[str, Any] = {METHOD: "sample", "mode": "expr_to_pos", "seed": seed}
-        details |= {"n_samples": 1, "n_rounds": str(n_rounds), "n_steps": n_steps}
-        with computing_on(self.module, accelerator, devices, shares=True) as shared:
-            # Measured cells without counts have a place, too.
-            _, task = self._task(
-                cells, "expr_to_pos", None, "training", predicts=False, leave_out_blank=False
-            )
-            draws = draw_missing(
-                self.module,
-                task,
-                rounds,
-                n_samples=1,
-                seed=seed,
-                max_cells=self._set_size(task),
-                progress_bar=progress_bar,
-                devices=shared,
-            )
-            writer = self._writer(cells, None, task, output, {**details, "point": "medoid"})
-            writer.quantile = None  # no cell has a true position
-            writer.write_draws(draws, "medoid", key, _keys.EXPRESSION_SAMPLED)
-            positions = exchanged(self.module, cells.obsm[key], donor, seed)
-        if output == "lognorm":
-            values = log_normalized(self.module, values)
-        logger.info(
-            f"generate: {n_cells:,} cells with {len(self.genes):,} genes ({output}), drawn from "
-            f"{len(donors.label):,} training cells, with positions in obsm[{setup.spatial_key!r}]"
-        )
-        return AnnData(
-            values.numpy(),
-            obs=generated_obs(new, donor, donors.label, setup, self._categories),
-            var=new.var,
-            obsm={setup.spatial_key: positions},
-            uns=uns_of_new(cells, self._units),
+        details = draw_details("expr_to_pos", seed, 1, n_rounds, n_steps, "medoid")
+        return generate_section(
+            self._reader,
+            new_cells(n_cells, self.genes, self._setup, labels, f"n_cells={n_cells}"),
+            settings,
+            output=output,
+            seed=seed,
+            details={**details, "model": self._fingerprint()},
+            units=self._registered.units,
+            device=computing_on(self.module, accelerator, devices, shares=True),
+            progress_bar=progress_bar,
         )
 
-    @renamed_argument("max_set", "max_cells_per_set")
-    @without_options(LATENT)
     @own_torch_state()
     def get_latent_representation(
         self,
@@ -1172,18 +922,17 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         >>> cells.obsm["X_tissue"].shape
         (200, 32)
         """
-        n_most = self._check_set_size(max_cells_per_set)
+        check_set_size(max_cells_per_set)
+        if mode is None:
+            mode = "expr_to_pos" if self.config.places_cells else "pos_to_expr"
         with computing_on(self.module, accelerator, devices):
-            task = self._embedding_task(adata, mode)
+            self._require_trained()
+            task = self._reader.task(self._require_adata(adata), mode, predicts=True, embed=True)
             n = task.n_query
             cells = chosen_cells(np.arange(n) if indices is None else indices, n)
-            tokens = np.full((task.n, self.config.d_model), np.nan, np.float32)
-            sets = encode_sets(self.module, task, n_most or self._set_size(task))
-            for cell_set, encoding in sets:
-                tokens[cell_set.targets] = encoding.tokens[0].cpu().float().numpy()[cell_set.fill]
+            tokens = embed(self.module, task, task.set_size(max_cells_per_set))
         return tokens[cells]
 
-    @without_options(QUERY)
     @own_torch_state()
     def register(
         self,
@@ -1236,18 +985,17 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
                 "This model has no common frame: it is learned with frame='learned' by a "
                 "training_mode that places cells."
             )
-        adata = self._cells_to_write(adata, copy)
+        adata = self._destination(adata, copy)
         check_adata(adata)
         results = Results(adata)
         results.reserve("obsm", key_added, "key_added")
         with computing_on(self.module, accelerator, devices):
-            position = registered_positions(self.module, self._read_query(adata))
+            position = registered_positions(self.module, self._reader.query(adata))
         results.put("obsm", key_added, position)
         results.record(key_added, **{METHOD: "register"}, model=self._fingerprint())
         results.write()
         return adata if copy else None
 
-    @without_options(SAVE)
     def save(self, dir_path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the trained model in a folder: safetensors and JSON, nothing that can run code.
 
@@ -1270,7 +1018,6 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         write_model(dir_path, self.module.state_dict(), payload, overwrite=overwrite)
 
     @classmethod
-    @without_options(LOAD)
     def load(
         cls, dir_path: str | os.PathLike[str], adata: AnnData | Literal[False] | None = None
     ) -> Self:
@@ -1308,7 +1055,6 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         return model
 
     @classmethod
-    @without_options({"prefix": FOLDER})
     def load_registry(cls, dir_path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read what :meth:`setup_anndata` recorded of the training cells of a saved model.
 
@@ -1332,7 +1078,6 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         return dict(read_saved(dir_path)[1]["registry"])
 
     @classmethod
-    @without_options({"prefix": FOLDER})
     def view_setup_args(cls, dir_path: str | os.PathLike[str]) -> None:
         """Print the arguments of :meth:`setup_anndata` of a saved model.
 
@@ -1423,26 +1168,18 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
 
     @property
     def _setup(self) -> SetupArgs:
-        return SetupArgs(**self.registry_["setup_args"])
+        return self._registered.setup
 
     @property
-    def _categories(self) -> Categories:
-        names = self.registry_[_keys.CATEGORIES_REGISTRY]
-        return Categories(**{kind: tuple(values) for kind, values in names.items()})
+    def _registered(self) -> Registry:
+        return Registry(self.registry_)
 
     def _payload(self, training: TrainingRecord, history: History) -> dict[str, Any]:
         """Everything of a saved model but its weights."""
-        return {
-            "init_arguments": self.config.model_dump(),
-            "registry": self.registry_,
-            "training": training.to_json(),
-            "history": history_to_json(history),
-            "versions": versions(),
-        }
+        return payload_of(self.config, self.registry_, training, history)
 
     def _fingerprint(self) -> str:
-        weights = weights_fingerprint(self.module.state_dict())
-        return f"alphastomics {__version__}, weights {weights}"
+        return fingerprint(self.module.state_dict())
 
     def _require_trained(self) -> None:
         if not self.is_trained_:
@@ -1458,15 +1195,11 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
             )
         return adata
 
-    def _cells_to_write(self, adata: AnnData | None, copy: bool) -> AnnData:
-        """Cells that a call writes into: those given, or a copy of them."""
-        adata = self._require_adata(adata)
-        require_adata(adata)
-        if not isinstance(copy, bool):
-            raise TypeError(f"copy must be True or False, found {short(copy)}.")
-        if not copy:
-            return adata
-        return adata.to_memory() if adata.isbacked else adata.copy()
+    def _destination(self, adata: AnnData | None, copy: bool) -> AnnData:
+        """Cells that a call of the trained model writes into."""
+        adata = destination(self._require_adata(adata), copy)
+        self._require_trained()
+        return adata
 
     def _warn_of_training_cells(
         self, adata: AnnData, table: CellTable, imputed: NDArray[np.int64]
@@ -1481,13 +1214,6 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
             return
         warn_of_training_cells(training, self.training_record.train_sections, table, imputed)
 
-    def _warn_of_collapse(self, task: InferenceTask, estimates: Estimates) -> None:
-        """Warn if sections that are placed without any known position have hardly an extent."""
-        if task.fill_position:
-            radius = float(self.module.position_transform.scale)
-            steps = self.training_record.steps
-            warn_of_collapse(estimates.position, task.unframed_sections(), radius, steps)
-
     def _training_cells(self) -> CellTable:
         """Training cells: of ``adata``, or on disk."""
         if self._table is not None:
@@ -1497,90 +1223,12 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
     @property
     def _reader(self) -> CellReader:
         """Reader of the cells of a call."""
-        return CellReader(self.module, self.config, self._setup, self._categories, self.genes)
+        return CellReader(
+            self.module, self.config, self._setup, self._registered.categories, self.genes
+        )
 
     def _read_training(self, adata: AnnData) -> CellTable:
         return self._reader.training(adata)
-
-    def _read_query(self, adata: AnnData) -> CellTable:
-        return self._reader.query(adata)
-
-    def _task(
-        self,
-        adata: AnnData | None,
-        mode: Mode,
-        reference: AnnData | None,
-        standardize: Standardize,
-        **options: bool,
-    ) -> tuple[AnnData, InferenceTask]:
-        """Cells of a call, and its task."""
-        self._require_trained()
-        adata = self._require_adata(adata)
-        return adata, self._reader.task(adata, mode, reference, standardize, **options)
-
-    def _embedding_task(self, adata: AnnData | None, mode: Mode | None) -> InferenceTask:
-        """Task of an embedding: by default what the model places, or else expression."""
-        if mode is None:
-            mode = "expr_to_pos" if self.config.places_cells else "pos_to_expr"
-        return self._task(adata, mode, None, "training", predicts=True, embed=True)[1]
-
-    def _check_set_size(self, max_cells_per_set: int | None) -> int | None:
-        """Raise unless a set can have as many cells."""
-        if max_cells_per_set is None:
-            return None
-        return check_integer("max_cells_per_set", max_cells_per_set, MIN_SET)
-
-    def _set_size(self, task: InferenceTask) -> int:
-        """Most cells of a set, by default."""
-        return MAX_SET if task.fill_position else MAX_PLACED_SET
-
-    def _size_of_new(self, n_cells: int, what: str) -> tuple[float, str, str]:
-        """Memory of new cells with their expression, and how to say that it is too much."""
-        return n_cells * (BYTES_OF_NAME + 2 * 4 * len(self.genes)), what, "make fewer at a time"
-
-    def _draw_settings(self, n_steps: int, n_rounds: int | None) -> DrawSettings:
-        """Rounds and steps of a draw, checked."""
-        rounds = (POSITION_ROUNDS, EXPRESSION_ROUNDS)
-        n_steps = check_integer("n_steps", n_steps, 1, MAX_STEPS)
-        if n_rounds is not None:
-            rounds = (check_integer("n_rounds", n_rounds, 1),) * 2
-        return DrawSettings(*rounds, n_steps, self.config.schedule)
-
-    def _writer(
-        self,
-        adata: AnnData,
-        reference: AnnData | None,
-        task: InferenceTask,
-        output: Output,
-        details: dict[str, Any],
-    ) -> ResultWriter:
-        """Writer of the results of a task, with the calibrated radius that belongs to it."""
-        quantile = None
-        if task.expression_known[: task.n_query].any():  # else no cell has a true position
-            pattern = "framed" if task.position_known.any() else "unframed"
-            quantile = self.training_record.calibration.get(pattern, {}).get(details["method"])
-        return ResultWriter(
-            Results(adata),
-            task,
-            reference,
-            self.module.expression_transform,
-            self.genes,
-            self._setup.spatial_key,
-            output,
-            quantile,
-            self.module.tissue_radius(LEVEL),
-            self._bounds(task) if details["method"] == "predict" else None,
-            {**details, "model": self._fingerprint()},
-        )
-
-    def _bounds(self, task: InferenceTask) -> ExpressionBounds | None:
-        """Calibrated bounds of the expression that a task estimates."""
-        return ExpressionBounds.of_task(task, self.training_record.intervals, self.module)
-
-    @property
-    def _units(self) -> str:
-        """Unit of the coordinates of training, empty if it is not known."""
-        return str(self.registry_.get(_keys.UNITS_REGISTRY, ""))
 
     @property
     def _summary(self) -> Summary:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from alphastomics._compat import warn
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
-from alphastomics.model._inference import SetReader
-from alphastomics.model._task import MAX_SET, InferenceTask, inference_sets
+from alphastomics.model._set_reader import SetReader
+from alphastomics.model._sets import inference_sets
+from alphastomics.model._task import MAX_SET, InferenceTask
 from alphastomics.priors.reference_matching import most_similar
 
 MAX_NOVELTY = 1.25  # relative to that of another section of training

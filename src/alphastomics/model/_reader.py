@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._hints import coordinate_hint
-from alphastomics._output import check_key
+from alphastomics._output import OUTPUTS, Output, check_key
 from alphastomics._validate import check_choice
 from alphastomics.config import ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
@@ -22,12 +23,12 @@ from alphastomics.model._data import (
     read_query,
     read_training,
     require_seen_labels,
+    without_genes,
 )
 from alphastomics.model._novelty import mark_novel
 from alphastomics.model._platform import STANDARDIZE, Standardize, standardize_query
 from alphastomics.model._requests import warn_of_positions
-from alphastomics.model._results import OUTPUTS, Output
-from alphastomics.model._task import MODES, InferenceTask, make_task
+from alphastomics.model._task import MODES, InferenceTask, imputation_task, make_task
 
 Mode = Literal["auto", "expr_to_pos", "pos_to_expr", "joint"]
 
@@ -78,8 +79,8 @@ class CellReader:
         self,
         adata: AnnData,
         mode: Mode,
-        reference: AnnData | None,
-        standardize: Standardize,
+        reference: AnnData | None = None,
+        standardize: Standardize = "training",
         *,
         predicts: bool,
         embed: bool = False,
@@ -105,6 +106,20 @@ class CellReader:
             return task
         warn_of_positions(self.module, task)
         return mark_novel(self.module, task)
+
+    def imputation_task(
+        self,
+        adata: AnnData,
+        query: CellTable,
+        reference: AnnData | None,
+        imputed: NDArray[np.int64],
+    ) -> InferenceTask:
+        """Task of estimating genes of cells, as read and as a table, in which they are hidden."""
+        hidden = np.isin(np.arange(len(self.genes)), imputed)
+        task = imputation_task(without_genes(query, hidden), self.reference(reference))
+        self.check_labels(adata, task)
+        warn_of_positions(self.module, task)
+        return task
 
     def check_labels(self, adata: AnnData, task: InferenceTask) -> None:
         """Raise if labels are an input, and one was not in the training data."""

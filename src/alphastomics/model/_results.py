@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,16 +17,20 @@ from numpy.typing import NDArray
 from alphastomics import _keys
 from alphastomics._anndata import gene_names
 from alphastomics._compat import warn
-from alphastomics._output import INTERVAL, RADIUS, Results, Store
+from alphastomics._output import INTERVAL, METHOD, RADIUS, Output, Results, Store
+from alphastomics._validate import short
+from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics import generalized_procrustes, medoid, mirror_ambiguity
 from alphastomics.model._bounds import ExpressionBounds
 from alphastomics.model._inference import Array, Estimates
+from alphastomics.model._intervals import LEVEL
+from alphastomics.model._plausibility import warn_of_collapse
+from alphastomics.model._reader import CellReader
+from alphastomics.model._record import TrainingRecord
 from alphastomics.model._requests import warn_wide_radius
 from alphastomics.model._task import InferenceTask
 
-Output = Literal["lognorm", "counts"]
-OUTPUTS: tuple[Output, ...] = ("lognorm", "counts")
 Point = Literal["medoid", "consensus"] | None
 POINTS: tuple[Point, ...] = ("medoid", "consensus", None)
 CHUNK = 4096  # cells whose expression is written at a time
@@ -41,7 +46,22 @@ def draws_key(key_added: str) -> str:
     return key_added if key_added.endswith("draws") else key_added + _keys.DRAWS_SUFFIX
 
 
-def superpose_draws(
+def check_point(point: object) -> None:
+    """Raise unless ``point`` names a summary of draws, or is None."""
+    if not (point is None or isinstance(point, str)) or point not in POINTS:
+        raise ValueError(f"point must be 'medoid', 'consensus' or None, found {short(point)}.")
+
+
+def draw_details(
+    mode: str, seed: int, n_samples: int, n_rounds: int | None, n_steps: int, point: Point
+) -> dict[str, Any]:
+    """Provenance of draws."""
+    details: dict[str, Any] = {METHOD: "sample", "mode": mode, "seed": seed}
+    details |= {"n_samples": n_samples, "n_rounds": str(n_rounds), "n_steps": n_steps}
+    return {**details, "point": str(point)}
+
+
+def _superpose_draws(
     draws: Sequence[Estimates], task: InferenceTask, *, allow_reflection: bool
 ) -> pd.DataFrame:
     """Superpose the draws of every section without a known position, in place.
@@ -112,31 +132,46 @@ class ResultWriter:
         What was estimated for the query.
     reference
         Cells that the query was placed into, if any.
-    transform, genes
-        Of the model.
-    spatial_key, output
-        Key of measured coordinates, and scale of expression.
-    quantile
-        Ratio of the 90 % radius to the error scale; ``None`` if the model is not calibrated.
-    tissue_radius
-        Distance from the center of a training section within which 90 % of its cells lie.
-    bounds
-        Of expression; ``None`` if it is not calibrated.
+    reader, record
+        Reader of the model, with its parts, and record of its training, with the calibration.
+    output
+        Scale of expression.
     details
-        Provenance of all results.
+        Provenance of all results, with the method.
     """
 
     results: Results
     task: InferenceTask
     reference: AnnData | None
-    transform: ExpressionTransform
-    genes: pd.Index
-    spatial_key: str
+    reader: CellReader
+    record: TrainingRecord
     output: Output
-    quantile: float | None
-    tissue_radius: float
-    bounds: ExpressionBounds | None
     details: dict[str, Any]
+
+    @property
+    def module(self) -> MaskedDiffusionModule:
+        """Network of the model."""
+        return self.reader.module
+
+    @cached_property
+    def quantile(self) -> float | None:
+        """Ratio of the 90 % radius to the error scale; ``None`` if the model is not calibrated."""
+        if not self.task.expression_known[: self.task.n_query].any():
+            return None  # no cell has a true position
+        pattern = "framed" if self.task.position_known.any() else "unframed"
+        return self.record.calibration.get(pattern, {}).get(self.details[METHOD])
+
+    @cached_property
+    def bounds(self) -> ExpressionBounds | None:
+        """Bounds of expression; ``None`` if means of it are not calibrated, and of draws."""
+        if self.details[METHOD] != "predict":
+            return None
+        return ExpressionBounds.of_task(self.task, self.record.intervals, self.module)
+
+    @cached_property
+    def tissue_radius(self) -> float:
+        """Distance from the center of a training section within which 90 % of its cells lie."""
+        return self.module.tissue_radius(LEVEL)
 
     def reserve(self, key_added: str, layer_added: str, n_draws: int | None = None) -> None:
         """Raise if the results, or ``n_draws`` of them, would replace something of the user."""
@@ -162,6 +197,20 @@ class ResultWriter:
         if self.task.fill_expression and n_draws is None and self.bounds is not None:
             for store, suffix in INTERVAL_PARTS:
                 self.results.reserve(store, layer_added, "layer_added", suffix, INTERVAL)
+
+    def superpose(self, draws: Sequence[Estimates]) -> None:
+        """Superpose draws without a frame, in place, and record which sections are ambiguous."""
+        if len(draws) > 1 and self.task.fill_position and self.task.unframed_sections():
+            self.details["mirror"] = _superpose_draws(
+                draws, self.task, allow_reflection=self.module.allow_reflection
+            )
+
+    def warn_of_collapse(self, estimates: Estimates) -> None:
+        """Warn if sections that are placed without any known position have hardly an extent."""
+        if self.task.fill_position:
+            radius = float(self.module.position_transform.scale)
+            sections = self.task.unframed_sections()
+            warn_of_collapse(estimates.position, sections, radius, self.record.steps)
 
     def write(self, estimates: Estimates, key_added: str, layer_added: str) -> None:
         """Write estimated positions and expression, where they were missing."""
@@ -235,13 +284,17 @@ class ResultWriter:
         linked = results.wrote(key) and bool(results.records[key].get("images"))
         if linked:
             results.drop("uns", key)
-        images = uns.get(self.spatial_key)
+        images = uns.get(self.reader.setup.spatial_key)
         is_taken = key in uns and not linked
         if not isinstance(images, dict) or is_taken or task.unframed_sections():
             return False
         sections = task.data.section[: task.n_query]
         placed = set(sections[task.position_known[: task.n_query]])
-        others = {} if self.reference is None else self.reference.uns.get(self.spatial_key, {})
+        others = (
+            {}
+            if self.reference is None
+            else self.reference.uns.get(self.reader.setup.spatial_key, {})
+        )
         if placed != set(sections) and others.keys() != images.keys():
             return False  # the frame is that of another section
         results.put("uns", key, copy.deepcopy(images))
@@ -256,8 +309,11 @@ class ResultWriter:
     ) -> None:
         """Have expression ``(n_query, n_vars)`` written, NaN for genes the model does not know."""
         results, n_query = self.results, self.task.n_query
+        transform = self.module.expression_transform
         suffixes = ["", *BOUNDS] if bounds else [""]
-        column = self.genes.get_indexer(gene_names(results.adata))  # in the model, of each gene
+        column = self.reader.genes.get_indexer(
+            gene_names(results.adata)
+        )  # in the model, of each gene
         found = np.flatnonzero(column >= 0)
         layers = {suffix: np.full(results.adata.shape, np.nan, np.float32) for suffix in suffixes}
         for start in range(0, n_query, CHUNK):
@@ -267,7 +323,7 @@ class ResultWriter:
                 values += bounds.around(cells, logged[cells], depth[cells])
             for suffix, value in zip(suffixes, values, strict=True):
                 filled = known_and_estimated(
-                    self.task, cells, value, depth[cells], self.transform, self.output
+                    self.task, cells, value, depth[cells], transform, self.output
                 )
                 out = layers[suffix]
                 out = out.astype(np.result_type(out, filled), copy=False)

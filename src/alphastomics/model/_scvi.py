@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 import rich.pretty  # noqa: F401  # AnnDataManager prints by it, but does not import it
 import torch
+from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scvi.model.base import BaseModelClass
 
-from alphastomics._validate import short
-from alphastomics.config import nearest_name
+from alphastomics._options import nearest_name
+from alphastomics._validate import renamed_argument, short
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Model = TypeVar("Model")
@@ -72,10 +73,7 @@ TRAIN = {
     "load_sparse_tensor": "sets of cells are made dense as they are drawn",
     "datamodule": "cells come from an AnnData, or from the command preprocess",
 }
-PARTS = {
-    **DEVICE,
-    "batch_size": "pass max_cells_per_set=, the most cells that are read at once",
-}
+PARTS = {**DEVICE, "batch_size": "pass max_cells_per_set=, the most cells that are read at once"}
 QUERY = {
     **PARTS,
     "indices": "pass a part of the cells, such as adata[indices].copy()",
@@ -89,6 +87,23 @@ LATENT = {
     "return_dist": "the embedding is not drawn",
     "dataloader": "pass an AnnData",
 }
+# Options of scvi-tools' methods that those of the same name here lack.
+OPTIONS = {
+    "train": TRAIN,
+    "calibrate": TRAIN,
+    "predict": QUERY,
+    "sample": QUERY,
+    "impute": QUERY,
+    "register": QUERY,
+    "predict_expression": NEW_CELLS,
+    "generate": NEW_CELLS,
+    "get_latent_representation": LATENT,
+    "save": SAVE,
+    "load": LOAD,
+    "load_registry": {"prefix": FOLDER},
+    "view_setup_args": {"prefix": FOLDER},
+}
+RENAMED = ("max_set", "max_cells_per_set")  # in an earlier version of this package
 UNSET = (None, False, "auto")
 
 # Of scvi-tools: the monitor is its own, and 45 epochs are longer than most trainings here.
@@ -107,10 +122,16 @@ class Elsewhere:
         raise AttributeError(f"{owner.__name__} has no {self.name}: {self.instead}.")
 
 
-def hide_inherited(model: type[Model]) -> type[Model]:
-    """Class whose attributes :data:`ELSEWHERE` say what to use instead."""
+def explain_differences(model: type[Model]) -> type[Model]:
+    """Class that says what to use instead of attributes and options of scvi-tools it lacks."""
     for name, instead in ELSEWHERE.items():
         setattr(model, name, Elsewhere(name, instead))
+    for name, options in OPTIONS.items():
+        method = vars(model)[name]
+        if isinstance(method, classmethod):
+            setattr(model, name, classmethod(without_options(options)(method.__func__)))
+        else:
+            setattr(model, name, renamed_argument(*RENAMED)(without_options(options)(method)))
     return model
 
 
@@ -119,6 +140,24 @@ class HidesInherited(type(BaseModelClass)):  # type: ignore[misc]
 
     def __dir__(cls) -> list[str]:
         return sorted(set(super().__dir__()) - ELSEWHERE.keys())
+
+
+def require_setup(owner: type[BaseModelClass], adata: object) -> None:
+    """Raise unless cells were registered by ``setup_anndata`` of a model class."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            "adata must be an AnnData that was registered by setup_anndata, found "
+            f"{adata!r:.60}; AlphaSTomics.load(folder) opens a saved model."
+        )
+    try:
+        manager = owner._get_most_recent_anndata_manager(adata)
+    except ValueError:  # it is a copy of one that was set up
+        manager = None
+    if manager is None:
+        raise ValueError(
+            "adata is not set up: call AlphaSTomics.setup_anndata(adata, ...) first, and again "
+            "for a copy or after reading it from a file."
+        )
 
 
 def without_options(instead: dict[str, str]) -> Callable[[Function], Function]:

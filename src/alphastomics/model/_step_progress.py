@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from alphastomics._progress import Progress
 from alphastomics.diffusion_model.batch import CellBatch
+from alphastomics.model._distributed import as_list
 
 
 def has_own_bar(options: Mapping[str, Any]) -> bool:
     """True if a bar of Lightning is among the callbacks, which then takes the place of ours."""
-    return any(isinstance(callback, ProgressBar) for callback in options.get("callbacks") or [])
+    return any(isinstance(given, ProgressBar) for given in as_list(options.get("callbacks")))
 
 
 class StepProgress(L.Callback):

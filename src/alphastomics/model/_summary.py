@@ -11,7 +11,7 @@ import pandas as pd
 from alphastomics.config import ModelConfig
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._data import SetupArgs
-from alphastomics.model._training import TrainingRecord
+from alphastomics.model._record import TrainingRecord
 
 NAMED = 6  # genes or sections in a table
 CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top;"

@@ -15,15 +15,13 @@ from matplotlib.artist import ArtistInspector
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
-from mpl_toolkits.axes_grid1.anchored_artists import (  # type: ignore[import-untyped]
-    AnchoredSizeBar,
-)
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from alphastomics import _keys
 from alphastomics._coordinates import Points
+from alphastomics._options import nearest_name
 from alphastomics._validate import check_number
-from alphastomics.config import nearest_name
 from alphastomics.pl._colors import Palette, colormap_of
 
 if TYPE_CHECKING:  # axes, which are returned but for return_fig=True, can be used as such

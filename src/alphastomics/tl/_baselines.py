@@ -24,13 +24,7 @@ from alphastomics._coordinates import point_set
 from alphastomics._validate import check_integer, check_seed
 from alphastomics.diffusion_model.transforms import ExpressionTransform
 from alphastomics.metrics._arrays import Array, Labels
-from alphastomics.model._data import (
-    Categories,
-    CellTable,
-    SetupArgs,
-    read_query,
-    read_training,
-)
+from alphastomics.model._data import Categories, CellTable, SetupArgs, read_query, read_training
 from alphastomics.tl._coordinates import sections_if_named
 from alphastomics.tl._draws import (
     Section,

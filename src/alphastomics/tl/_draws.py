@@ -16,13 +16,7 @@ from alphastomics._validate import check_seed
 from alphastomics.metrics._arrays import Array, Labels
 from alphastomics.metrics._two_sample import MIN_CELLS_OF_AUC
 from alphastomics.model._data import Categories, CellTable, SetupArgs, read_query
-from alphastomics.tl._score import (
-    NO_LABEL,
-    niche_score,
-    read_labels,
-    read_scored,
-    score_table,
-)
+from alphastomics.tl._score import NO_LABEL, niche_score, read_labels, read_scored, score_table
 
 Cells = NDArray[np.int64]
 DENSITY_NEIGHBORS = 5

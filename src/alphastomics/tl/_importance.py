@@ -105,7 +105,8 @@ def gene_importance(
     by_name = np.argsort(adata.obs_names.astype(str), kind="stable")
     chosen = np.random.default_rng(seed).permutation(by_name)[:n_cells]
     sample = adata[np.sort(chosen)].copy()
-    _, task = model._task(sample, "expr_to_pos", None, "auto", predicts=True)
+    model._require_trained()
+    task = model._reader.task(sample, "expr_to_pos", standardize="auto", predicts=True)
     if method == "gradients":
         found = importance_by_gradients(model.module, task, max_cells=MAX_SET, n_passes=n_passes)
     else:
