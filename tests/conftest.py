@@ -1,9 +1,11 @@
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import alphastomics as al
 
@@ -36,26 +38,44 @@ def split(adata, held_out):
     return adata[~test].copy(), adata[test].copy()
 
 
-def train_on_two_sections(tissue, training_mode):
+def train_on_two_sections(tissue, training_mode, **steps):
     atlas, cells = split(tissue, "section_2")
     al.AlphaSTomics.setup_anndata(atlas, labels_key="cell_type")
     model = al.AlphaSTomics(
         atlas, training_mode=training_mode, d_model=64, num_heads=2, num_layers=2, d_ff=128
     )
-    model.train(max_steps=280, batch_size=4, set_size=128, progress_bar=False)
+    model.train(batch_size=4, set_size=128, progress_bar=False, **steps)
     return model, cells
 
 
 @pytest.fixture(scope="session")
-def trained(tissue):
-    """A small model of every task, trained on two sections, and the third one."""
-    return train_on_two_sections(tissue, "joint")
+def once(tmp_path_factory):
+    """Make what takes long in a single process of the tests; the others read it."""
+
+    def get(name, make):
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            return make()
+        path = tmp_path_factory.getbasetemp().parent / f"{name}.pickle"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(make()))
+        return pickle.loads(path.read_bytes())
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def placer(tissue):
+def trained(tissue, once):
+    """A small model of every task, trained on two sections, and the third one."""
+    steps = {"max_steps": 160, "lr": 2e-3}
+    return once("trained", lambda: train_on_two_sections(tissue, "joint", **steps))
+
+
+@pytest.fixture(scope="session")
+def placer(tissue, once):
     """A small model that only places cells, trained on two sections, and the third one."""
-    return train_on_two_sections(tissue, "expr_to_pos")
+    steps = {"max_steps": 100, "lr": 4e-3}
+    return once("placer", lambda: train_on_two_sections(tissue, "expr_to_pos", **steps))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,6 @@ def test_an_unseen_animal_is_placed_well_above_chance(shared_data):
     model = al.AlphaSTomics(
         atlas, training_mode="expr_to_pos", d_model=64, num_heads=2, num_layers=2, d_ff=128
     )
-    model.train(max_steps=100, set_size=256, progress_bar=False)
+    model.train(max_steps=60, lr=2e-3, batch_size=4, set_size=256, progress_bar=False)
     model.predict(cells, progress_bar=False)
     assert al.metrics.distance_spearman(truth, cells.obsm["spatial_predicted"]) > 0.25

@@ -1,5 +1,6 @@
 """Killed or ended at any moment: the old state or the new one, never none."""
 
+import os
 import random
 import signal
 import subprocess
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import anndata as ad
 import pytest
+import torch
+from typer.testing import CliRunner
 
 import alphastomics as al
 from alphastomics import _files
 from alphastomics.cli.preprocess import preprocess
 from alphastomics.io import open_data
+from alphastomics.main import app
 from alphastomics.model._checkpoint import read_checkpoint, read_saved
 
 SIZE = "--d_model 16 --num_heads 2 --num_layers 1 --d_ff 16 --set_size 16 --batch_size 2"
@@ -64,18 +68,35 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Processes in the background ignore Ctrl+C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def run(self, command, number=None, wait=0.0):
-        """Run a command, end it after a while, and give its exit code and what it said."""
+    def run(self, command, number=None, wait=0.0, new=None):
+        """Run a command, end it after a while, and give its exit code and what it said.
+
+        The while begins when the file ``new`` is written, if there is such a file to wait for.
+        """
+        before = time_of(new)
         self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         child = int(self.process.stdout.readline())
         if number is not None:
+            while new is not None and time_of(new) == before and is_alive(child):
+                time.sleep(0.02)
             time.sleep(wait)
             subprocess.run(["kill", f"-{int(number)}", str(child)], check=False)
         code = int(self.process.stdout.readline())
         return code, (self.folder / "log").read_text()
+
+
+def time_of(path):
+    return path.stat().st_mtime_ns if path is not None and path.exists() else None
+
+
+def is_alive(process):
+    return subprocess.run(["kill", "-0", str(process)], capture_output=True).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +180,50 @@ def test_sample(ended, server):
         lambda: ad.read_h5ad("out.h5ad").layers["expression_sampled"],
         0.6,
     )
+
+
+LONG = f"train {SIZE} --logger none --data_dir held_out"
+STEPS = 30
+
+
+@pytest.fixture
+def held_out(server, monkeypatch):
+    """The folder of the server, in which data with a validation section are."""
+    monkeypatch.chdir(server.folder)
+    if not Path("held_out").exists():
+        preprocess("raw.h5ad", "held_out", val_sections=["section_1"], progress=False)
+    return server
+
+
+def test_killed_training_goes_on_to_the_same_weights_bit_for_bit(held_out):
+    """Those of a process that was not killed and wrote no checkpoint in between."""
+    torch.set_num_threads(1)  # as in the server
+    task = f"{LONG} --max_steps {STEPS}"
+    whole = CliRunner().invoke(app, f"{task} --output_dir whole".split())
+    assert whole.exit_code == 0, whole.output
+    last = Path("killed/checkpoints/last.ckpt")
+    moments = random.Random(0)
+    resume, steps = "", [0]
+    for _ in range(2):
+        killed = f"{task} --output_dir killed {resume}"
+        code, text = held_out.run(killed, signal.SIGKILL, moments.uniform(0, 0.4), new=last)
+        assert code in {0, -signal.SIGKILL}, text
+        steps.append(read_checkpoint(last)[1]["training"]["steps"])
+        resume = f"--resume {last}"
+    assert steps[0] < steps[1] < steps[2]
+    code, text = held_out.run(f"{task} --output_dir killed {resume}")
+    assert code == 0, text
+    expected, _ = read_checkpoint(Path("whole/checkpoints/last.ckpt"))
+    weights, payload = read_checkpoint(last)
+    assert payload["training"]["steps"] == STEPS
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_ctrl_c_keeps_the_state(held_out):
+    last = Path("stopped/checkpoints/last.ckpt")
+    task = f"{LONG} --output_dir stopped --max_steps 10000"
+    code, text = held_out.run(task, signal.SIGINT, new=last)
+    assert code == 130, text
+    assert "Interrupted. Resume with --resume" in text
+    assert "Traceback" not in text
+    read_checkpoint(last)

@@ -24,6 +24,7 @@ def test_experts_compute_their_share(table):
     assert table.loc["MoE, 2 of 4", "FFN active %"] == 50
     assert table.loc["MoE, 2 of 8", "FFN active %"] == 25
     assert table.loc["MoE, 4 of 16", "FFN active %"] == 25
+    assert table.loc["Gated + MoE, 2 of 8", "FFN active %"] == 25
     dense = table.loc["Baseline"]
     assert dense["active"] == dense["parameters"]
     # The router and the biases: 2 products, 2 operations, cells, width, experts, layers.

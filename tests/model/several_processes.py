@@ -1,6 +1,6 @@
-"""Trains and places with as many processes as asked for; run by test_devices.py.
+"""Trains and places with several processes, and then fails in one; run by test_devices.py.
 
-python several_processes.py N_PROCESSES FOLDER [fails]
+python several_processes.py N_PROCESSES FOLDER
 """
 
 import os
@@ -14,9 +14,9 @@ import alphastomics as al
 
 
 class Gradients(pl.Callback):
-    """Keeps the gradients of every step; one process fails in the third, if asked to."""
+    """Keeps the gradients of every step; one process may fail in the third."""
 
-    def __init__(self, failing):
+    def __init__(self, failing=None):
         self.kept, self.failing = [], failing
 
     def on_before_optimizer_step(self, trainer, plan, optimizer):
@@ -26,29 +26,39 @@ class Gradients(pl.Callback):
         self.kept.append({name: gradient.clone() for name, gradient in gradients.items()})
 
 
-def main(n_processes, folder, how):
-    tissue = al.datasets.simulate_tissue(n_sections=4, n_cells=300, n_genes=40)
-    test = (tissue.obs["section"] == "section_3").to_numpy()
-    atlas, cells = tissue[~test].copy(), tissue[test].copy()
-    al.AlphaSTomics.setup_anndata(atlas)
+def train(atlas, n_processes, gradients, **options):
+    """A model, and what Lightning needs to know to share work."""
     model = al.AlphaSTomics(atlas, d_model=16, num_heads=2, num_layers=1, d_ff=16)
-    gradients = Gradients(n_processes - 1 if how == "fails" else None)
-    several = {"accelerator": "cpu", "devices": n_processes}
-    shared = several if n_processes > 1 else {"accumulate_grad_batches": 2}
+    several = {"accelerator": "cpu", "devices": n_processes} if n_processes > 1 else None
     model.train(
         max_steps=6,
         batch_size=2,
         set_size=64,
         sets_per_section=4,
-        val_sections=["section_2"],
         progress_bar=False,
         callbacks=[gradients],
+        **(several or {"accumulate_grad_batches": 2}),
+        **options,
+    )
+    return model, several
+
+
+def learn_and_place(n_processes, folder):
+    """Write what the process of each rank got; the training data are returned."""
+    tissue = al.datasets.simulate_tissue(n_sections=4, n_cells=300, n_genes=40)
+    test = (tissue.obs["section"] == "section_3").to_numpy()
+    atlas, cells = tissue[~test].copy(), tissue[test].copy()
+    al.AlphaSTomics.setup_anndata(atlas)
+    gradients = Gradients()
+    model, distributed = train(
+        atlas,
+        n_processes,
+        gradients,
+        val_sections=["section_2"],
         checkpoint_dir=folder / "checkpoints",
-        **shared,
     )
     learned = {"gradients": gradients.kept, "weights": model.module.state_dict()}
     into = folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt"
-    distributed = several if n_processes > 1 else None
     quiet = {"max_cells_per_set": 64, "progress_bar": False, "distributed": distributed}
     model.predict(cells, mode="expr_to_pos", **quiet)
     model.sample(cells, mode="joint", n_samples=2, n_rounds=2, n_steps=3, **quiet)
@@ -64,7 +74,11 @@ def main(n_processes, folder, how):
         },
         into,
     )
+    return atlas
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:] or [""])
+    n_processes, folder = int(sys.argv[1]), Path(sys.argv[2])
+    atlas = learn_and_place(n_processes, folder)
+    train(atlas, n_processes, Gradients(failing=n_processes - 1), checkpoint_dir=folder / "failed")
+    (folder / "survived").touch()

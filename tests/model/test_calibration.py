@@ -24,7 +24,7 @@ def test_the_quantile_holds_its_share_and_sections_count_the_same():
 def calibrated(placer):
     model, cells = placer
     model = copy.copy(model)
-    model.calibrate(max_steps=60, batch_size=4, set_size=128, **QUIET)
+    model.calibrate(max_steps=40, lr=4e-3, batch_size=4, set_size=128, **QUIET)
     return model, cells
 
 

@@ -1,5 +1,6 @@
 """Several devices and processes, and memory that does not suffice."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,32 +18,38 @@ QUIET = {"progress_bar": False}
 SCRIPT = Path(__file__).with_name("several_processes.py")
 
 
-def run_script(n_processes, folder, *more):
-    """Run the script, all its processes on one thread each."""
-    folder.mkdir()
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, str(n_processes), str(folder), *more],
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Run the script with two processes on one thread each: its folder, exit code and errors."""
+    folder = tmp_path_factory.mktemp("two")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "2", str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
         cwd=folder,
+        timeout=300,  # does not hang
     )
+    return folder, done.returncode, done.stderr
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
+def one_and_two(two, tmp_path_factory):
     """What one process gives that takes two batches a step, and each of two processes."""
-    folder = tmp_path_factory.mktemp("processes")
-    return all_of([run_script(n, folder / str(n)) for n in (1, 2)], folder, "1/0", "2/0", "2/1")
+    folder = tmp_path_factory.mktemp("one")
+    torch.set_num_threads(1)
+    load_script().learn_and_place(1, folder)
+    files = [folder / "0.pt", two[0] / "0.pt", two[0] / "1.pt"]
+    assert all(file.is_file() for file in files), two[2]
+    return [torch.load(file, weights_only=True) for file in files]
 
 
-def all_of(running, folder, *names):
-    """Wait for processes, and read what they wrote."""
-    for process in running:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+def load_script():
+    spec = importlib.util.spec_from_file_location("several_processes", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def test_two_processes_have_the_gradients_of_one(one_and_two):
@@ -70,12 +77,11 @@ def test_two_processes_fill_in_what_one_does_bit_for_bit(one_and_two, what):
         assert torch.equal(alone[what], process[what])
 
 
-def test_when_a_process_fails_the_others_stop_with_its_error(tmp_path):
-    process = run_script(2, tmp_path / "fails", "fails")
-    _, said = process.communicate(timeout=120)  # does not hang
-    assert process.returncode != 0
+def test_when_a_process_fails_the_others_stop_with_its_error(two):
+    folder, code, said = two
+    assert code != 0
     assert "this process is out of luck" in said
-    assert not list((tmp_path / "fails").glob("*.pt"))
+    assert not (folder / "survived").exists()
 
 
 def test_processes_that_would_lose_their_results_are_refused(trained):

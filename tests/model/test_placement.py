@@ -65,9 +65,9 @@ def test_rotated_and_mirrored_training_sections_give_the_same_scores():
     for training in (registered, turned):
         al.AlphaSTomics.setup_anndata(training)
         model = al.AlphaSTomics(training, training_mode="expr_to_pos", **SMALL)
-        model.train(max_steps=120, batch_size=4, set_size=128, progress_bar=False)
+        model.train(max_steps=60, lr=2e-3, batch_size=4, set_size=128, progress_bar=False)
         scores.append(al.metrics.distance_spearman(cells.obsm["spatial"], predicted(model, cells)))
-    assert min(scores) > 0.33  # .24 for the turned ones without superposition
+    assert min(scores) > 0.33
     assert scores[0] == pytest.approx(scores[1], abs=0.08)
 
 

@@ -226,7 +226,7 @@ def test_learning_rate_rises_then_falls():
 def test_repr_tells_what_it_was_trained_on(trained):
     model, _ = trained
     text = repr(model)
-    assert "trained 280 steps on 600 cells of 2 sections (section_0, section_1)" in text
+    assert "trained 160 steps on 600 cells of 2 sections (section_0, section_1)" in text
     assert "40 genes (counts), 2D" in text
 
 

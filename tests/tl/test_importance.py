@@ -47,7 +47,7 @@ def graded():
     model = al.AlphaSTomics(
         atlas, training_mode="expr_to_pos", d_model=32, num_heads=2, num_layers=1, d_ff=32
     )
-    model.train(max_steps=150, batch_size=4, set_size=128, progress_bar=False)
+    model.train(max_steps=80, lr=3e-3, batch_size=4, set_size=128, progress_bar=False)
     return model, atlas
 
 
