@@ -94,6 +94,7 @@ def test_cells_of_another_platform_fill_the_reference(halves):
     with pytest.warns(UserWarning, match=f"{ANOTHER}.*moved apart"):
         model.predict(query, reference=reference, **QUIET)
     placed = query.obsm["spatial_predicted"]
+    assert query.uns["alphastomics"]["spatial_predicted"]["standardized_by_query"]
     size = al.metrics.rms_radius(reference.obsm["spatial"])
     assert 0.8 < al.metrics.rms_radius(placed) / size < 1.2
     assert al.metrics.distance_spearman(true, placed) > 0.25  # 0 if places were lost

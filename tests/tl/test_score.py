@@ -71,6 +71,9 @@ def test_placement_baselines(tissue):
     assert list(atlas.uns) == ["units"]
     again = al.tl.placement_baselines(cells, atlas, labels_key="cell_type")
     np.testing.assert_array_equal(baselines, again)
+    in_frame = al.tl.placement_baselines(cells, atlas, labels_key="cell_type", align=False)
+    assert {"rmse", "rmse_units", "median_error_units"} <= set(in_frame) - set(baselines)
+    assert (in_frame["rmse"] >= baselines["rigid_rmse"] - 1e-9).all()
 
 
 @pytest.mark.parametrize("task", ["placement", "expression", "imputation"])

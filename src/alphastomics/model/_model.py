@@ -484,9 +484,11 @@ class AlphaSTomics(BaseModelClass, metaclass=HidesInherited):
         standardize
             ``"training"``: genes of the query are standardized with the statistics of training.
             ``"query"``: with those of their own section, for cells of another platform with the
-            same composition of cell types; only for placement. ``"auto"``: the latter, with a
-            warning, for sections of counts whose depth is more than 2.5 times that of training, or
-            less than 1 / 2.5.
+            same composition of cell types; only for placement. With a reference, 100 or more such
+            cells are then moved towards their optimal transport to the reference cells until they
+            have 0.85 of their spread, so that positions depend on the other cells of the query;
+            ``estimate="mean"`` is not moved. ``"auto"``: the latter, with a warning, for sections
+            of counts whose depth is more than 2.5 times that of training, or less than 1 / 2.5.
         max_cells_per_set
             Maximum number of cells that attend to each other. Larger sections are divided into
             parts, so that memory stays bounded; by default 2,048 for placement, else 8,192. If

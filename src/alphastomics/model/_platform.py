@@ -126,7 +126,8 @@ def _if_shifted(
         return cells[:0]
     warn(
         f"{what}. Its genes are standardized by themselves, and its cells are moved apart if they "
-        "fill too little of a reference, which supposes the composition of the training sections; "
-        "standardize='training' or 'query' decides it."
+        "fill too little of a reference (estimate='mean' is not), which supposes the composition "
+        "of the training sections. standardize='query' does this without a warning, "
+        "standardize='training' uses the statistics of training instead."
     )
     return cells

@@ -260,6 +260,8 @@ class ResultWriter:
         elif results.wrote_with(key, RADIUS):  # of other positions
             results.drop("obs", column)
         details = {"images": self._link_images(key), RADIUS: self.quantile is not None}
+        standards = self.task.standards
+        details["standardized_by_query"] = standards is not None and bool(standards.own.any())
         results.record(key, **details, **self.details)
 
     def _widened(self, radius: Array, position: Array) -> Array:

@@ -128,6 +128,7 @@ def placement_baselines(
     spatial_key: str = _keys.SPATIAL,
     section_key: str | None = _keys.SECTION,
     labels_key: str | None = None,
+    align: bool = True,
     seed: int | None = None,
 ) -> pd.DataFrame:
     """Score baselines of placement.
@@ -146,6 +147,9 @@ def placement_baselines(
         Sections to fit the baselines to.
     layer, values, spatial_key, section_key, labels_key
         As in :meth:`alphastomics.AlphaSTomics.setup_anndata`.
+    align
+        As in :func:`score`: ``False`` where the atlas is the reference that the cells are placed
+        into, in the frame of the cells.
     seed
         Of the random positions, the shuffling and the neural network; ``None`` for
         ``al.settings.seed``.
@@ -185,7 +189,7 @@ def placement_baselines(
         query, true = query.subset(located), true[located]
         labels = None if labels is None else labels[located]
     rows = {
-        name: placement_scores(true, predicted, labels, seed=seed)
+        name: placement_scores(true, predicted, labels, align=align, seed=seed)
         for name, predicted in _placements(query, train, values, labels, seed)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("baseline")
