@@ -12,6 +12,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import alphastomics as al
+from alphastomics.cli._errors import _in_options
+from alphastomics.cli._run_folder import check_folder
 from alphastomics.io import open_data
 from alphastomics.main import app, train_app
 
@@ -308,3 +310,16 @@ def test_calibrate_needs_the_data_of_training(model, tmp_path):
     run("preprocess", "--raw_dir", tmp_path / "other.h5ad", "--output_dir", tmp_path / "data")
     words = ("calibrate", "--checkpoint", model, "--data_dir", tmp_path / "data", "--overwrite")
     assert "lacks section 'section_0', which the model was trained on" in run(*words, code=2)
+
+
+@pytest.mark.parametrize("name", ["a_predicted.h5ad", "a_imputed.h5ad", "a_filled.h5ad"])
+def test_a_folder_with_results_of_commands_can_have_a_new_run(tmp_path, name):
+    for file in ("run.json", name):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / file).touch()
+    check_folder(tmp_path / "run", tmp_path / "data", resumes=False)
+
+
+def test_messages_name_options():
+    text = _in_options("pass reference=, or mode='expr_to_pos'; adata.obsm['x'], f(values='a')")
+    assert text == "pass --reference, or --mode expr_to_pos; adata.obsm['x'], f(values='a')"

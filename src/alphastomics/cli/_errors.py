@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -42,8 +43,14 @@ IGNORED_WARNINGS = (
     "Stochastic Optimizer: Maximum iterations",  # the small network among the baselines
 )
 
-# Arguments in warnings of the package, and the options that they come from.
-OPTIONS = {" cells of adata are also in reference,": " cells of --input are also in --reference,"}
+# Arguments in messages of the package, and the options that they come from.
+OPTIONS = {
+    " cells of adata are also in reference,": " cells of --input are also in --reference,",
+    " are missing from adata ": " are missing from --input ",
+}
+ARGUMENT = re.compile(
+    r"(?<![\w.(-])(reference|standardize|mode|estimate|values|layer)=(?:'(\w+)')?"
+)
 
 
 @dataclass
@@ -65,7 +72,8 @@ def report_errors(remedy: str) -> Iterator[Report]:
             yield report
         return
     except USER_ERRORS as error:
-        text, code = f"Error: {_describe(error, _remedy(error, report))}", WRONG
+        text = f"Error: {_in_options(_describe(error, _remedy(error, report)))}"
+        code = WRONG
     except KeyboardInterrupt as error:
         text, code = f"Interrupted. {_remedy(error, report)}", INTERRUPTED
     except SystemExit as error:
@@ -78,6 +86,13 @@ def report_errors(remedy: str) -> Iterator[Report]:
         text, code = f"Error: Weights & Biases: {' '.join(str(error).split())} {OFFLINE}", WRONG
     typer.echo(text, err=True)
     raise typer.Exit(code)
+
+
+def _in_options(text: str) -> str:
+    """Message with arguments of functions in the spelling of options."""
+    for argument, option in OPTIONS.items():
+        text = text.replace(argument, option)
+    return ARGUMENT.sub(lambda found: f"--{found[1]}" + (f" {found[2]}" if found[2] else ""), text)
 
 
 def _remedy(error: BaseException, report: Report) -> str:
@@ -141,10 +156,7 @@ def format_warnings() -> Iterator[None]:
         # Warnings of this package name the file that raises them, or its caller, which is typer.
         ours = PACKAGE in Path(filename).parents or "typer" in Path(filename).parts
         if issubclass(category, UserWarning) and ours:
-            text = str(message)
-            for argument, option in OPTIONS.items():
-                text = text.replace(argument, option)
-            return f"Warning: {text}\n"
+            return f"Warning: {_in_options(str(message))}\n"
         return usual(message, category, filename, lineno, line)
 
     with warnings.catch_warnings():

@@ -21,6 +21,7 @@ HISTORY, FIGURE = "history.csv", "loss.png"
 LOGS, TEST = ("csv", "tensorboard", "wandb"), "test"
 WRITTEN = {CONFIG, RUN, CHECKPOINTS, HISTORY, FIGURE, TEST, *LOGS}  # in the folder of a run
 GENERATED, FILLED_SUFFIX = "generated.h5ad", "_filled.h5ad"  # outputs of sample
+PREDICTED_SUFFIX, IMPUTED_SUFFIX = "_predicted.h5ad", "_imputed.h5ad"
 MANIFEST = "manifest.json"  # of processed data
 MODEL = "model.json"  # of a saved model
 DEFAULT_CONFIG = Path("config.yaml")
@@ -147,13 +148,15 @@ def check_folder(folder: Path, data: Path, *, resumes: bool) -> None:
     if foreign:
         raise ConfigError(
             f"--output_dir: {folder} holds {foreign[0]!r}, which no earlier run has written: "
-            "choose another folder for the run, or move that file elsewhere."
+            "choose another folder for the run by --exp_name or --output_dir, or move that file "
+            "elsewhere."
         )
 
 
 def _is_written_by_run(name: str) -> bool:
     """True for outputs of a run, and for the rest of a file whose writing was interrupted."""
-    written = name in WRITTEN or name == GENERATED or name.endswith(FILLED_SUFFIX)
+    suffixes = (FILLED_SUFFIX, PREDICTED_SUFFIX, IMPUTED_SUFFIX)
+    written = name in WRITTEN or name == GENERATED or name.endswith(suffixes)
     return written or name.startswith(TEMPORARY)
 
 
@@ -243,6 +246,11 @@ def data_folder(
         raise ConfigError(
             "--data_dir is missing: name the folder that `alphastomics preprocess` wrote, or set "
             "data.processed_data_dir in the config."
+        )
+    if Path(folder).is_file():
+        raise ConfigError(
+            f"--data_dir: {folder} is a file: name the folder that `alphastomics preprocess "
+            f"--raw_dir {folder} --output_dir ...` writes."
         )
     try:
         read_manifest(Path(folder))  # before imports that take seconds

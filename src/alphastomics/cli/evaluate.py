@@ -66,6 +66,7 @@ def evaluate_command(
 ) -> None:
     """Score a model and baselines on held-out sections."""
     with report_errors("No scores were written."):
+        _check_split(split)
         found = find_checkpoint(checkpoint, config)
         settings = load_config(config) if config is not None else Config()
         folder = output_dir or relative(run_of(found)) / TEST
@@ -168,12 +169,16 @@ def _write_scores(table: pd.DataFrame, facts: dict[str, Any], folder: Path) -> N
         write_text(folder / METRICS, json.dumps({**facts, "scores": records}, indent=1) + "\n")
 
 
+def _check_split(split: str | None) -> None:
+    if split not in (None, *SPLITS):
+        raise ConfigError(f"--split must be test, val or train, found {split!r}.")
+
+
 def _sections_to_score(
     data: ProcessedData, split: str | None
 ) -> tuple[str, list[ProcessedSection]]:
     """Find the sections of a split, or of the first split that has any."""
-    if split not in (None, *SPLITS):
-        raise ConfigError(f"--split must be test, val or train, found {split!r}.")
+    _check_split(split)
     for name in SPLITS if split is None else (split,):
         sections = [s for s in data.sections(name) if s.entry.has_coordinates]  # type: ignore[arg-type]
         if sections:

@@ -22,13 +22,11 @@ from alphastomics.cli._cells import (
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import BEST, default_output, find_checkpoint
+from alphastomics.cli._run_folder import BEST, IMPUTED_SUFFIX, default_output, find_checkpoint
 from alphastomics.config import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-IMPUTED_SUFFIX = "_imputed.h5ad"
 
 
 def impute_command(

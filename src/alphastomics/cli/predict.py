@@ -30,9 +30,7 @@ from alphastomics.cli._cells import (
     write_cells,
 )
 from alphastomics.cli._errors import report_errors
-from alphastomics.cli._run_folder import BEST, default_output, find_checkpoint
-
-PREDICTED_SUFFIX = "_predicted.h5ad"
+from alphastomics.cli._run_folder import BEST, PREDICTED_SUFFIX, default_output, find_checkpoint
 
 
 class Estimate(StrEnum):

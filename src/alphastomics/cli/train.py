@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,7 @@ def _train_command(*, timed: bool) -> Callable[..., None]:
         ] = None,
         resume: Annotated[
             Path | None,
-            typer.Option("--resume", "--resume_from", help="Checkpoint to resume from."),
+            typer.Option("--resume", "--resume_from", help="Checkpoint or run to resume from."),
         ] = None,
         allow_other_data: Annotated[
             bool,
@@ -93,6 +93,9 @@ def _command(
 ) -> None:
     with report_errors("Nothing was written.") as report:
         resume = start.checkpoint
+        if resume is not None and (resume / CHECKPOINTS / LAST).is_file():
+            resume = resume / CHECKPOINTS / LAST
+            start = replace(start, checkpoint=resume)
         if resume is not None and not resume.is_file():
             raise ConfigError(f"--resume: there is no checkpoint {str(resume)!r}.")
         if start.allow_other_data and resume is None:
@@ -239,7 +242,7 @@ def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
     """Report that no step was left; raise if the best weights are in another folder."""
     text = (
         f"{resume} has been trained for {steps} steps already: to train longer, raise --max_steps "
-        "or --epochs."
+        "or --epochs. Its losses and its calibration are written again."
     )
     if not (folder / CHECKPOINTS / BEST).exists():
         raise ConfigError(f"--resume: {text}")
@@ -272,6 +275,8 @@ def _finish(
     if steps == before:
         _report_no_steps(start.checkpoint, before, folder)
     _write_history(model, folder)
+    if val_sections:
+        typer.echo(f"Calibrating {path} on {', '.join(val_sections)}.", err=True)
     best = _calibrated(model, path, val_sections)
     if steps > before:
         resumed = f", resumed from step {before}" if before else ""
