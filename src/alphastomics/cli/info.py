@@ -148,8 +148,8 @@ def _describe_model(payload: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"AlphaSTomics ({options['training_mode']}), trained for {training['steps']} steps",
-            f"  trained on: {training['n_cells']:,} cells of {len(sections)} sections "
-            f"({', '.join(sections)})",
+            f"  trained on: {training['n_cells']:,} cells of {len(sections)} "
+            f"section{'s' * (len(sections) != 1)} ({', '.join(sections)})",
             *([f"  validated on: {validated}"] if validated else []),
             f"  data: {len(genes):,} genes ({setup['values']}), "
             f"{fields['position']['summary_stats']['n_position']}D positions in "
