@@ -64,18 +64,26 @@ def once(tmp_path_factory):
     return get
 
 
+def registered(model, cells):
+    """A model whose training cells are set up in this process, too."""
+    al.AlphaSTomics.setup_anndata(model.adata, labels_key="cell_type")
+    return model, cells
+
+
 @pytest.fixture(scope="session")
 def trained(tissue, once):
     """A small model of every task, trained on two sections, and the third one."""
     steps = {"max_steps": 160, "lr": 2e-3}
-    return once("trained", lambda: train_on_two_sections(tissue, "joint", **steps))
+    return registered(*once("trained", lambda: train_on_two_sections(tissue, "joint", **steps)))
 
 
 @pytest.fixture(scope="session")
 def placer(tissue, once):
     """A small model that only places cells, trained on two sections, and the third one."""
     steps = {"max_steps": 100, "lr": 4e-3}
-    return once("placer", lambda: train_on_two_sections(tissue, "expr_to_pos", **steps))
+    return registered(
+        *once("placer", lambda: train_on_two_sections(tissue, "expr_to_pos", **steps))
+    )
 
 
 @pytest.fixture(scope="session")
