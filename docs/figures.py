@@ -45,8 +45,8 @@ OBSERVED, PREDICTED, EDGE = "#0072B2", "white", "#555555"
 CELLS = 6
 # Which cells have their expression (a share of the genes) and their position.
 PATTERNS = {
-    "Map dissociated cells": ([1] * CELLS, [0] * CELLS),
-    "Map cells into a reference": ([1] * CELLS, [1, 1, 1, 0, 0, 0]),
+    "Place dissociated cells": ([1] * CELLS, [0] * CELLS),
+    "Place cells into a reference": ([1] * CELLS, [1, 1, 1, 0, 0, 0]),
     "Predict expression": ([0] * CELLS, [1] * CELLS),
     "Impute genes": ([1, 1, 1, 0.5, 0.5, 0.5], [1] * CELLS),
     "Fill a hole": ([1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1]),

@@ -154,7 +154,7 @@ def sections_of(adata: AnnData, section_key: str | None) -> NDArray[np.str_]:
     """Read the section of each cell ``(n_cells,)``; with no key all cells are one section."""
     require_adata(adata)
     if section_key is None:
-        return np.full(adata.n_obs, "all", dtype=object)
+        return np.full(adata.n_obs, _keys.ONLY_SECTION, dtype=object)
     remedy = ": correct section_key=, or pass section_key=None when all cells are one section"
     column = obs_column(adata, section_key, "section_key", remedy)
     if column.isna().any():

@@ -17,6 +17,7 @@ SAMPLED: Final = "spatial_sampled"
 REGISTERED: Final = "spatial_registered"
 DRAWS_SUFFIX: Final = "_draws"
 RADIUS_SUFFIX: Final = "_radius"
+ONLY_SECTION: Final = "all"  # name of the section of cells without a section_key
 EXPRESSION_PREDICTED: Final = "expression_predicted"
 EXPRESSION_SAMPLED: Final = "expression_sampled"
 EXPRESSION_IMPUTED: Final = "expression_imputed"

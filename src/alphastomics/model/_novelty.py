@@ -12,7 +12,7 @@ from alphastomics._compat import warn
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.model._set_reader import SetReader
 from alphastomics.model._sets import inference_sets
-from alphastomics.model._task import MAX_SET, InferenceTask
+from alphastomics.model._task import MAX_SET, InferenceTask, in_words
 from alphastomics.priors.reference_matching import most_similar
 
 MAX_NOVELTY = 1.25  # relative to that of another section of training
@@ -74,7 +74,7 @@ def _is_novel(
     if found <= MAX_NOVELTY:
         return False
     warn(
-        f"section {section!r} of the query is unlike the training sections: its cells differ "
+        f"{in_words(section)} is unlike the training sections: its cells differ "
         f"{found:.2f} times as much from the most similar training cells as cells of different "
         f"training sections do (limit {MAX_NOVELTY}). They may be placed no better than by "
         "chance, and their radius, if there is one, is widened to that. Train on a section like "
@@ -93,7 +93,7 @@ def _is_other_mixture(module: MaskedDiffusionModule, expression: Tensor, section
     if not found < MIN_CORRELATION:
         return False
     warn(
-        f"section {section!r} of the query is unlike the training section: its mean expression "
+        f"{in_words(section)} is unlike the training section: its mean expression "
         f"correlates {found:.2f} with that of training (limit {MIN_CORRELATION}). If these cells "
         "are a selection of types, expect this. If they are of another region, they may be placed "
         "no better than by chance: train on a section like it, or pass reference=, cells of its "
@@ -112,7 +112,7 @@ def _warn_uncovered(cells: Tensor, reference: Tensor, section: str) -> None:
     found = float(across.mean() / within.mean().clamp_min(1e-6))
     if found > MAX_DISTANCE:
         warn(
-            f"section {section!r} of the query is unlike the reference: its cells differ "
+            f"{in_words(section)} is unlike the reference: its cells differ "
             f"{found:.2f} times as much from the most similar reference cells as those do from "
             f"each other (limit {MAX_DISTANCE}). Cells from parts of the tissue that the reference "
             "does not cover are placed within it, wrongly: pass a reference that covers them."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alphastomics._compat import warn
 from alphastomics.diffusion_model.module import MaskedDiffusionModule
 from alphastomics.diffusion_model.transforms import CHUNK, LEAST_STD
-from alphastomics.model._task import InferenceTask, QueryStandards
+from alphastomics.model._task import InferenceTask, QueryStandards, in_words
 
 Standardize = Literal["auto", "training", "query"]
 STANDARDIZE: tuple[Standardize, ...] = ("auto", "training", "query")
@@ -115,7 +115,7 @@ def _if_shifted(
         return cells[:0]
     name = task.data.section[cells[0]]
     what = (
-        f"section {name!r} of the query looks like another platform than the training cells: "
+        f"{in_words(name)} looks like another platform than the training cells: "
         f"the median depth of its cells is {found.depth:.3g} times theirs"
     )
     if task.fill_expression:

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from alphastomics import _keys
 from alphastomics._anndata import Mask
 from alphastomics._validate import check_integer, short
 from alphastomics.model._data import CellTable, concatenate
@@ -20,6 +21,11 @@ MODES = ("auto", "expr_to_pos", "pos_to_expr", "joint")
 MIN_SET = 2
 MAX_SET, MAX_PLACED_SET = 2048, 8192  # cells of a set, where positions are unknown or known
 Cells = NDArray[np.int64]
+
+
+def in_words(section: str) -> str:
+    """Section of a query, in messages."""
+    return "the query" if section == _keys.ONLY_SECTION else f"section {section!r} of the query"
 
 
 class QueryStandards(NamedTuple):
