@@ -280,7 +280,9 @@ def _finish(
     best = _calibrated(model, path, val_sections)
     if steps > before:
         resumed = f", resumed from step {before}" if before else ""
-        typer.echo(f"Training finished: {path} ({steps} steps{resumed}).")
+        step = best.training_record.steps
+        which = "" if step == steps else f", weights of step {step}"
+        typer.echo(f"Training finished: {path} ({steps} steps{resumed}{which}).")
     return best
 
 
