@@ -7,6 +7,7 @@ import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
+import wandb
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from typer.testing import CliRunner
 
@@ -194,6 +195,7 @@ def test_train_that_is_stopped_before_the_first_step_leaves_nothing(tmp_path, mo
         assert result.output.splitlines()[-1] == line
     assert {path.name for path in Path().iterdir()} == {"raw.h5ad", "data", "run"}
     assert {path: path.read_bytes() for path in before} == before
+    wandb.finish()  # as the end of the process does
 
 
 def test_requeueing_of_lightning_is_left_to_who_asks_for_it(monkeypatch):

@@ -89,7 +89,7 @@ def test_help_and_info_import_neither_torch_nor_anndata(work, model):
 def test_info_describes_what_it_reads(work, model):
     text = run("info", model)
     assert text.startswith("AlphaSTomics (joint), trained for 3 steps\n")
-    assert "trained on: 300 cells of 1 sections (section_0)\n" in text
+    assert "trained on: 300 cells of 1 section (section_0)\n" in text
     assert "validated on: section_1\n" in text
     assert "40 genes (counts), 2D" in text
     assert "d_model=16" in text
