@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 import zipfile
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -153,9 +154,11 @@ def write_model(
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:
     """Raise if a model cannot be written to ``path``."""
-    if path.exists() and not path.is_dir():
+    if path.is_file():
         raise FileExistsError(f"{path} is a file: choose a folder for the model.")
-    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    names: set[str] = set()
+    with suppress(FileNotFoundError):  # also of a folder that is being replaced
+        names = {entry.name for entry in path.iterdir()}
     if names and not overwrite:
         others = names - {JSON_FILE, WEIGHTS_FILE}
         what = "a saved model" if JSON_FILE in names else repr(min(others or names))
