@@ -36,8 +36,8 @@ def new_run(folder: Path, config: Config, facts: dict[str, Any]) -> Iterator[Non
             remove_folder(folder)
             if earlier is not None:
                 os.replace(earlier, folder)
-            kept = f"{folder} was removed" if earlier is None else f"{folder} is the earlier run"
-            error.add_note(f"There was no checkpoint yet, so {kept}: start again.")
+            outcome = f"{folder} was removed" if earlier is None else f"{folder} is the earlier run"
+            error.add_note(f"There was no checkpoint yet, so {outcome}: start again.")
         raise
 
 
