@@ -242,11 +242,11 @@ def _report_no_steps(resume: Path | None, steps: int, folder: Path) -> None:
     """Report that no step was left; raise if the best weights are in another folder."""
     text = (
         f"{resume} has been trained for {steps} steps already: to train longer, raise --max_steps "
-        "or --epochs. Its losses and its calibration are written again."
+        "or --epochs."
     )
     if not (folder / CHECKPOINTS / BEST).exists():
         raise ConfigError(f"--resume: {text}")
-    typer.echo(text, err=True)
+    typer.echo(f"{text} Its losses and its calibration are written again.", err=True)
 
 
 def _train_options(config: Config, *, has_validation: bool) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _is_novel(
         return False
     found = module.reference.novelty(cells)
     if found is None:
-        return _is_other_mixture(module, expression, section)
+        return _has_other_means(module, expression, section)
     if found <= MAX_NOVELTY:
         return False
     warn(
@@ -83,7 +83,7 @@ def _is_novel(
     return True
 
 
-def _is_other_mixture(module: MaskedDiffusionModule, expression: Tensor, section: str) -> bool:
+def _has_other_means(module: MaskedDiffusionModule, expression: Tensor, section: str) -> bool:
     """True, with a warning, if mean expression is unlike that of the only training section."""
     transform = module.expression_transform
     if transform.values != "counts":  # means of values that may be centered say nothing
